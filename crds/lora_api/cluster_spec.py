@@ -1,0 +1,197 @@
+"""Where a training runs and where its files lie: output, object store, pods, scheduling, limits, retries."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from lora_api.base import ApiModel, Rule, supported
+from lora_api.fields import (
+    MUTABLE,
+    ConfigMapKeyRef,
+    LabelText,
+    ObjectName,
+    Quantity,
+    SecretKeyRef,
+    SecretRef,
+    ShortText,
+    Text,
+    WriteUri,
+)
+
+LabelKey = Annotated[str, Field(min_length=1, max_length=253)]
+RESERVED_LABEL_DOMAINS = ("lora-operator.io/", "app.kubernetes.io/", "batch.kubernetes.io/", "kueue.x-k8s.io/")
+
+
+def _reserved(key: str) -> bool:
+    return key.startswith(RESERVED_LABEL_DOMAINS)
+
+
+class Storage(ApiModel):
+    """How the object store is reached. Secrets are mounted into pods and never read by the operator."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!self.anonymous || !has(self.credentialsSecretRef)",
+            message="anonymous and credentialsSecretRef exclude each other; remove one",
+            holds=lambda m: not m.anonymous or m.credentials_secret_ref is None,
+        ),
+    )
+
+    endpoint: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^/?#@]+$")] | None = None
+    """URL of the S3 server with its scheme, such as `https://minio.example.com:9000`. Default: AWS."""
+    region: ShortText | None = None
+    """Region of the bucket. Default: what the pod's environment says, else us-east-1."""
+    addressing: Literal["Auto", "Path", "Virtual"] = "Auto"
+    """`Path`: https://host/bucket/key, `Virtual`: https://bucket.host/key. Auto: Path when an endpoint is set."""
+    credentials_secret_ref: SecretRef | None = None
+    """Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if needed, AWS_SESSION_TOKEN. Default: the
+    pod's own identity (web identity, instance role)."""
+    ca_bundle_ref: ConfigMapKeyRef | None = None
+    """ConfigMap key with the certificates (PEM) that the endpoint's certificate is checked against."""
+    anonymous: bool = False
+    """Send unsigned requests."""
+
+
+class Output(ApiModel):
+    """What is written, and where."""
+
+    uri: WriteUri
+    """Folder of the run: `s3://bucket/prefix` or `pvc://claim/path`. One run a folder."""
+    name: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    """File name of the adapter without `.safetensors`. Default: the object's name."""
+    formats: Annotated[
+        tuple[Literal["kohya", "diffusers"], ...], Field(min_length=1, max_length=2), supported(("kohya",))
+    ] = ("kohya",)
+    """File formats. `kohya` opens in AUTOMATIC1111, ComfyUI, diffusers and sd-scripts."""
+    precision: Literal["fp16", "bf16", "fp32"] = "fp16"
+    """Number format of the adapter files."""
+    comment: Text | None = None
+    """Free text written into the adapter's metadata (ss_training_comment)."""
+    storage: Annotated[Storage, supported()] | None = None
+    """Overrides `spec.storage` for the output."""
+
+
+class Parallelism(ApiModel):
+    """How many devices train together."""
+
+    nodes: Annotated[int, Field(ge=1, le=64), supported(1)] = 1
+    """Number of pods."""
+    gpus_per_node: Annotated[int, Field(ge=0, le=16), supported(0, 1)] = 1
+    """GPUs of each pod; 0 trains on the CPU."""
+
+
+class Toleration(ApiModel):
+    """A Kubernetes toleration."""
+
+    key: LabelKey | None = None
+    """Taint key; all keys when absent."""
+    operator: Literal["Exists", "Equal"] = "Equal"
+    """How key and value are matched."""
+    value: LabelText | None = None
+    """Taint value."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Taint effect; all effects when absent."""
+    toleration_seconds: Annotated[int, Field(ge=0, le=31536000)] | None = None
+    """How long a NoExecute taint is tolerated, in seconds."""
+
+
+class Scheduling(ApiModel):
+    """Where and when pods may run; added to what the profile says."""
+
+    queue_name: Annotated[ObjectName, supported()] | None = None
+    """Kueue LocalQueue."""
+    priority_class: ObjectName | None = Field(default=None, json_schema_extra=MUTABLE)
+    """PriorityClass of the pods; a change applies to the next attempt."""
+    node_selector: Annotated[dict[LabelKey, LabelText], Field(max_length=32)] = {}
+    """Labels a node must have."""
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
+    """Taints that are tolerated."""
+    affinity: dict[str, Any] | None = None
+    """Kubernetes affinity, passed through."""
+    start_deadline_seconds: Annotated[int, Field(ge=60, le=31536000), supported()] | None = None
+    """Give up when no pod has started after this many seconds."""
+
+
+class EnvVar(ApiModel):
+    """An environment variable of the trainer container."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="(has(self.value) ? 1 : 0) + (has(self.secretKeyRef) ? 1 : 0) + (has(self.configMapKeyRef) ? 1 : 0) == 1",
+            message="exactly one of value, secretKeyRef and configMapKeyRef must be set",
+            holds=lambda m: (
+                sum(v is not None for v in (m.value, m.secret_key_ref, m.config_map_key_ref)) == 1
+            ),
+        ),
+        Rule(
+            cel="!self.name.startsWith('LORA_')",
+            message="names that start with LORA_ are the operator's own; choose another name",
+            holds=lambda m: not m.name.startswith("LORA_"),
+        ),
+    )
+
+    name: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    """Name of the variable."""
+    value: Text | None = None
+    """Its value."""
+    secret_key_ref: SecretKeyRef | None = None
+    """Take the value from a Secret."""
+    config_map_key_ref: ConfigMapKeyRef | None = None
+    """Take the value from a ConfigMap."""
+
+
+class Resources(ApiModel):
+    """Resource requests and limits; GPUs are set by `parallelism`."""
+
+    requests: Annotated[dict[LabelKey, Quantity], Field(max_length=16)] = {}
+    """What a node must have free, such as `{cpu: "4", memory: 16Gi}`."""
+    limits: Annotated[dict[LabelKey, Quantity], Field(max_length=16)] = {}
+    """What a pod may use at most."""
+
+
+class Pod(ApiModel):
+    """What the trainer's pod is made of; added to what the profile says."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.labels.all(k, !k.startsWith('lora-operator.io/') && !k.startsWith('app.kubernetes.io/')"
+            " && !k.startsWith('batch.kubernetes.io/') && !k.startsWith('kueue.x-k8s.io/'))",
+            message="labels of lora-operator.io, app.kubernetes.io, batch.kubernetes.io and kueue.x-k8s.io "
+            "are set by controllers; choose another prefix",
+            holds=lambda m: not any(_reserved(key) for key in m.labels),
+        ),
+    )
+
+    image: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """Trainer image. Default: that of the profile."""
+    resources: Resources = Resources()
+    """CPU, memory and other resources besides GPUs."""
+    env: Annotated[tuple[EnvVar, ...], Field(max_length=64)] = ()
+    """Further environment variables."""
+    service_account_name: ObjectName | None = None
+    """ServiceAccount whose cloud identity the pod uses; its API token is never mounted. Default: the
+    profile's, else `default`."""
+    labels: Annotated[dict[LabelKey, LabelText], Field(max_length=32)] = {}
+    """Further labels of the pod."""
+    annotations: Annotated[dict[LabelKey, Text], Field(max_length=32)] = {}
+    """Further annotations of the pod."""
+    cache_volume_claim: Annotated[ObjectName, supported()] | None = None
+    """PersistentVolumeClaim that keeps fetched data between pods."""
+    shared_memory: Quantity = "2Gi"
+    """Size of /dev/shm."""
+
+
+class Limits(ApiModel):
+    """When a training is given up."""
+
+    active_seconds: Annotated[int, Field(ge=60, le=31536000)] | None = None
+    """Total running time over all retries, in seconds."""
+
+
+class Retry(ApiModel):
+    """What happens after a failure that may not happen again."""
+
+    max_failures: Annotated[int, Field(ge=0, le=100)] = 3
+    """Failures that are retried, such as an unreachable store; preemptions do not count."""
+    on_out_of_memory: Annotated[Literal["Fail", "Ladder"], supported("Fail")] = "Fail"
+    """What to do when the device's memory is too small."""

@@ -1,0 +1,97 @@
+"""Field types used all over the spec: URIs, names, references to Secrets and ConfigMaps, quantities."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
+
+from lora_api.base import ApiModel, show
+
+MUTABLE: dict[str, Any] = {"x-lora-mutable": True}
+"""Marks a field that may change after creation; everything else is immutable."""
+
+_SHAPES = {
+    "s3": (r"s3://[a-z0-9][a-z0-9.-]+[a-z0-9](/[^?#]*)?", "s3://bucket/prefix"),
+    "hf": (r"hf://[A-Za-z0-9._-]+/[A-Za-z0-9._-]+(@[A-Za-z0-9._/-]+)?", "hf://owner/repo or hf://owner/repo@revision"),
+    "pvc": (r"pvc://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[^?#]*)?", "pvc://claim/path"),
+}
+_LOCAL = (r"file:///[^?#]*", "file:///absolute/path")
+
+
+@dataclass(frozen=True)
+class UriOf:
+    """Accepts URIs of some schemes; `file://` only outside a cluster, so only in Python."""
+
+    schemes: tuple[str, ...]
+
+    @property
+    def pattern(self) -> str:
+        """Regular expression (RE2 and Python) of what a cluster accepts."""
+        return "^(" + "|".join(_SHAPES[scheme][0] for scheme in self.schemes) + ")$"
+
+    @property
+    def cure(self) -> str:
+        """The accepted forms, for the end of a message."""
+        return "use " + ", ".join(_SHAPES[scheme][1] for scheme in self.schemes)
+
+    def __call__(self, value: str) -> str:
+        if ".." in value.split("/"):
+            raise PydanticCustomError("uri", "is {value}, but must not contain '..'", {"value": value})
+        if re.match(self.pattern, value) or re.match(f"^{_LOCAL[0]}$", value):
+            return value
+        cure = f"{self.cure} (or {_LOCAL[1]} with `lora run`)"
+        raise PydanticCustomError(
+            "uri", "is {value}, which is no URI that works here; {cure}", {"value": show(value), "cure": cure}
+        )
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(core_schema)
+
+
+def _uri(*schemes: str) -> Any:
+    return Annotated[str, Field(min_length=6, max_length=1024), AfterValidator(UriOf(schemes))]
+
+
+ReadUri = _uri("s3", "hf", "pvc")
+WriteUri = _uri("s3", "pvc")
+
+ObjectName = Annotated[
+    str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+]
+Text = Annotated[str, Field(max_length=1024)]
+ShortText = Annotated[str, Field(max_length=253)]
+LabelText = Annotated[str, Field(max_length=63)]
+Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?([eE][0-9]+|[numkKMGTPE]i?)?$")]
+LearningRate = Annotated[float, Field(ge=0.0, le=10.0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Pixels = Annotated[int, Field(ge=64, le=4096, multiple_of=8)]
+
+
+class SecretRef(ApiModel):
+    """A Secret of the same namespace, mounted into the pod as files; the operator never reads it."""
+
+    name: ObjectName
+    """Name of the Secret in the namespace of the LoraTraining."""
+
+
+class SecretKeyRef(ApiModel):
+    """One key of a Secret of the same namespace."""
+
+    name: ObjectName
+    """Name of the Secret in the namespace of the LoraTraining."""
+    key: ShortText
+    """Key inside the Secret."""
+
+
+class ConfigMapKeyRef(ApiModel):
+    """One key of a ConfigMap of the same namespace."""
+
+    name: ObjectName
+    """Name of the ConfigMap in the namespace of the LoraTraining."""
+    key: ShortText
+    """Key inside the ConfigMap."""

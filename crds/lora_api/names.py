@@ -1,0 +1,60 @@
+"""Names that operator, trainer and chart must agree on: API group, labels, paths inside the pod."""
+
+GROUP = "lora-operator.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "LoraTraining"
+PLURAL = "loratrainings"
+SINGULAR = "loratraining"
+SHORT_NAME = "lt"
+CATEGORY = "ml"
+
+MAX_NAME_LENGTH = 52
+"""A pod of the third attempt is called `<name>-a3-0-xxxxx`, and Kubernetes names end at 63 characters."""
+
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_NAME = "app.kubernetes.io/name"
+LABEL_TRAINING = f"{GROUP}/training"
+LABEL_ATTEMPT = f"{GROUP}/attempt"
+MANAGER = "lora-operator"
+APP_NAME = "lora-training"
+ANNOTATION_SPEC_DIGEST = f"{GROUP}/spec-digest"
+
+TRAINER_CONTAINER = "trainer"
+TRAINER_PORT = 9400
+"""TCP port of the trainer's `/progress` (JSON) and `/metrics` (Prometheus)."""
+TRAINER_PORT_NAME = "metrics"
+
+CONFIG_DIR = "/etc/lora/config"
+CONFIG_FILE = "training.yaml"
+CREDENTIALS_DIR = "/etc/lora/credentials"
+"""Files named like the AWS variables (`AWS_ACCESS_KEY_ID`, …), from `storage.credentialsSecretRef`."""
+HUB_TOKEN_DIR = "/etc/lora/hub"
+HUB_TOKEN_FILE = "token"
+CA_BUNDLE_DIR = "/etc/lora/ca"
+CA_BUNDLE_FILE = "ca.crt"
+CLAIMS_DIR = "/mnt/claims"
+"""A `pvc://claim/path` URI is read at `/mnt/claims/claim/path`."""
+WORK_DIR = "/var/lora"
+"""Scratch space of one attempt: fetched data, files on their way to the store."""
+SHARED_MEMORY_DIR = "/dev/shm"
+TERMINATION_LOG = "/dev/termination-log"
+
+ENV_CREDENTIALS_DIR = "LORA_CREDENTIALS_DIR"
+ENV_HUB_TOKEN_FILE = "LORA_HUB_TOKEN_FILE"
+ENV_CA_BUNDLE = "LORA_CA_BUNDLE"
+ENV_CLAIMS_DIR = "LORA_CLAIMS_DIR"
+ENV_WORK_DIR = "LORA_WORK_DIR"
+ENV_TERMINATION_LOG = "LORA_TERMINATION_LOG"
+ENV_LISTEN_ADDRESS = "LORA_LISTEN_ADDRESS"
+ENV_ATTEMPT = "LORA_ATTEMPT"
+
+
+def job_name(training: str, attempt: int) -> str:
+    """Name of the Job of one attempt (1-based): deterministic, so creating it twice is a conflict."""
+    return f"{training}-a{attempt}"
+
+
+def config_map_name(training: str) -> str:
+    """Name of the ConfigMap that carries a training's spec to its pods."""
+    return f"{training}-spec"

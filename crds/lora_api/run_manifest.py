@@ -1,0 +1,76 @@
+"""The manifests in the object store: a reader trusts only files that one of them names and whose digest fits."""
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lora_api.spec import LoraTrainingSpec
+from lora_api.status import Count, Number, StatusModel, Time
+
+MANIFEST_NAME = "manifest.json"
+FileKind = Literal["adapter", "sample", "sheet", "metrics", "state", "log"]
+
+
+class ManifestFile(StatusModel):
+    """A file beside or below the manifest."""
+
+    path: Annotated[str, Field(min_length=1, max_length=1024)]
+    """Path relative to the manifest, with `/`."""
+    sha256: Annotated[str, Field(min_length=64, max_length=64)]
+    """Digest of the whole file."""
+    size_bytes: Count
+    """Size in bytes."""
+    kind: FileKind
+    """What the file is."""
+    epoch: Count | None = None
+    """Epoch that it belongs to."""
+    step: Count | None = None
+    """Step that it belongs to."""
+    loss: Number | None = None
+    """Mean training loss of the epoch."""
+
+
+class RunManifest(StatusModel):
+    """What a run (or one state of it) is and made; written after every file that it names."""
+
+    format_version: Literal[1] = 1
+    """Version of this format."""
+    complete: bool
+    """False: a state to resume from; true: the run has ended well."""
+    name: str
+    """Name of the adapter."""
+    attempt: Count = 1
+    """Attempt that wrote it."""
+    spec_digest: str
+    """Digest of everything in the spec that changes the result."""
+    dataset_digest: str
+    """Digest of the pictures and captions."""
+    base_digest: str
+    """Digest of the base model's files."""
+    epoch: Count
+    """Epochs completed."""
+    step: Count
+    """Steps made."""
+    total_steps: Count
+    """Steps planned."""
+    created_time: Time
+    """When it was written."""
+    files: tuple[ManifestFile, ...]
+    """Every file, in the order of their paths."""
+
+
+_RESULT_FIELDS = ("base_model", "dataset", "network", "optimizer", "training", "checkpoints", "samples", "evaluation")
+
+
+def spec_digest(spec: LoraTrainingSpec) -> str:
+    """SHA-256 over the fields that change the result; where files lie and where pods run does not count."""
+    content = spec.model_dump(mode="json", by_alias=True, include=set(_RESULT_FIELDS))
+    for part in ("baseModel", "dataset"):
+        for place in ("uri", "vaeUri", "tokenSecretRef", "storage", "workers"):
+            content[part].pop(place, None)
+    content["dataset"]["regularization"].pop("uri")
+    content["output"] = {"name": spec.output.name, "precision": spec.output.precision, "comment": spec.output.comment}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

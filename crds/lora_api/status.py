@@ -1,0 +1,249 @@
+"""What the operator answers: conditions, plan, progress, checkpoints, artifacts, failure."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from lora_api.base import ApiModel
+
+Message = Annotated[str, Field(max_length=4096)]
+Uri = Annotated[str, Field(max_length=1280)]
+Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
+Count = Annotated[int, Field(ge=0, le=9007199254740991)]
+Number = float
+Display = Annotated[str, Field(max_length=64)]
+
+
+class StatusModel(ApiModel):
+    """Status is read back from objects of other versions too: unknown fields are dropped, not refused."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class ConditionType(StrEnum):
+    """The conditions of a LoraTraining."""
+
+    ACCEPTED = "Accepted"
+    DATASET_READY = "DatasetReady"
+    SCHEDULED = "Scheduled"
+    RUNNING = "Running"
+    CHECKPOINT_AVAILABLE = "CheckpointAvailable"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FINISHED = "Finished"
+
+
+class Phase(StrEnum):
+    """One word for people, derived from the conditions."""
+
+    PENDING = "Pending"
+    QUEUED = "Queued"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class Condition(StatusModel):
+    """A Kubernetes condition."""
+
+    type: Annotated[str, Field(max_length=64)]
+    """What is said to hold or not."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    reason: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9_])?$")]
+    """One CamelCase word for programs."""
+    message: Message = ""
+    """A sentence for people: what is wrong and what to do."""
+    last_transition_time: Time
+    """When status last changed."""
+    observed_generation: Count = 0
+    """Generation of the spec that this is about."""
+
+
+class BucketSummary(StatusModel):
+    """One bucket of the plan."""
+
+    width_px: Count
+    """Width in px."""
+    height_px: Count
+    """Height in px."""
+    images: Count
+    """Pictures in it."""
+    samples: Count
+    """Pictures times repeats, regularisation included."""
+    batches: Count
+    """Batches an epoch."""
+
+
+class Plan(StatusModel):
+    """Every derived number of the run."""
+
+    images: Count
+    """Training pictures."""
+    regularization_images: Count = 0
+    """Regularisation pictures."""
+    captions_found: Count = 0
+    """Pictures with a caption file of their own."""
+    captions_missing: Count = 0
+    """Pictures without one."""
+    samples_per_epoch: Count = 0
+    """Pictures times repeats, regularisation included."""
+    buckets: Annotated[tuple[BucketSummary, ...], Field(max_length=128)] = ()
+    """The buckets that are used."""
+    batches_per_epoch: Count
+    """Forward passes an epoch."""
+    steps_per_epoch: Count
+    """Updates of the weights an epoch."""
+    epochs: Count = 0
+    """Epochs that are run."""
+    total_steps: Count
+    """Updates of the weights in all."""
+    warnings: Annotated[tuple[Message, ...], Field(max_length=16)] = ()
+    """What a person should look at."""
+
+
+class Progress(StatusModel):
+    """Where the run is."""
+
+    step: Count = 0
+    """Updates made."""
+    total_steps: Count = 0
+    """Updates planned."""
+    epoch: Count = 0
+    """Epochs completed."""
+    total_epochs: Count = 0
+    """Epochs planned."""
+    percent: Annotated[int, Field(ge=0, le=100)] = 0
+    """Share of the steps that is done."""
+    loss: Number | None = None
+    """Mean loss of the last epoch's worth of steps."""
+    learning_rate: Number | None = None
+    """Learning rate of the UNet's adapters at the last step."""
+    steps_per_second: Number | None = None
+    """Speed over the last steps."""
+    remaining_seconds: Count | None = None
+    """Estimated time left, in seconds."""
+    updated_time: Time | None = None
+    """When the trainer last said so."""
+
+
+class Checkpoint(StatusModel):
+    """An adapter that was verified and stored."""
+
+    epoch: Count
+    """Epoch after which it was written."""
+    step: Count
+    """Step after which it was written."""
+    uri: Uri
+    """Where it lies."""
+    sha256: Annotated[str, Field(max_length=64)]
+    """Digest of the file."""
+    size_bytes: Count
+    """Size of the file in bytes."""
+    loss: Number | None = None
+    """Mean loss of its epoch."""
+    validation_loss: Number | None = None
+    """Loss on held-out pictures."""
+
+
+class Artifacts(StatusModel):
+    """What the run made, by URI."""
+
+    adapter_uri: Uri | None = None
+    """The final adapter."""
+    samples_uri: Uri | None = None
+    """The sheet of sample pictures: a row a prompt, a column an epoch."""
+    grid_uri: Uri | None = None
+    """The epoch × weight grid."""
+    report_uri: Uri | None = None
+    """The report."""
+    manifest_uri: Uri | None = None
+    """The manifest that names every file with its digest."""
+
+
+class Attempts(StatusModel):
+    """What it took."""
+
+    number: Count = 0
+    """Attempt that is or was last running; each attempt is a Job."""
+    failures: Count = 0
+    """Pods that failed and were counted."""
+    preemptions: Count = 0
+    """Pods that were interrupted and not counted."""
+    resumed_from_step: Count | None = None
+    """Step from which the running pod went on."""
+    lost_steps: Count = 0
+    """Steps that had to be made again."""
+
+
+class Failure(StatusModel):
+    """Why the training failed."""
+
+    reason: Annotated[str, Field(max_length=128)]
+    """One CamelCase word for programs."""
+    exit_code: Annotated[int, Field(ge=-1, le=255)] | None = None
+    """Exit code of the trainer."""
+    step: Count | None = None
+    """Step at which it failed."""
+    message: Message = ""
+    """What went wrong."""
+    hint: Message = ""
+    """What to do about it."""
+
+
+class Summary(StatusModel):
+    """Words for `kubectl get`; derived, for people only."""
+
+    epoch: Display = ""
+    """Such as `3/10`."""
+    progress: Display = ""
+    """Such as `31%`."""
+    loss: Display = ""
+    """Such as `0.0912`."""
+    left: Display = ""
+    """Such as `1h 5m`."""
+    best: Display = ""
+    """Epoch of the best checkpoint."""
+    step: Display = ""
+    """Such as `310/1000`."""
+    rate: Display = ""
+    """Such as `2.4/s`."""
+    attempts: Display = ""
+    """Attempts, failures and preemptions."""
+
+
+class LoraTrainingStatus(StatusModel):
+    """What became of the training; computed from observation, never from memory."""
+
+    observed_generation: Count = 0
+    """Generation of the spec that this status is about."""
+    phase: Phase | None = None
+    """One word for people, derived from the conditions."""
+    start_time: Time | None = None
+    """When the first attempt was made."""
+    completion_time: Time | None = None
+    """When the training ended."""
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+    ] = ()
+    """What holds and what does not, for programs."""
+    plan: Plan | None = None
+    """Every derived number of the run."""
+    progress: Progress | None = None
+    """Where the run is."""
+    checkpoints: Annotated[tuple[Checkpoint, ...], Field(max_length=20)] = ()
+    """The newest adapters, at most 20; all of them are in the store."""
+    best_checkpoint: Checkpoint | None = None
+    """The adapter that did best on held-out pictures."""
+    artifacts: Artifacts | None = None
+    """What the run made, by URI."""
+    attempts: Attempts | None = None
+    """What it took."""
+    failure: Failure | None = None
+    """Why the training failed."""
+    summary: Summary | None = None
+    """Words for `kubectl get`; derived, for people only."""
