@@ -4,10 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,17 @@ class ApiModel(BaseModel):
                 raise PydanticCustomError("rule", "{message}", {"message": rule.message})
         return self
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        json_schema = handler(schema)
+        if cls.rules:
+            handler.resolve_ref_schema(json_schema)["x-lora-rules"] = [
+                {"rule": rule.cel, "message": rule.message} for rule in cls.rules
+            ]
+        return json_schema
+
     def to_document(self) -> dict[str, Any]:
         """Plain JSON types under the names that a YAML file uses; unset optional fields left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -73,15 +90,18 @@ class Supported:
         shown = " or ".join(show(value) for value in self.values)
         return f"leave it out or use {shown}"
 
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self, handler(source))
+
     def __get_pydantic_json_schema__(
-        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return handler(core_schema)
+        return {**handler(schema), "x-lora-supported": list(self.values), "x-lora-cure": self.cure}
 
 
-def supported(*values: Any) -> AfterValidator:
+def supported(*values: Any) -> Supported:
     """Annotation for a field of which only `values` (none: not even one) work today."""
-    return AfterValidator(Supported(values))
+    return Supported(values)
 
 
 def show(value: object) -> str:

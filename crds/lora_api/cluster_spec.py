@@ -31,7 +31,7 @@ class Storage(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="!self.anonymous || !has(self.credentialsSecretRef)",
+            cel="!has(self.anonymous) || !self.anonymous || !has(self.credentialsSecretRef)",
             message="anonymous and credentialsSecretRef exclude each other; remove one",
             holds=lambda m: not m.anonymous or m.credentials_secret_ref is None,
         ),
@@ -106,8 +106,8 @@ class Scheduling(ApiModel):
     """Labels a node must have."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
     """Taints that are tolerated."""
-    affinity: dict[str, Any] | None = None
-    """Kubernetes affinity, passed through."""
+    affinity: dict[str, Any] | None = Field(default=None, json_schema_extra=MUTABLE)
+    """Kubernetes affinity, passed through; a change applies to the next attempt."""
     start_deadline_seconds: Annotated[int, Field(ge=60, le=31536000), supported()] | None = None
     """Give up when no pod has started after this many seconds."""
 
@@ -154,8 +154,9 @@ class Pod(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="self.labels.all(k, !k.startsWith('lora-operator.io/') && !k.startsWith('app.kubernetes.io/')"
-            " && !k.startsWith('batch.kubernetes.io/') && !k.startsWith('kueue.x-k8s.io/'))",
+            cel="!has(self.labels) || self.labels.all(k, !k.startsWith('lora-operator.io/')"
+            " && !k.startsWith('app.kubernetes.io/') && !k.startsWith('batch.kubernetes.io/')"
+            " && !k.startsWith('kueue.x-k8s.io/'))",
             message="labels of lora-operator.io, app.kubernetes.io, batch.kubernetes.io and kueue.x-k8s.io "
             "are set by controllers; choose another prefix",
             holds=lambda m: not any(_reserved(key) for key in m.labels),

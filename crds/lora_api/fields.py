@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, GetJsonSchemaHandler
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from lora_api.base import ApiModel, show
 
@@ -47,14 +47,21 @@ class UriOf:
             "uri", "is {value}, which is no URI that works here; {cure}", {"value": show(value), "cure": cure}
         )
 
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self, handler(source))
+
     def __get_pydantic_json_schema__(
-        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return handler(core_schema)
+        rules = [
+            {"rule": f"self.matches('{self.pattern}')", "message": f"no URI that works here; {self.cure}"},
+            {"rule": "!self.matches('(^|/)[.][.](/|$)')", "message": "must not contain '..'; write the whole path"},
+        ]
+        return {**handler(schema), "x-lora-rules": rules}
 
 
 def _uri(*schemes: str) -> Any:
-    return Annotated[str, Field(min_length=6, max_length=1024), AfterValidator(UriOf(schemes))]
+    return Annotated[str, Field(min_length=6, max_length=1024), UriOf(schemes)]
 
 
 ReadUri = _uri("s3", "hf", "pvc")

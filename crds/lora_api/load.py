@@ -171,7 +171,8 @@ def _message(details: ErrorDetails, location: Location) -> str:
         case "string_too_long" | "string_too_short" | "too_long" | "too_short":
             return f"has a length of {_length(value)}, but {_bound(kind, context)}"
         case _:
-            wanted = details["msg"].removeprefix("Input should be ").replace("valid ", "")
+            wanted = details["msg"].removeprefix("Input should be ").replace("a valid ", "a ")
+            wanted = wanted.replace("a integer", "an integer").replace("an array", "a list").replace("a array", "a list")
             return f"is {seen}, but must be {wanted}"
 
 

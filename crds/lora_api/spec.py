@@ -33,7 +33,8 @@ class LoraTrainingSpec(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="!has(self.dataset.uri) || !(self.output.uri + '/').startsWith(self.dataset.uri + '/')",
+            cel="!has(self.dataset.uri) || !(self.output.uri + '/').startsWith("
+            "self.dataset.uri.endsWith('/') ? self.dataset.uri : self.dataset.uri + '/')",
             message="output.uri must not lie inside dataset.uri; write somewhere else",
             holds=lambda m: not _output_inside_dataset(m),
         ),
