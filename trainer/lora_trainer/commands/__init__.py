@@ -1,0 +1,1 @@
+"""The sub-commands of `lora`, one module each; `__main__` registers them."""

@@ -1,0 +1,76 @@
+"""What the surroundings tell the trainer: places of mounted files, address to listen on, number of the attempt.
+
+The only module beside `__main__` that reads the environment. In a pod the operator sets every variable; on
+a laptop none is set, and the defaults are those of a local run.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lora_api import names
+from lora_trainer.errors import InvalidConfiguration
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the progress server listens."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Places and numbers given by the surroundings; `None` means: not there."""
+
+    work_dir: Path
+    """Scratch space: fetched files, files on their way to the store."""
+    claims_dir: Path = Path(names.CLAIMS_DIR)
+    """`pvc://claim/path` lies at `claims_dir/claim/path`."""
+    credentials_dir: Path | None = None
+    """Files named like the AWS variables. None: what boto3 finds by itself."""
+    hub_token_file: Path | None = None
+    """Access token for gated hf:// models."""
+    ca_bundle: Path | None = None
+    """Certificates (PEM) that the store's certificate is checked against."""
+    termination_log: Path | None = None
+    """Where the last word is written for the kubelet."""
+    listen: Address | None = None
+    """None: no progress server."""
+    attempt: int = 1
+    """Number of the Job, from 1."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
+        """The settings in `environment`. Raises InvalidConfiguration that names the variable."""
+        listen = environment.get(names.ENV_LISTEN_ADDRESS)
+        return cls(
+            work_dir=_path(environment, names.ENV_WORK_DIR) or Path.home() / ".cache" / "lora-operator",
+            claims_dir=_path(environment, names.ENV_CLAIMS_DIR) or Path(names.CLAIMS_DIR),
+            credentials_dir=_path(environment, names.ENV_CREDENTIALS_DIR),
+            hub_token_file=_path(environment, names.ENV_HUB_TOKEN_FILE),
+            ca_bundle=_path(environment, names.ENV_CA_BUNDLE),
+            termination_log=_path(environment, names.ENV_TERMINATION_LOG),
+            listen=_address(listen) if listen else None,
+            attempt=_attempt(environment.get(names.ENV_ATTEMPT, "1")),
+        )
+
+
+def _path(environment: Mapping[str, str], name: str) -> Path | None:
+    value = environment.get(name)
+    return Path(value) if value else None
+
+
+def _address(value: str) -> Address:
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise InvalidConfiguration(f"{names.ENV_LISTEN_ADDRESS} is {value!r}, but must be host:port; correct it")
+    return Address(host.strip("[]"), int(port))
+
+
+def _attempt(value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise InvalidConfiguration(f"{names.ENV_ATTEMPT} is {value!r}, but must be a number from 1; correct it")
+    return int(value)
