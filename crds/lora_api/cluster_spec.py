@@ -117,11 +117,9 @@ class EnvVar(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="(has(self.value) ? 1 : 0) + (has(self.secretKeyRef) ? 1 : 0) + (has(self.configMapKeyRef) ? 1 : 0) == 1",
+            cel="[has(self.value), has(self.secretKeyRef), has(self.configMapKeyRef)].filter(given, given).size() == 1",
             message="exactly one of value, secretKeyRef and configMapKeyRef must be set",
-            holds=lambda m: (
-                sum(v is not None for v in (m.value, m.secret_key_ref, m.config_map_key_ref)) == 1
-            ),
+            holds=lambda m: sum(v is not None for v in (m.value, m.secret_key_ref, m.config_map_key_ref)) == 1,
         ),
         Rule(
             cel="!self.name.startsWith('LORA_')",

@@ -175,9 +175,7 @@ def _convert_constraints(source: Schema, schema: Schema) -> None:
 
 def _convert_object(source: Schema, schema: Schema, definitions: dict[str, Schema]) -> None:
     if "properties" in source:
-        schema["properties"] = {
-            name: _convert(child, definitions) for name, child in source["properties"].items()
-        }
+        schema["properties"] = {name: _convert(child, definitions) for name, child in source["properties"].items()}
         if source.get("required"):
             schema["required"] = source["required"]
         own_rules = [

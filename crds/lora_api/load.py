@@ -124,11 +124,20 @@ def parse_training(document: dict[str, Any], lines: dict[Location, int] | None =
         return LoraTraining.model_validate_json(text)
     except ValidationError as error:
         problems = [_problem(details, lines or {}) for details in error.errors(include_url=False)]
-        raise InvalidTraining(_without_repeats(problems)) from error
+        raise InvalidTraining(_one_per_place(problems)) from error
 
 
-def _without_repeats(problems: list[Problem]) -> list[Problem]:
-    return list(dict.fromkeys(problems))
+def _one_per_place(problems: list[Problem]) -> list[Problem]:
+    """A value that fits none of a field's types is one problem, not one a type."""
+    merged: dict[str, Problem] = {}
+    for problem in problems:
+        first = merged.get(problem.path)
+        if first and first.message.partition(", but ")[0] == problem.message.partition(", but ")[0]:
+            message = f"{first.message} or {problem.message.partition(', but ')[2]}"
+            merged[problem.path] = Problem(first.path, first.line, message)
+        else:
+            merged[problem.path] = problem
+    return list(merged.values())
 
 
 def dotted(location: Location) -> str:
@@ -172,7 +181,9 @@ def _message(details: ErrorDetails, location: Location) -> str:
             return f"has a length of {_length(value)}, but {_bound(kind, context)}"
         case _:
             wanted = details["msg"].removeprefix("Input should be ").replace("a valid ", "a ")
-            wanted = wanted.replace("a integer", "an integer").replace("an array", "a list").replace("a array", "a list")
+            wanted = (
+                wanted.replace("a integer", "an integer").replace("an array", "a list").replace("a array", "a list")
+            )
             return f"is {seen}, but must be {wanted}"
 
 

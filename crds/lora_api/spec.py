@@ -41,17 +41,12 @@ class LoraTrainingSpec(ApiModel):
         Rule(
             cel="!has(self.training.maxSteps) || self.optimizer.schedule.warmupSteps < self.training.maxSteps",
             message="optimizer.schedule.warmupSteps must be smaller than training.maxSteps; lower it",
-            holds=lambda m: (
-                m.training.max_steps is None
-                or m.optimizer.schedule.warmup_steps < m.training.max_steps
-            ),
+            holds=lambda m: m.training.max_steps is None or m.optimizer.schedule.warmup_steps < m.training.max_steps,
         ),
         Rule(
             cel="self.network.textEncoder || !has(self.optimizer.textEncoderLearningRate)",
             message="optimizer.textEncoderLearningRate has no effect while network.textEncoder is false; remove it",
-            holds=lambda m: (
-                m.network.text_encoder or m.optimizer.text_encoder_learning_rate is None
-            ),
+            holds=lambda m: m.network.text_encoder or m.optimizer.text_encoder_learning_rate is None,
         ),
     )
 

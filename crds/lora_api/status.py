@@ -228,7 +228,9 @@ class LoraTrainingStatus(StatusModel):
     """When the training ended."""
     conditions: Annotated[
         tuple[Condition, ...],
-        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+        Field(
+            max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+        ),
     ] = ()
     """What holds and what does not, for programs."""
     plan: Plan | None = None

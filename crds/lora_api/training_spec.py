@@ -195,18 +195,14 @@ class Dataset(ApiModel):
             cel="type(self.resolution) != int || !has(self.buckets.minPx) || self.buckets.minPx <= self.resolution",
             message="buckets.minPx must not be larger than resolution; lower it",
             holds=lambda m: (
-                not isinstance(m.resolution, int)
-                or m.buckets.min_px is None
-                or m.buckets.min_px <= m.resolution
+                not isinstance(m.resolution, int) or m.buckets.min_px is None or m.buckets.min_px <= m.resolution
             ),
         ),
         Rule(
             cel="type(self.resolution) != int || !has(self.buckets.maxPx) || self.buckets.maxPx >= self.resolution",
             message="buckets.maxPx must not be smaller than resolution; raise it",
             holds=lambda m: (
-                not isinstance(m.resolution, int)
-                or m.buckets.max_px is None
-                or m.buckets.max_px >= m.resolution
+                not isinstance(m.resolution, int) or m.buckets.max_px is None or m.buckets.max_px >= m.resolution
             ),
         ),
     )

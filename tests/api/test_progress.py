@@ -1,0 +1,49 @@
+"""lora_api.progress: the last word fits into what a kubelet keeps."""
+
+import json
+
+from lora_api.progress import MAX_TERMINATION_BYTES, ProgressReport, TerminationMessage
+from lora_api.status import Artifacts, BucketSummary, Checkpoint, Plan, Progress
+
+
+def make_checkpoint(epoch: int) -> Checkpoint:
+    uri = f"s3://bucket/{'long/' * 40}adapters/hina-{epoch:06d}.safetensors"
+    return Checkpoint(epoch=epoch, step=epoch * 10, uri=uri, sha256="0" * 64, size_bytes=1, loss=0.1)
+
+
+def make_message(checkpoints: int, message: str = "done") -> TerminationMessage:
+    bucket = BucketSummary(width_px=512, height_px=512, images=1, samples=1, batches=1)
+    return TerminationMessage(
+        message=message,
+        plan=Plan(images=1, batches_per_epoch=1, steps_per_epoch=1, total_steps=1, buckets=(bucket,) * 60),
+        progress=Progress(step=3),
+        checkpoints=tuple(make_checkpoint(epoch) for epoch in range(1, checkpoints + 1)),
+        artifacts=Artifacts(adapter_uri="s3://b/a"),
+    )
+
+
+def test_a_small_message_is_kept_whole() -> None:
+    message = TerminationMessage(message="done", checkpoints=(make_checkpoint(1),))
+
+    assert TerminationMessage.model_validate_json(message.to_bytes()) == message
+
+
+def test_the_newest_checkpoints_survive_when_there_is_no_room() -> None:
+    data = make_message(20).to_bytes()
+
+    kept = TerminationMessage.model_validate_json(data).checkpoints
+    assert len(data) <= MAX_TERMINATION_BYTES
+    assert kept == () or kept[-1].epoch == 20
+
+
+def test_an_endless_message_still_fits() -> None:
+    data = make_message(20, "ü" * 4096).to_bytes()
+
+    assert len(data) <= MAX_TERMINATION_BYTES
+    assert json.loads(data)["progress"]["step"] == 3
+
+
+def test_fields_of_a_newer_trainer_are_dropped_not_refused() -> None:
+    report = ProgressReport.model_validate_json('{"reason": "Training", "futureField": {"a": 1}}')
+
+    assert report.reason == "Training"

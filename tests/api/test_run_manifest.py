@@ -1,0 +1,37 @@
+"""lora_api.run_manifest: what counts as the same run."""
+
+import pytest
+
+from lora_api import spec_digest
+from tests.support.documents import make_training
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("baseModel.uri", "file:///models/sd15"),
+        ("dataset.uri", "file:///data"),
+        ("output.uri", "file:///out"),
+        ("dataset.workers", 0),
+        ("storage", {"endpoint": "http://127.0.0.1:8333"}),
+        ("pod", {"image": "x"}),
+        ("suspend", True),
+        ("retry", {"maxFailures": 0}),
+    ],
+    ids=lambda change: change[0],
+)
+def test_places_and_cluster_settings_do_not_change_the_digest(change: tuple[str, object]) -> None:
+    assert spec_digest(make_training(change).spec) == spec_digest(make_training().spec)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [("network.rank", 4), ("training.seed", 1), ("optimizer.learningRate", 1e-3), ("output.precision", "bf16")],
+    ids=lambda change: change[0],
+)
+def test_settings_of_the_training_change_the_digest(change: tuple[str, object]) -> None:
+    assert spec_digest(make_training(change).spec) != spec_digest(make_training().spec)
+
+
+def test_saying_a_default_changes_nothing() -> None:
+    assert spec_digest(make_training(("network.rank", 16)).spec) == spec_digest(make_training().spec)
