@@ -1,0 +1,65 @@
+"""The trainer's Prometheus metrics: names, units, and help as users see them.
+
+Set by `run` and `loop`, served by `progress`. Labels are bounded: `group` is `unet` or `text_encoder`.
+"""
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from lora_api.status import Progress
+
+_PREFIX = "lora_trainer"
+
+
+class TrainingMetrics:
+    """All metrics of one run, registered at `registry`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, documentation: str, labels: tuple[str, ...] = ()) -> Gauge:
+            return Gauge(name, documentation, labels, namespace=_PREFIX, registry=registry)
+
+        def counter(name: str, documentation: str) -> Counter:
+            return Counter(name, documentation, namespace=_PREFIX, registry=registry)
+
+        self._step = gauge("step", "Updates of the weights made so far.")
+        self._total_steps = gauge("total_steps", "Updates of the weights planned.")
+        self._epoch = gauge("epoch", "Epochs completed.")
+        self._total_epochs = gauge("total_epochs", "Epochs planned.")
+        self._loss = gauge("loss", "Mean loss of the last epoch's worth of steps; NaN until there is one.")
+        self._loss.set(float("nan"))
+        self._learning_rate = gauge("learning_rate", "Learning rate of the last step.", ("group",))
+        self._steps_per_second = gauge("steps_per_second", "Speed over the last steps.")
+        self._images_per_second = gauge("images_per_second", "Pictures trained per second over the last steps.")
+        self._remaining_seconds = gauge("remaining_seconds", "Estimated time left in seconds.")
+        self._device_memory = gauge("device_memory_bytes", "Most memory of the device in use at once, in bytes.")
+        self._fetched = counter("fetched_bytes", "Bytes read from object stores and hubs.")
+        self._stored = counter("stored_bytes", "Bytes written to the output.")
+
+    def observe(self, progress: Progress, *, learning_rates: Mapping[str, float], images_per_step: float) -> None:
+        """Takes over `progress`; `learning_rates` by group; `images_per_step` turns the rate into pictures."""
+        self._step.set(progress.step)
+        self._total_steps.set(progress.total_steps)
+        self._epoch.set(progress.epoch)
+        self._total_epochs.set(progress.total_epochs)
+        for group, rate in learning_rates.items():
+            self._learning_rate.labels(group).set(rate)
+        if progress.loss is not None:
+            self._loss.set(progress.loss)
+        if progress.steps_per_second is not None:
+            self._steps_per_second.set(progress.steps_per_second)
+            self._images_per_second.set(progress.steps_per_second * images_per_step)
+        if progress.remaining_seconds is not None:
+            self._remaining_seconds.set(progress.remaining_seconds)
+
+    def set_device_memory(self, peak_bytes: int) -> None:
+        """Most memory of the device that was in use at once."""
+        self._device_memory.set(peak_bytes)
+
+    def add_fetched(self, count_bytes: int) -> None:
+        """Counts bytes read from a store or hub."""
+        self._fetched.inc(count_bytes)
+
+    def add_stored(self, count_bytes: int) -> None:
+        """Counts bytes written to the output."""
+        self._stored.inc(count_bytes)

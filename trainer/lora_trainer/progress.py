@@ -1,0 +1,212 @@
+"""What the trainer is doing, kept for whoever asks: the operator over HTTP, the kubelet at the end.
+
+`run` and `loop` tell the tracker; the server thread answers `/progress` (JSON), `/metrics` (Prometheus) and
+`/healthz`; `write_termination` leaves the last word.
+"""
+
+import logging
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from lora_api.exit_codes import ExitCode
+from lora_api.progress import ProgressReport, TerminationMessage
+from lora_api.status import Artifacts, Checkpoint, Plan, Progress
+from lora_trainer.settings import Address
+
+logger = logging.getLogger(__name__)
+
+_KEPT_CHECKPOINTS = 20
+_WINDOW_STEPS = 32
+_MESSAGE_CHARACTERS = 4096
+
+
+@dataclass(frozen=True)
+class _Start:
+    """When and where steps began to be made in this process."""
+
+    time: float
+    step: int
+
+
+class ProgressTracker:
+    """Holds the newest ProgressReport; every method may be called from any thread."""
+
+    def __init__(
+        self, *, clock: Callable[[], float] = time.monotonic, now: Callable[[], datetime] | None = None
+    ) -> None:
+        self._lock = threading.Lock()
+        self._report = ProgressReport()
+        self._clock = clock
+        self._now = now or (lambda: datetime.now(UTC))
+        self._start: _Start | None = None
+        self._window: deque[tuple[float, int]] = deque(maxlen=_WINDOW_STEPS)
+
+    def snapshot(self) -> ProgressReport:
+        """The report as it is now."""
+        with self._lock:
+            return self._report
+
+    def set_reason(self, reason: str, message: str = "") -> None:
+        """Says what is being done, such as `Downloading`; a pause of the training does not slow its rate."""
+        with self._lock:
+            self._window.clear()
+            self._update(reason=reason, message=message[:_MESSAGE_CHARACTERS])
+
+    def set_plan(self, plan: Plan) -> None:
+        """Says how long the run will be."""
+        with self._lock:
+            self._update(plan=plan)
+
+    def start_steps(self, step: int, *, epoch: int) -> None:
+        """Says that training begins after `step` steps and `epoch` completed epochs; needs the plan."""
+        with self._lock:
+            self._start = _Start(self._clock(), step)
+            self._window.clear()
+            self._window.append((self._start.time, step))
+            self._set_progress(step, epoch)
+
+    def step(self, step: int, *, epoch: int, loss: float | None, learning_rate: float | None) -> Progress:
+        """Notes that `step` steps and `epoch` epochs are done; gives the progress with rate and time left."""
+        with self._lock:
+            self._window.append((self._clock(), step))
+            return self._set_progress(step, epoch, loss=loss, learning_rate=learning_rate)
+
+    def add_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Notes an adapter that lies verified in the store; the newest 20 are kept."""
+        with self._lock:
+            others = [known for known in self._report.checkpoints if known.uri != checkpoint.uri]
+            self._update(checkpoints=(*others, checkpoint)[-_KEPT_CHECKPOINTS:])
+
+    def set_artifacts(self, artifacts: Artifacts) -> None:
+        """Says what lies in the store."""
+        with self._lock:
+            self._update(artifacts=artifacts)
+
+    def set_resumed_from(self, step: int) -> None:
+        """Says from which step this process went on."""
+        with self._lock:
+            self._update(resumed_from_step=step)
+
+    def termination(self, exit_code: ExitCode, *, reason: str, message: str, hint: str = "") -> TerminationMessage:
+        """The last word: the report, why it ends and what to do about it."""
+        report = self.snapshot()
+        fields: dict[str, Any] = {name: getattr(report, name) for name in type(report).model_fields}
+        fields |= {"reason": reason, "message": message[:_MESSAGE_CHARACTERS], "hint": hint[:_MESSAGE_CHARACTERS]}
+        step = report.progress.step if report.progress else None
+        return TerminationMessage(exit_code=int(exit_code), step=step, **fields)
+
+    def _update(self, **changes: Any) -> None:
+        self._report = self._report.model_copy(update=changes)
+
+    def _set_progress(
+        self, step: int, epoch: int, *, loss: float | None = None, learning_rate: float | None = None
+    ) -> Progress:
+        total = self._report.plan.total_steps if self._report.plan else step
+        progress = Progress(
+            step=step,
+            total_steps=total,
+            epoch=epoch,
+            total_epochs=self._report.plan.epochs if self._report.plan else 0,
+            percent=100 * step // total if total else 0,
+            loss=loss,
+            learning_rate=learning_rate,
+            steps_per_second=self._steps_per_second(),
+            remaining_seconds=self._remaining_seconds(step, total),
+            updated_time=self._now().strftime("%Y-%m-%dT%H:%M:%SZ"),
+        )
+        self._update(progress=progress)
+        return progress
+
+    def _steps_per_second(self) -> float | None:
+        """Speed over the window; before it holds two times, the last known speed."""
+        if len(self._window) >= 2:
+            (first_time, first_step), (last_time, last_step) = self._window[0], self._window[-1]
+            if last_time > first_time:
+                return (last_step - first_step) / (last_time - first_time)
+        return self._report.progress.steps_per_second if self._report.progress else None
+
+    def _remaining_seconds(self, step: int, total: int) -> int | None:
+        """Time left at the average speed since the start: pauses for saving and sampling count."""
+        if self._start is None or step <= self._start.step:
+            return None
+        passed = self._clock() - self._start.time
+        return round(passed / (step - self._start.step) * (total - step))
+
+
+def write_termination(path: Path, message: TerminationMessage) -> None:
+    """Leaves the last word where the kubelet looks; the file is a mount and is written in place."""
+    path.write_bytes(message.to_bytes())
+
+
+class ProgressServer:
+    """Answers GET `/progress`, `/metrics` and `/healthz` in a thread until closed."""
+
+    def __init__(self, server: ThreadingHTTPServer) -> None:
+        self._server = server
+        self._thread = threading.Thread(target=server.serve_forever, name="progress-server", daemon=True)
+        self._thread.start()
+
+    @property
+    def address(self) -> Address:
+        """Where it listens; the port that was given when 0 was asked for."""
+        host, port = self._server.server_address[:2]
+        return Address(str(host), int(port))
+
+    def close(self) -> None:
+        """Stops listening and waits for the thread."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def serve(tracker: ProgressTracker, registry: CollectorRegistry, address: Address) -> ProgressServer:
+    """A running server at `address`. Raises OSError when it cannot be had."""
+
+    class Handler(_Handler):
+        pages = {
+            "/progress": ("application/json", lambda: _progress_json(tracker)),
+            "/metrics": (CONTENT_TYPE_LATEST, lambda: generate_latest(registry)),
+            "/healthz": ("text/plain; charset=utf-8", lambda: b"ok\n"),
+        }
+
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        daemon_threads = True
+
+    return ProgressServer(Server((address.host, address.port), Handler))
+
+
+def _progress_json(tracker: ProgressTracker) -> bytes:
+    return tracker.snapshot().model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    pages: dict[str, tuple[str, Callable[[], bytes]]]
+    timeout = 10
+
+    def do_GET(self) -> None:
+        page = self.pages.get(self.path.partition("?")[0])
+        if page is None:
+            self.send_error(404, "known are " + ", ".join(sorted(self.pages)))
+            return
+        content_type, render = page
+        body = render()
+        self.send_response(200)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        # A scrape every few seconds is not worth a line of INFO.
+        logger.debug("progress server: %s", format % args)
