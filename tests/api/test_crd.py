@@ -1,12 +1,14 @@
 """lora_api.crd: what a real API server demands, and that CEL and Python judge alike."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from lora_api import InvalidTraining, crd, parse_training
-from lora_devcluster.schema import CustomResourceDefinition
+from lora_devcluster.cel import compile_tree, rule_faults
+from lora_devcluster.schema import unknown_fields, violations, with_defaults
 from tests.support.documents import make_document
 
 SCHEMA = crd.build_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
@@ -77,6 +79,180 @@ def test_rules_stay_within_one_line_and_have_a_message() -> None:
     assert all(rule["message"] and "\n" not in rule["message"] + rule["rule"] for rule in rules)
 
 
-@pytest.fixture(scope="module")
-def definition() -> CustomResourceDefinition:
-    return CustomResourceDefinition(crd.build_crd())
+TREE = compile_tree(SCHEMA)
+
+
+def refusals(document: dict[str, Any], old: dict[str, Any] | None = None) -> list[str]:
+    """What a server says about a document: unknown fields, schema, then rules, after its defaults."""
+    filled = with_defaults(SCHEMA, copy.deepcopy(document))
+    before = with_defaults(SCHEMA, copy.deepcopy(old)) if old else None
+    unknown = [f"unknown field {path}" for path in unknown_fields(SCHEMA, filled) if not path.startswith("metadata")]
+    faults = [f"{cause.field}: {cause.message}" for cause in violations(SCHEMA, filled)]
+    return unknown + faults or [f"{cause.field}: {cause.message}" for cause in rule_faults(TREE, filled, before)]
+
+
+def python_refuses(document: dict[str, Any]) -> bool:
+    try:
+        parse_training(document)
+    except InvalidTraining:
+        return True
+    return False
+
+
+VALID = {
+    "minimal": (),
+    "seed case": (
+        ("dataset.resolution", 768),
+        ("dataset.captions", {"maxTokens": 150}),
+        ("network", {"rank": 128, "alpha": 128}),
+        ("optimizer", {"name": "adamw8bit", "learningRate": 1e-4, "textEncoderLearningRate": 5e-5}),
+        ("training", {"epochs": 10, "precision": "bf16", "seed": 1234}),
+        ("baseModel.clipSkip", 2),
+    ),
+    "whole numbers where rates stand": (("optimizer.learningRate", 1), ("network.alpha", 8)),
+    "resolution as text": (("dataset.resolution", "768x512"),),
+    "hub model with token": (
+        ("baseModel", {"uri": "hf://a/b@main", "tokenSecretRef": {"name": "hf", "key": "token"}}),
+    ),
+    "pod settings": (
+        (
+            "pod",
+            {"labels": {"team": "art"}, "env": [{"name": "A", "value": "1"}], "resources": {"limits": {"cpu": "4"}}},
+        ),
+        ("scheduling", {"tolerations": [{"key": "gpu", "operator": "Exists"}], "affinity": {"nodeAffinity": {}}}),
+    ),
+    "defaults said aloud": (
+        ("dataset.augmentation", {"flip": False, "color": False, "randomCrop": False}),
+        ("dataset.subsets", []),
+        ("training.loss", {"type": "l2", "minTimestep": 0}),
+        ("output.formats", ["kohya"]),
+        ("checkpoints", {"keepLast": 2, "saveState": True}),
+    ),
+}
+INVALID: dict[str, tuple[tuple[str, Any], ...]] = {
+    "misspelt field": (("network.rnak", 4),),
+    "wrong type": (("training.epochs", "10"),),
+    "number for integer": (("network.rank", 1.5),),
+    "out of bounds": (("network.rank", 5000),),
+    "alpha of zero": (("network.alpha", 0),),
+    "not one of": (("training.precision", "int8"),),
+    "no source": (("dataset.uri", None),),
+    "two sources": (("dataset.subsets", [{"uri": "s3://b/x"}]),),
+    "scheme": (("dataset.uri", "ftp://a/b"),),
+    "output to the hub": (("output.uri", "hf://a/b"),),
+    "dots": (("dataset.uri", "s3://b/a/../c"),),
+    "output inside dataset": (("output.uri", "s3://lora/data/runs"),),
+    "output inside dataset, slash": (("dataset.uri", "s3://lora/data/"), ("output.uri", "s3://lora/data/runs")),
+    "resolution": (("dataset.resolution", 500),),
+    "resolution text": (("dataset.resolution", "512 x 512"),),
+    "bucket bounds": (("dataset.buckets", {"minPx": 1024, "maxPx": 512}),),
+    "bucket step": (("dataset.buckets", {"minPx": 320, "stepPx": 96}),),
+    "bucket above resolution": (("dataset.buckets", {"minPx": 768}),),
+    "warm-up": (("training.maxSteps", 10), ("optimizer.schedule", {"warmupSteps": 10})),
+    "rate without text encoder": (
+        ("network.textEncoder", False),
+        ("optimizer.textEncoderLearningRate", 1e-4),
+    ),
+    "token without hub": (("baseModel.tokenSecretRef", {"name": "hf", "key": "t"}),),
+    "anonymous with Secret": (("storage", {"anonymous": True, "credentialsSecretRef": {"name": "s3"}}),),
+    "reserved label": (("pod.labels", {"app.kubernetes.io/name": "x"}),),
+    "environment without value": (("pod.env", [{"name": "A"}]),),
+    "environment of ours": (("pod.env", [{"name": "LORA_X", "value": "1"}]),),
+    "later: network": (("network.type", "dora"),),
+    "later: colour": (("dataset.augmentation", {"color": True}),),
+    "later: ema": (("training.ema", {"decay": 0.99}),),
+    "later: loss": (("training.loss", {"minSnrGamma": 5}),),
+    "later: evaluation": (("evaluation", {"bestEpoch": {}}),),
+    "later: queue": (("scheduling", {"queueName": "q"}),),
+    "later: nodes": (("parallelism", {"nodes": 2}),),
+    "later: formats": (("output.formats", ["kohya", "diffusers"]),),
+    "later: sampler": (("samples.prompts", [{"prompt": "a", "sampler": "ddim"}]),),
+    "later: schedule": (("optimizer.schedule", {"name": "linear"}),),
+}
+
+
+def without_nulls(document: dict[str, Any]) -> dict[str, Any]:
+    spec = document["spec"]
+    for part in spec.values():
+        for name in [name for name, value in part.items() if value is None]:
+            del part[name]
+    return document
+
+
+@pytest.mark.parametrize("changes", VALID.values(), ids=VALID.keys())
+def test_server_and_python_accept_the_same(changes: tuple[tuple[str, Any], ...]) -> None:
+    document = make_document(*changes)
+
+    assert refusals(document) == []
+    assert not python_refuses(document)
+
+
+@pytest.mark.parametrize("changes", INVALID.values(), ids=INVALID.keys())
+def test_server_and_python_refuse_the_same(changes: tuple[tuple[str, Any], ...]) -> None:
+    document = without_nulls(make_document(*changes))
+
+    assert refusals(document) != []
+    assert python_refuses(document)
+
+
+@pytest.mark.parametrize(("name", "said"), [("a" * 53, "at most 52"), ("1st", "starting with a letter")])
+def test_names_are_judged_by_the_server_too(name: str, said: str) -> None:
+    assert said in " ".join(refusals(make_document(name=name)))
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        (("network.rank", 4), "network"),
+        (("dataset.resolution", 768), "dataset"),
+        (("training.seed", 2), "training"),
+        (("output.comment", "x"), "output"),
+        (("profile", "big"), "profile"),
+        (("scheduling", {"nodeSelector": {"gpu": "a100"}}), "scheduling.nodeSelector"),
+        (("pod.image", "other"), "pod"),
+    ],
+    ids=lambda value: str(value[0]),
+)
+def test_what_changes_the_result_cannot_change(change: tuple[str, Any], path: str) -> None:
+    said = refusals(make_document(change), old=make_document())
+
+    assert [f"spec.{path} is immutable; create a new LoraTraining" in text for text in said] == [True]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("suspend", True),
+        ("limits", {"activeSeconds": 60}),
+        ("retry", {"maxFailures": 0}),
+        ("scheduling", {"priorityClass": "low"}),
+        ("ttlSecondsAfterFinished", 60),
+    ],
+    ids=lambda change: change[0],
+)
+def test_what_only_steers_the_run_can_change(change: tuple[str, Any]) -> None:
+    assert refusals(make_document(change), old=make_document()) == []
+
+
+def test_an_optional_field_cannot_be_added_or_removed_later() -> None:
+    with_steps = make_document(("training.maxSteps", 5))
+
+    assert refusals(with_steps, old=make_document()) != []
+    assert refusals(make_document(), old=with_steps) != []
+
+
+def test_every_default_is_valid_by_itself() -> None:
+    # A server judges a default before the fields inside it get theirs.
+    for path, node in NODES:
+        if "default" in node:
+            faults = [
+                *violations(node, node["default"]),
+                *rule_faults(compile_tree(node, False), node["default"], node["default"]),
+            ]
+            assert faults == [], path
+
+
+def test_defaults_of_server_and_python_agree() -> None:
+    filled = with_defaults(SCHEMA, make_document())
+
+    assert parse_training(make_document()).to_document()["spec"] == filled["spec"]
