@@ -47,9 +47,7 @@ def seaweed(directory: Path, log_dir: Path) -> Iterator[ObjectStore]:
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
     }
-    with running(
-        "seaweedfs", command, log_dir=log_dir, environment=environment, stop_signal=signal.SIGKILL
-    ) as child:
+    with running("seaweedfs", command, log_dir=log_dir, environment=environment, stop_signal=signal.SIGKILL) as child:
         endpoint = f"http://127.0.0.1:{s3}"
         wait_until(lambda: _answers(endpoint), "SeaweedFS' answer", seconds=60, child=child)
         yield ObjectStore(endpoint, ACCESS_KEY, SECRET_KEY)
