@@ -1,0 +1,83 @@
+"""Debian's Prometheus and promtool, unpacked by `make setup`."""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lora_demo.processes import free_ports, running, wait_until
+
+_UNPACKED = Path(__file__).resolve().parents[2] / ".tools" / "prometheus" / "usr" / "bin"
+
+
+def program(name: str) -> str:
+    """Path of `prometheus` or `promtool`; fails with the cure when it is not there."""
+    found = _UNPACKED / name
+    path = str(found) if found.exists() else shutil.which(name)
+    assert path, f"{name} is missing; run `make setup`"
+    return path
+
+
+def check_metrics(text: str) -> str:
+    """What `promtool check metrics` complains about; nothing when all is well."""
+    done = subprocess.run(
+        [program("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (0, 3), done.stderr
+    return (done.stdout + done.stderr).strip()
+
+
+@contextlib.contextmanager
+def scraping(targets: Sequence[str], directory: Path) -> Iterator[str]:
+    """A Prometheus that scrapes `targets` (host:port) every second; yields its URL."""
+    (port,) = free_ports(1)
+    config = directory / "prometheus.yml"
+    config.write_text(
+        json.dumps(
+            {
+                "global": {"scrape_interval": "1s"},
+                "scrape_configs": [{"job_name": "lora", "static_configs": [{"targets": list(targets)}]}],
+            }
+        )
+    )
+    command = [
+        program("prometheus"),
+        f"--config.file={config}",
+        f"--storage.tsdb.path={directory / 'tsdb'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with running("prometheus", command, log_dir=directory) as child:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: _is_ready(url), "Prometheus' start", seconds=30, child=child)
+        yield url
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/-/ready", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def query(url: str, expression: str) -> list[dict[str, Any]]:
+    """The result of an instant query."""
+    words = urllib.parse.urlencode({"query": expression})
+    with urllib.request.urlopen(f"{url}/api/v1/query?{words}", timeout=5) as answer:
+        result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+    return result
+
+
+def query_until(url: str, expression: str, *, results: int, seconds: float = 30) -> list[dict[str, Any]]:
+    """The result once it has at least `results` series; the last one when time is over."""
+    deadline = time.monotonic() + seconds
+    while len(found := query(url, expression)) < results and time.monotonic() < deadline:
+        time.sleep(0.25)
+    return found
