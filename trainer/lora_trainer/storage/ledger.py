@@ -1,0 +1,62 @@
+"""What was already fetched into a folder, so that a second start fetches only what is missing."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lora_trainer.storage.disk_errors import disk_errors
+
+
+@dataclass(frozen=True)
+class FetchedFile:
+    """One file as the store described it when it was fetched."""
+
+    path: str
+    """Relative to the folder, with `/`."""
+    size_bytes: int
+    etag: str
+
+
+class Ledger:
+    """Lies beside the folder as `<folder>.fetched.jsonl`, one line a file, in the order of their arrival."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder.with_name(folder.name + ".fetched.jsonl")
+
+    def exists(self) -> bool:
+        """Whether the folder was ever fetched into."""
+        return self._path.exists()
+
+    def start(self) -> None:
+        """Makes an empty ledger if there is none."""
+        with disk_errors(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.touch()
+
+    def add(self, file: FetchedFile) -> None:
+        """Notes that a file lies complete in the folder."""
+        with disk_errors(self._path), self._path.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(asdict(file), ensure_ascii=False) + "\n")
+
+    def present(self) -> set[FetchedFile]:
+        """The files that were fetched and still lie there with their size."""
+        if not self.exists():
+            return set()
+        newest = {file.path: file for line in self._lines() if (file := _parse(line))}
+        return {file for file in newest.values() if self._lies_there(file)}
+
+    def _lines(self) -> list[str]:
+        return self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+    def _lies_there(self, file: FetchedFile) -> bool:
+        path = self._folder / file.path
+        return path.is_file() and path.stat().st_size == file.size_bytes
+
+
+def _parse(line: str) -> FetchedFile | None:
+    """The file of a line; None for the half line that a killed process may leave."""
+    try:
+        return FetchedFile(**json.loads(line))
+    except (ValueError, TypeError):
+        return None
