@@ -14,9 +14,12 @@ TrainingError
 Raised all over the trainer with a message for people; `__main__` turns it into the exit code.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from lora_api.exit_codes import ExitCode, outcome_of
+
+_SHOWN_PROBLEMS = 20
 
 
 class TrainingError(Exception):
@@ -44,6 +47,15 @@ class InvalidDataset(TrainingError):
     """Pictures or captions cannot be used; the message names every file."""
 
     exit_code = ExitCode.INVALID_DATASET
+
+    @classmethod
+    def listing(cls, problems: Sequence[str]) -> "InvalidDataset":
+        """One error for all problems; the first 20 are shown."""
+        lines = [f"the dataset has {len(problems)} problem{'s' if len(problems) > 1 else ''}:"]
+        lines += [f"- {problem}" for problem in problems[:_SHOWN_PROBLEMS]]
+        if len(problems) > _SHOWN_PROBLEMS:
+            lines.append(f"- and {len(problems) - _SHOWN_PROBLEMS} more")
+        return cls("\n".join(lines))
 
 
 class BaseModelUnavailable(TrainingError):

@@ -1,0 +1,100 @@
+"""Pictures: their size, whether they decode, and their pixels at training size in RGB.
+
+Used by the scan (size and soundness) and by the encoding of latents (pixels).
+"""
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from lora_trainer.data.buckets import Placement
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+MAX_PIXELS = 89_000_000
+"""Larger pictures are refused before they are decoded: a small file can unpack to gigabytes."""
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF")
+"""Told by content, not by name. Others are refused, some of Pillow's readers start programs."""
+
+
+class UnusableImage(ValueError):
+    """A file that is no picture we can train on; the message is the end of a sentence that starts with its name."""
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name is that of a picture; case does not matter."""
+    return path.suffix.lower() in EXTENSIONS
+
+
+def check_image(data: bytes) -> tuple[int, int]:
+    """(width, height) in px after the EXIF rotation, once every pixel was decoded. Raises UnusableImage."""
+    with _opened(data) as image:
+        return ImageOps.exif_transpose(image).size
+
+
+def load_pixels(path: Path, placement: Placement) -> npt.NDArray[np.uint8]:
+    """RGB pixels (H, W, 3) of the picture, scaled and cropped as `placement` says.
+
+    Shrinks with a box filter, which averages whole areas as OpenCV's AREA does, so that fine patterns do not
+    alias; enlarges with Lanczos. Raises UnusableImage.
+    """
+    with _opened(path.read_bytes()) as image:
+        rgb = to_rgb(ImageOps.exif_transpose(image))
+    resized = rgb
+    if rgb.size != placement.resized:
+        shrinks = placement.resized[0] <= rgb.width and placement.resized[1] <= rgb.height
+        resized = rgb.resize(placement.resized, Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS)
+    left, top = placement.crop
+    width, height = placement.bucket
+    return np.asarray(resized.crop((left, top, left + width, top + height)))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The picture in 8-bit RGB: transparency over white, 16-bit grey scaled down, CMYK and palettes converted."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_deep_grey(image).convert("RGB")
+    if image.has_transparency_data:
+        layers = image.convert("RGBA")
+        white = Image.new("RGBA", layers.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layers).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    """16-bit grey to 8 bits. Pillow's own conversion would clip everything above 255 to white."""
+    values = np.asarray(image, dtype=np.float64)
+    return Image.fromarray((values.clip(0, 65535) / 257.0).round().astype(np.uint8))
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    try:
+        with Image.open(BytesIO(data), formats=_FORMATS) as image:
+            _refuse_huge(image.size)
+            _refuse_animation(image)
+            image.load()
+            yield image
+    except UnidentifiedImageError as error:
+        raise UnusableImage("is no picture that can be read; convert it to PNG or JPEG") from error
+    except Image.DecompressionBombError as error:
+        raise UnusableImage(f"has more than {MAX_PIXELS:,} pixels; make it smaller") from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        if isinstance(error, UnusableImage):
+            raise
+        raise UnusableImage(f"does not decode ({error}); replace it") from error
+
+
+def _refuse_huge(size: tuple[int, int]) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise UnusableImage(f"is {size[0]}x{size[1]} px, more than {MAX_PIXELS:,} pixels; make it smaller")
+
+
+def _refuse_animation(image: Image.Image) -> None:
+    # Phones write JPEGs with a second, smaller picture inside (MPO); the first one is the photo.
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise UnusableImage("is an animation; save the frame you mean as a picture of its own")
