@@ -12,7 +12,7 @@ from typing import BinaryIO
 from lora_trainer.errors import StorageUnavailable
 from lora_trainer.storage.disk_errors import disk_errors
 from lora_trainer.storage.source import OnBytes
-from lora_trainer.storage.store import MissingFile
+from lora_trainer.storage.store import DamagedFile, MissingFile
 from lora_trainer.storage.uris import join_uri
 
 _PROBE = ".write-check"
@@ -75,7 +75,7 @@ class DirectoryStore:
                 digest = hashlib.file_digest(copy, "sha256").hexdigest()
         if digest != sha256:
             target.unlink()
-            raise StorageUnavailable(f"{self.uri_of(key)} is damaged: its SHA-256 is not that of the manifest")
+            raise DamagedFile(f"{self.uri_of(key)} is damaged: its SHA-256 is not that of the manifest")
 
     def list(self, prefix: str = "") -> list[str]:
         """Keys that begin with `prefix`, ascending; unfinished files are none."""

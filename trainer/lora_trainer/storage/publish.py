@@ -83,7 +83,7 @@ def fetch_published(store: Store, manifest: RunManifest, target: Path, *, folder
     """Fetches every file that `manifest` names to `target`, each checked against its digest.
 
     Raises:
-        MissingFile, StorageUnavailable: a file is gone, damaged, or the store does not answer.
+        MissingFile, DamagedFile, StorageUnavailable: a file is gone, damaged, or the store does not answer.
     """
     for file in manifest.files:
         store.get_file(_key(folder, file.path), target / file.path, sha256=file.sha256)

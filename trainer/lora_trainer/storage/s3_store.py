@@ -12,7 +12,7 @@ from lora_trainer.errors import StorageUnavailable
 from lora_trainer.storage.disk_errors import disk_errors
 from lora_trainer.storage.s3_client import is_missing, s3_errors
 from lora_trainer.storage.source import OnBytes
-from lora_trainer.storage.store import MissingFile
+from lora_trainer.storage.store import DamagedFile, MissingFile
 from lora_trainer.storage.uris import S3Place, join_uri
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class S3Store:
                     digest.update(chunk)
         if digest.hexdigest() != sha256:
             target.unlink()
-            raise StorageUnavailable(f"{self.uri_of(key)} is damaged: its SHA-256 is not that of the manifest")
+            raise DamagedFile(f"{self.uri_of(key)} is damaged: its SHA-256 is not that of the manifest")
 
     def list(self, prefix: str = "") -> list[str]:
         """Keys that begin with `prefix`, ascending."""

@@ -3,9 +3,15 @@
 from pathlib import Path
 from typing import Protocol
 
+from lora_trainer.errors import StorageUnavailable
+
 
 class MissingFile(LookupError):
     """The store has no file of that key."""
+
+
+class DamagedFile(StorageUnavailable):
+    """What the store holds under a key is not what was put there."""
 
 
 class Store(Protocol):
@@ -32,7 +38,7 @@ class Store(Protocol):
         ...
 
     def get_file(self, key: str, target: Path, *, sha256: str) -> None:
-        """Fetches a file and checks its digest. Raises MissingFile."""
+        """Fetches a file and checks its digest. Raises MissingFile, DamagedFile."""
         ...
 
     def list(self, prefix: str = "") -> list[str]:
