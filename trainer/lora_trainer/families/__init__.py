@@ -1,0 +1,1 @@
+"""Base-model families: one module each, behind the one interface of `base`."""
