@@ -1,0 +1,1 @@
+"""Low-rank adapters: put into a model, written, read, checked, shown."""
