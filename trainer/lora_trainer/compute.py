@@ -1,0 +1,44 @@
+"""Device and precision of a run, through accelerate; made by `run`, used by `loop`."""
+
+import torch
+from accelerate import Accelerator
+
+from lora_api.spec import LoraTrainingSpec
+from lora_trainer.errors import InvalidConfiguration
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+"""Precision in the spec -> number format of the base model."""
+
+OUTPUT_TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""Largest relative difference of the model's outputs, by its number format, that counts as rounding."""
+
+
+def make_accelerator(spec: LoraTrainingSpec) -> Accelerator:
+    """An accelerator for one device: autocast to the spec's precision, and a gradient scaler for fp16 only.
+
+    Raises:
+        InvalidConfiguration: a GPU is asked for and there is none, or fp16 on a CPU.
+    """
+    on_cpu = spec.parallelism.gpus_per_node == 0
+    if not on_cpu and not torch.cuda.is_available():
+        raise InvalidConfiguration(
+            "spec.parallelism.gpusPerNode is 1, but no GPU is to be seen here; set it to 0 to train on the CPU "
+            "(`lora run --set spec.parallelism.gpusPerNode=0`)"
+        )
+    precision = spec.training.precision
+    if on_cpu and precision == "fp16":
+        raise InvalidConfiguration("spec.training.precision is fp16, which a CPU cannot train with; use bf16 or fp32")
+    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=on_cpu)
+
+
+def prefer_determinism() -> None:
+    """Makes torch choose algorithms that give the same result every time, where there are any."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    # Only for hunting bugs, and it costs time at every allocation.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory of the GPU in use at once; 0 on a CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0

@@ -1,0 +1,1 @@
+"""The mathematics of diffusion: noise, loss, sampling. Pure; knows no model."""
