@@ -1,0 +1,55 @@
+"""The state from which a training goes on, as one file; used by `loop` and `run`.
+
+It is small because randomness is a function of (seed, step): no generator, no place in the data is saved.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_FORMAT_VERSION = 1
+
+
+class UnreadableState(ValueError):
+    """A file that is no training state of this version; the message says why."""
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Everything that the next steps depend on beside the spec, the pictures and the base model."""
+
+    step: int
+    """Updates made."""
+    epoch: int
+    """Epochs whose adapter lies in the store."""
+    adapters: Mapping[str, Tensor]
+    """Trainable tensors by name, fp32."""
+    optimizer: Mapping[str, Any]
+    """The optimizer's `state_dict`."""
+    scaler: Mapping[str, Any]
+    """The gradient scaler's `state_dict`; empty without one."""
+    losses: Tensor
+    """(steps per epoch,) the loss of each of the last steps, at place step modulo steps per epoch."""
+
+
+def write_state(state: TrainingState, path: Path) -> None:
+    """Writes the state; what is on a GPU is copied."""
+    # Not dataclasses.asdict: it would copy every tensor.
+    content = {field.name: getattr(state, field.name) for field in fields(state)}
+    torch.save({"format_version": _FORMAT_VERSION, **content}, path)
+
+
+def read_state(path: Path) -> TrainingState:
+    """The state in `path`, on the CPU. Runs no code from the file. Raises UnreadableState."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UnreadableState(f"{path.name} cannot be read: {error}") from error
+    version = content.pop("format_version", None) if isinstance(content, dict) else None
+    if version != _FORMAT_VERSION:
+        raise UnreadableState(f"{path.name} has format version {version}, but {_FORMAT_VERSION} is understood")
+    return TrainingState(**content)
