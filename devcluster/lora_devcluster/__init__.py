@@ -1,0 +1,5 @@
+"""A laptop-sized Kubernetes for the demo and the tests: API server, controllers and a kubelet that runs local processes."""
+
+from lora_devcluster.cluster import DevCluster, ThreadedCluster
+
+__all__ = ["DevCluster", "ThreadedCluster"]

@@ -1,0 +1,60 @@
+"""The published OpenAPI types of the built-in kinds, read from the kubernetes-validate package.
+
+Used for strict checks of unknown fields, for list merge keys and for `kubectl explain`.
+"""
+
+import json
+from functools import cache
+from importlib import resources
+
+from lora_devcluster.errors import Json
+
+KUBERNETES_VERSION = "1.34.0"
+PREFIX = "#/$defs/"
+
+
+@cache
+def definitions() -> Json:
+    """Every published type by its full name."""
+    folder = resources.files("kubernetes_validate") / "kubernetes-json-schema"
+    text = (folder / f"v{KUBERNETES_VERSION}-local-strict" / "_definitions.json").read_text("utf-8")
+    found: Json = json.loads(text)["$defs"]
+    free_form = {"x-kubernetes-preserve-unknown-fields": True}
+    return {
+        name: {**schema, **free_form} if schema.get("type") == "object" and "properties" not in schema else schema
+        for name, schema in found.items()
+    }
+
+
+@cache
+def _names_by_kind() -> dict[tuple[str, str, str], str]:
+    return {
+        (gvk["group"], gvk["version"], gvk["kind"]): name
+        for name, schema in definitions().items()
+        for gvk in schema.get("x-kubernetes-group-version-kind") or ()
+    }
+
+
+def type_name(group: str, version: str, kind: str) -> str | None:
+    """The full name of a kind's type, or None when it is not published."""
+    return _names_by_kind().get((group, version, kind))
+
+
+def schema_of(group: str, version: str, kind: str) -> Json | None:
+    name = type_name(group, version, kind)
+    return definitions()[name] if name else None
+
+
+def resolve(schema: Json) -> Json:
+    """The schema itself, or the one that it refers to."""
+    reference = schema.get("$ref")
+    if reference is None:
+        return schema
+    target: Json = definitions()[reference.rsplit(PREFIX, 1)[1]]
+    extras = {key: value for key, value in schema.items() if key != "$ref"}
+    return {**target, **extras} if extras.keys() - {"description"} else target
+
+
+def object_meta() -> Json:
+    meta: Json = definitions()["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"]
+    return meta

@@ -1,0 +1,227 @@
+"""The API server on aiohttp: routing, faults for tests, the record of requests, pods' logs and evictions."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from aiohttp import web
+
+from lora_devcluster import discovery, openapi
+from lora_devcluster.api import Api, DeleteOptions
+from lora_devcluster.conditions import set_condition
+from lora_devcluster.errors import ApiError, Json, bad_request, method_not_allowed
+from lora_devcluster.requests import RequestInfo, parse_request
+from lora_devcluster.resources import Resource
+from lora_devcluster.routes import ResourceRoutes, json_response, read_body
+from lora_devcluster.store import Key
+from lora_devcluster.watching import Watches
+
+log = logging.getLogger(__name__)
+
+Fault = Callable[[RequestInfo], ApiError | None]
+_REVIEWS = ("authorization.k8s.io", "authentication.k8s.io")
+_RECORDED_REQUESTS = 200_000
+_FOLLOW_SECONDS = 0.05
+
+
+class LogSource(Protocol):
+    """Where the server finds what a container printed."""
+
+    def log_file(self, pod: Json, container: str, previous: bool) -> Path | None: ...
+
+    def is_running(self, pod: Json, container: str) -> bool: ...
+
+
+class ApiServer:
+    """Serves one API. `faults` may answer a request with an error; `requests` remembers what was asked."""
+
+    def __init__(self, api: Api, logs: LogSource) -> None:
+        self.api = api
+        self.watches = Watches(api.store)
+        self.requests: deque[RequestInfo] = deque(maxlen=_RECORDED_REQUESTS)
+        self.faults: list[Fault] = []
+        self._logs = logs
+        self._resources = ResourceRoutes(api, self.watches)
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, host: str, port: int) -> str:
+        """Starts to listen; the server's URL."""
+        app = web.Application(client_max_size=8 * 1024 * 1024)
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port)
+        await site.start()
+        bound: tuple[str, int] = self._runner.addresses[0]
+        return f"http://{bound[0]}:{bound[1]}"
+
+    async def stop(self) -> None:
+        self.watches.drop()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        info = parse_request(request.method, request.path, request.query)
+        if info is not None:
+            info = replace(info, user=_user(request), user_agent=request.headers.get("User-Agent", ""))
+        try:
+            response = await (self._answer_resource(request, info) if info else self._answer_other(request))
+        except ApiError as error:
+            response = json_response(error.status(), error.code)
+            if error.code == 429:
+                response.headers["Retry-After"] = "1"
+        if info is not None:
+            self.requests.append(replace(info, code=response.status))
+        return response
+
+    async def _answer_resource(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
+        for fault in tuple(self.faults):
+            error = fault(info)
+            if error is not None:
+                raise error
+        if info.group in _REVIEWS:
+            return await self._review(request, info)
+        resource = self.api.registry.find(info.group, info.version, info.resource)
+        if resource is None:
+            raise _nothing_here()
+        if resource.namespaced and not info.namespace and info.verb not in ("list", "watch"):
+            raise method_not_allowed()
+        if resource.plural == "pods" and info.subresource == "log":
+            return await self._log(request, self.api.get(resource, _pod_key(info)))
+        if resource.plural == "pods" and info.subresource == "eviction":
+            return await self._evict(request, resource, info)
+        if info.subresource == "binding":
+            raise method_not_allowed()
+        return await self._resources.handler(info)(request, info, resource)
+
+    async def _answer_other(self, request: web.Request) -> web.StreamResponse:
+        path = request.path.strip("/")
+        if path in ("readyz", "livez", "healthz"):
+            return web.Response(text="ok")
+        registry, parts = self.api.registry, path.split("/")
+        body: Json | None = None
+        match parts:
+            case ["version"]:
+                body = discovery.server_version()
+            case ["api"]:
+                body = discovery.core_versions(request.host)
+            case ["apis"]:
+                body = discovery.groups(registry)
+            case ["api", version]:
+                body = discovery.resource_list(registry, "", version)
+            case ["apis", group]:
+                body = discovery.group(registry, group)
+            case ["apis", group, version]:
+                body = discovery.resource_list(registry, group, version)
+            case ["openapi", "v3"]:
+                body = openapi.index(registry)
+            case ["openapi", "v3", _, *rest]:
+                body = openapi.document(registry, "/".join(rest))
+        if body is None:
+            raise _nothing_here()
+        return json_response(body)
+
+    async def _review(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
+        """Says who asks and that everything is allowed: there is no authorisation here."""
+        body = await read_body(request) or {}
+        if info.resource == "selfsubjectaccessreviews":
+            body["status"] = {"allowed": True, "reason": "this laptop-sized cluster allows everything"}
+        elif info.resource == "selfsubjectreviews":
+            body["status"] = {"userInfo": {"username": info.user, "groups": ["system:masters"]}}
+        else:
+            raise _nothing_here()
+        return json_response(body, 201)
+
+    async def _evict(self, request: web.Request, resource: Resource, info: RequestInfo) -> web.StreamResponse:
+        if info.verb != "create":
+            raise method_not_allowed()
+        key = _pod_key(info)
+        self.api.get(resource, key)
+        body = await read_body(request) or {}
+        options = DeleteOptions(grace_seconds=(body.get("deleteOptions") or {}).get("gracePeriodSeconds"))
+
+        def mark(pod: Json) -> None:
+            reason = ("EvictionByEvictionAPI", "Eviction API: evicting")
+            set_condition(pod["status"], "DisruptionTarget", "True", *reason)
+
+        self.api.modify(key, mark)
+        self.api.delete(resource, key, options)
+        return json_response(
+            {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201
+        )
+
+    async def _log(self, request: web.Request, pod: Json) -> web.StreamResponse:
+        container = _chosen_container(pod, request.query.get("container", ""))
+        previous = request.query.get("previous") == "true"
+        path = self._logs.log_file(pod, container, previous)
+        if path is None:
+            raise bad_request(_not_started(pod, container, previous))
+        text = path.read_bytes()
+        tail = request.query.get("tailLines")
+        if tail is not None:
+            text = b"".join(text.splitlines(keepends=True)[-int(tail) :]) if int(tail) else b""
+        limit = request.query.get("limitBytes")
+        if limit is not None:
+            text = text[: int(limit)]
+        if request.query.get("follow") != "true":
+            return web.Response(body=text, content_type="text/plain")
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await response.prepare(request)
+        await response.write(text)
+        async for more in self._follow(path, pod, container):
+            await response.write(more)
+        await response.write_eof()
+        return response
+
+    async def _follow(self, path: Path, pod: Json, container: str) -> AsyncIterator[bytes]:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            while True:
+                running = self._logs.is_running(pod, container)
+                if more := file.read():
+                    yield more
+                elif not running:
+                    return
+                await asyncio.sleep(_FOLLOW_SECONDS)
+
+
+def _nothing_here() -> ApiError:
+    return ApiError(404, "NotFound", "the server could not find the requested resource")
+
+
+def _pod_key(info: RequestInfo) -> Key:
+    return Key("", "pods", info.namespace, info.name)
+
+
+def _user(request: web.Request) -> str:
+    """The bearer token, which here is the user's name; the administrator without one."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token if scheme.lower() == "bearer" and token else "kubernetes-admin"
+
+
+def _chosen_container(pod: Json, asked: str) -> str:
+    names = [c["name"] for kind in ("containers", "initContainers") for c in pod["spec"].get(kind) or ()]
+    if asked in names:
+        return asked
+    pod_name = pod["metadata"]["name"]
+    if asked:
+        raise bad_request(f"container {asked} is not valid for pod {pod_name}")
+    if len(pod["spec"]["containers"]) > 1:
+        listed = " ".join(names)
+        raise bad_request(f"a container name must be specified for pod {pod_name}, choose one of: [{listed}]")
+    return str(names[0])
+
+
+def _not_started(pod: Json, container: str, previous: bool) -> str:
+    name = pod["metadata"]["name"]
+    if previous:
+        return f'previous terminated container "{container}" in pod "{name}" not found'
+    statuses = deepcopy((pod.get("status") or {}).get("containerStatuses") or [])
+    waiting = next((s["state"].get("waiting") or {} for s in statuses if s["name"] == container), {})
+    reason = waiting.get("reason", "ContainerCreating")
+    return f'container "{container}" in pod "{name}" is waiting to start: {reason}'
