@@ -94,6 +94,19 @@ class TrainingPlan:
         """Steps of `epoch` (from 1): all of them, or what `maxSteps` leaves of the last one."""
         return max(0, min(self.steps_per_epoch, self.total_steps - (epoch - 1) * self.steps_per_epoch))
 
+    def bucket_summaries(self) -> tuple[BucketSummary, ...]:
+        """The buckets in numbers, ascending by size."""
+        return tuple(
+            BucketSummary(
+                width_px=bucket.size[0],
+                height_px=bucket.size[1],
+                images=bucket.images,
+                samples=bucket.samples,
+                batches=bucket.batches,
+            )
+            for bucket in self.buckets
+        )
+
     def to_status(self) -> Plan:
         """The plan as `status.plan`, within the limits of the API."""
         warnings = list(self.warnings)
@@ -106,7 +119,7 @@ class TrainingPlan:
             captions_found=self.captions_found,
             captions_missing=self.captions_missing,
             samples_per_epoch=self.samples_per_epoch,
-            buckets=_summaries(self.buckets),
+            buckets=_largest(self.bucket_summaries()),
             batches_per_epoch=self.batches_per_epoch,
             steps_per_epoch=self.steps_per_epoch,
             epochs=self.epochs,
@@ -239,18 +252,9 @@ def _unseen(bucket: PlannedBucket, epochs: int) -> int:
     return len(set(bucket.regularization)) - len(set(drawn))
 
 
-def _summaries(buckets: Sequence[PlannedBucket]) -> tuple[BucketSummary, ...]:
-    largest = sorted(buckets, key=lambda bucket: (-bucket.samples, bucket.size))[:_STATUS_BUCKETS]
-    return tuple(
-        BucketSummary(
-            width_px=bucket.size[0],
-            height_px=bucket.size[1],
-            images=bucket.images,
-            samples=bucket.samples,
-            batches=bucket.batches,
-        )
-        for bucket in sorted(largest, key=lambda bucket: bucket.size)
-    )
+def _largest(summaries: Sequence[BucketSummary]) -> tuple[BucketSummary, ...]:
+    by_samples = sorted(summaries, key=lambda summary: -summary.samples)[:_STATUS_BUCKETS]
+    return tuple(summary for summary in summaries if summary in by_samples)
 
 
 def _limited(warnings: Sequence[str]) -> tuple[str, ...]:

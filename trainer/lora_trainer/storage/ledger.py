@@ -1,6 +1,9 @@
 """What was already fetched into a folder, so that a second start fetches only what is missing."""
 
+import fcntl
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,11 +31,15 @@ class Ledger:
         """Whether the folder was ever fetched into."""
         return self._path.exists()
 
-    def start(self) -> None:
-        """Makes an empty ledger if there is none."""
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the ledger if there is none, and keeps other processes from fetching into the folder meanwhile."""
         with disk_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.touch()
+            lock = self._path.open("a", encoding="utf-8")
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def add(self, file: FetchedFile) -> None:
         """Notes that a file lies complete in the folder."""

@@ -67,12 +67,12 @@ class S3Fetcher:
         listing = list_files(self._client, place, self._source)
         ledger = Ledger(target)
         _refuse_foreign(target, ledger)
-        ledger.start()
-        present = ledger.present()
-        _remove_others(target, {remote.file.path for remote in listing.files})
-        missing = [remote for remote in listing.files if remote.file not in present]
-        logger.info("fetching %s: %s of %s files", self._source.uri, len(missing), len(listing.files))
-        self._download_all(place.bucket, missing, target, ledger=ledger, workers=workers)
+        with ledger.locked():
+            present = ledger.present()
+            _remove_others(target, {remote.file.path for remote in listing.files})
+            missing = [remote for remote in listing.files if remote.file not in present]
+            logger.info("fetching %s: %s of %s files", self._source.uri, len(missing), len(listing.files))
+            self._download_all(place.bucket, missing, target, ledger=ledger, workers=workers)
         return target if listing.is_folder else target / listing.files[0].file.path
 
     def _download_all(

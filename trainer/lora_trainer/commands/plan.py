@@ -1,0 +1,119 @@
+"""`lora plan`: what a training would do, without a model or a GPU."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lora_api.spec import LoraTraining
+from lora_trainer.commands.failures import exit_with_code
+from lora_trainer.commands.overrides import load_training_file
+from lora_trainer.data.dataset import scan
+from lora_trainer.data.placed import PlacedExample, place_examples
+from lora_trainer.errors import InvalidDataset
+from lora_trainer.plan import TrainingPlan, derive_plan
+from lora_trainer.settings import Settings
+from lora_trainer.storage import Connection, Source, fetch
+
+
+class OutputFormat(StrEnum):
+    """How a command prints its answer."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def plan(
+    file: Annotated[Path, typer.Argument(help="LoraTraining in YAML, as for kubectl apply.")],
+    *,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field, such as training.epochs=3.")
+    ] = None,
+    output: Annotated[OutputFormat, typer.Option("--output", "-o", help="How to print it.")] = OutputFormat.TEXT,
+    work_dir: Annotated[Path | None, typer.Option(help="Where fetched pictures are kept.")] = None,
+) -> None:
+    """Show pictures, captions, buckets, batches, steps and warnings of a training, without model or GPU."""
+    with exit_with_code():
+        training = load_training_file(file, overrides or ())
+        settings = Settings.from_environment()
+        connection = Connection(training.spec.storage, replace(settings, work_dir=work_dir or settings.work_dir))
+        placed, derived = plan_training(training, connection)
+    if output is OutputFormat.JSON:
+        typer.echo(json.dumps(to_document(derived, placed), indent=2, ensure_ascii=False))
+    else:
+        _print(Console(), training, derived)
+
+
+def plan_training(training: LoraTraining, connection: Connection) -> tuple[tuple[PlacedExample, ...], TrainingPlan]:
+    """The placed pictures and the plan of a training; fetches its dataset if it lies elsewhere.
+
+    Raises:
+        TrainingError: as fetching, scanning, placing or planning says.
+    """
+    spec = training.spec.dataset
+    assert spec.uri is not None, "subsets are not supported yet, so uri is set"
+    source = Source(spec.uri, "spec.dataset.uri", InvalidDataset)
+    root = fetch(source, connection.folder_for(spec.uri), connection, on_bytes=lambda _: None, workers=spec.workers)
+    scanned = scan(root, spec)
+    placed = place_examples(scanned.examples, spec)
+    derived = derive_plan([one.to_planned() for one in placed], training.spec, warnings=scanned.warnings)
+    return placed, derived
+
+
+def to_document(plan: TrainingPlan, placed: Sequence[PlacedExample]) -> dict[str, Any]:
+    """The plan under the names of `status.plan`, without the limits of the API, and every picture."""
+    document = plan.to_status().to_document()
+    document["buckets"] = [summary.to_document() for summary in plan.bucket_summaries()]
+    document["warnings"] = list(plan.warnings)
+    document["pictures"] = [_picture(one) for one in placed]
+    return document
+
+
+def _picture(placed: PlacedExample) -> dict[str, Any]:
+    example, placement = placed.example, placed.placement
+    return {
+        "path": example.key,
+        "widthPx": example.width_px,
+        "heightPx": example.height_px,
+        "bucket": list(placement.bucket),
+        "resized": list(placement.resized),
+        "crop": list(placement.crop),
+        "caption": example.caption,
+        "captionSource": example.caption_source,
+        "repeats": example.repeats,
+        "isRegularization": example.is_regularization,
+    }
+
+
+def _print(console: Console, training: LoraTraining, plan: TrainingPlan) -> None:
+    batching = f"{plan.batch_size} x {plan.accumulation} batches a step" if plan.accumulation > 1 else plan.batch_size
+    regularization = sum(bucket.regularization_samples for bucket in plan.buckets)
+    console.print(f"[bold]{training.name}[/bold]")
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("pictures", f"{plan.images}, and {plan.regularization_images} for regularisation")
+    facts.add_row("captions", f"{plan.captions_found} found, {plan.captions_missing} missing")
+    facts.add_row("samples an epoch", f"{plan.samples_per_epoch}, {regularization} of them for regularisation")
+    facts.add_row("batch size", str(batching))
+    facts.add_row("batches an epoch", str(plan.batches_per_epoch))
+    facts.add_row("steps", f"{plan.steps_per_epoch} an epoch, {plan.epochs} epochs, {plan.total_steps} in all")
+    console.print(facts)
+    console.print(_bucket_table(plan))
+    for warning in plan.warnings:
+        console.print(f"[yellow]warning:[/yellow] {escape(warning)}", highlight=False)
+
+
+def _bucket_table(plan: TrainingPlan) -> Table:
+    table = Table("bucket (px)", title_justify="left")
+    for heading in ("pictures", "samples", "batches"):
+        table.add_column(heading, justify="right")
+    for bucket in plan.bucket_summaries():
+        size = f"{bucket.width_px}x{bucket.height_px}"
+        table.add_row(size, str(bucket.images), str(bucket.samples), str(bucket.batches))
+    return table

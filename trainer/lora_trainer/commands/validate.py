@@ -1,0 +1,30 @@
+"""`lora validate`: everything that is wrong with a file, at once, with line numbers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lora_api.exit_codes import ExitCode
+from lora_api.load import InvalidTraining, load_training
+from lora_trainer.commands.failures import exit_with_code
+from lora_trainer.commands.overrides import read_text
+from lora_trainer.data.buckets import placing
+from lora_trainer.errors import InvalidConfiguration
+
+
+def validate(file: Annotated[Path, typer.Argument(help="LoraTraining in YAML, as for kubectl apply.")]) -> None:
+    """Say everything that is wrong with a LoraTraining file, with line numbers."""
+    with exit_with_code():
+        text = read_text(file)
+    try:
+        training = load_training(text)
+        placing(training.spec.dataset.size_px, training.spec.dataset.buckets)
+    except InvalidTraining as error:
+        for problem in error.problems:
+            typer.echo(f"{file}:{problem.line or 1}: {problem.path} {problem.message}".replace(":  ", ": "), err=True)
+        raise typer.Exit(int(ExitCode.INVALID_CONFIGURATION)) from error
+    except InvalidConfiguration as error:
+        typer.echo(f"{file}: {error}", err=True)
+        raise typer.Exit(int(error.exit_code)) from error
+    typer.echo(f"{file}: LoraTraining {training.name} is valid")
