@@ -1,0 +1,262 @@
+"""Carries out what `reconcile` decides: observes, acts, writes the status. Run by `application`."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from lora_api import LoraTrainingStatus, names
+from lora_api.status import Phase
+from lora_operator.cache import Cache
+from lora_operator.changes import Event
+from lora_operator.cluster import BY_KIND, EVENTS, JOBS, PODS, TRAININGS, Cluster, merge_diff
+from lora_operator.errors import ClusterUnavailable, Conflict, OperatorError, Refused
+from lora_operator.metrics import Metrics
+from lora_operator.observed import Key, Manifest, Observed, Pod, Subject, controller_uid, parse_time
+from lora_operator.profiles import ProfileFile
+from lora_operator.queue import WorkQueue
+from lora_operator.reconcile import Action, Create, Decision, Delete, PatchJob, decide
+from lora_operator.recorder import EventRecorder
+from lora_operator.status import without_report
+
+log = logging.getLogger(__name__)
+
+CONFLICT_SECONDS = 0.2
+MOUNT_PATIENCE_SECONDS = 10.0
+"""A pod whose volumes are not mounted after this time is asked for the reason."""
+
+
+def utc_now() -> datetime:
+    """The time, as the decisions see it."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that the controller works on."""
+
+    cluster: Cluster
+    cache: Cache
+    queue: WorkQueue[Key]
+    profiles: ProfileFile
+    metrics: Metrics
+    recorder: EventRecorder
+
+
+class Controller:
+    """Looks at one training at a time per worker, until nothing is left to do about it."""
+
+    def __init__(self, world: World, *, resync_seconds: float, clock: Callable[[], datetime] = utc_now) -> None:
+        self._world = world
+        self._resync_seconds = resync_seconds
+        self._clock = clock
+
+    async def work(self) -> None:
+        """Takes keys from the queue for ever."""
+        queue = self._world.queue
+        while True:
+            key = await queue.get()
+            started = time.monotonic()
+            try:
+                result = await self._attempt(key)
+            finally:
+                queue.done(key)
+            self._world.metrics.reconciles.labels(result).inc()
+            self._world.metrics.reconcile_duration.observe(time.monotonic() - started)
+
+    async def _attempt(self, key: Key) -> str:
+        """One look, whatever comes of it; the result as the metric names it."""
+        queue, errors = self._world.queue, self._world.metrics.errors
+        try:
+            delay = await self.reconcile(key)
+        except Conflict as error:
+            log.debug("%s: %s", key, error)
+            queue.add_after(key, CONFLICT_SECONDS)
+            return "requeue"
+        except OperatorError as error:
+            errors.labels(error.kind).inc()
+            patience = error.retry_after_seconds if isinstance(error, ClusterUnavailable) else 0.0
+            delay = queue.failed(key, least_seconds=patience)
+            log.warning("%s: %s; looking again in %.1f s", key, error, delay)
+            return "error"
+        except Exception:
+            # A bug that one training triggers must not stop the others.
+            errors.labels("bug").inc()
+            log.exception("%s: looking again in %.1f s", key, queue.failed(key))
+            return "error"
+        queue.succeeded(key)
+        if delay is not None:
+            queue.add_after(key, delay)
+        return "success"
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Observes, decides, acts and reports once; seconds until the next look, None when the training is gone."""
+        world = self._world
+        subject = world.cache.subject(key)
+        if subject is None:
+            world.metrics.trainings.remove(key)
+            world.queue.forget(key)
+            return None
+        try:
+            observed = await self._observe(subject)
+            decision = decide(subject, observed, profiles=world.profiles.current, now=self._clock())
+            refusal = await self._act_all(subject, decision)
+            if refusal is not None:
+                refused = replace(observed, refusal=str(refusal))
+                decision = decide(subject, refused, profiles=world.profiles.current, now=self._clock())
+            await self._report(subject, decision)
+        except Conflict:
+            # The next look must not repeat itself on the state that has just proved old.
+            await self._refresh(subject)
+            raise
+        if refusal is not None:
+            raise refusal
+        started = any(isinstance(action, Create) for action in decision.actions)
+        return 0.0 if started else min(decision.requeue_after_seconds or self._resync_seconds, self._resync_seconds)
+
+    async def _observe(self, subject: Subject) -> Observed:
+        """What the cache shows; where that is not to be trusted, what the API server shows."""
+        observed = self._world.cache.observed(subject)
+        if subject.is_finished or subject.is_deleting:
+            return observed
+        job, pod = observed.job, observed.pod
+        if job is None and subject.attempt:
+            await self._look_for_job(subject)
+        elif job is not None and job.end is not None and (pod is None or pod.terminated is None):
+            # The watch of pods may lag behind that of Jobs, and the last word decides the status for ever.
+            await self._list_pods(subject)
+        elif pod is not None and _is_stuck(pod, self._clock()):
+            return replace(observed, mount_problem=await self._find_mount_problem(subject, pod))
+        else:
+            return observed
+        return self._world.cache.observed(subject)
+
+    async def _look_for_job(self, subject: Subject) -> None:
+        """A Job that the status knows of is not in the cache: deleted, or not seen yet."""
+        cache, key = self._world.cache, subject.key
+        await self._refresh(subject)
+        fresh = cache.subject(key)
+        if fresh is None or fresh.resource_version != subject.resource_version:
+            raise Conflict(f"{key} was changed since it was read")
+        job = await self._world.cluster.get(JOBS, key.namespace, names.job_name(key.name, subject.attempt))
+        if job is not None:
+            cache.put("job", job)
+        await self._list_pods(subject)
+
+    async def _refresh(self, subject: Subject) -> None:
+        key = subject.key
+        body = await self._world.cluster.get(TRAININGS, key.namespace, key.name)
+        if body is None:
+            self._world.cache.drop_name("training", key, key.name)
+        else:
+            self._world.cache.put("training", body)
+
+    async def _list_pods(self, subject: Subject) -> None:
+        labels = f"{names.LABEL_TRAINING}={subject.key.name}"
+        for body in await self._world.cluster.list(PODS, subject.key.namespace, labels=labels):
+            self._world.cache.put("pod", body)
+
+    async def _find_mount_problem(self, subject: Subject, pod: Pod) -> str:
+        """What the kubelet says about a volume: a missing Secret stands in no pod's status."""
+        fields = f"involvedObject.uid={pod.uid},reason=FailedMount"
+        found = await self._world.cluster.list(EVENTS, subject.key.namespace, fields=fields)
+        newest = max(found, key=lambda event: str(event.get("lastTimestamp") or ""), default={})
+        return str(newest.get("message") or "")
+
+    async def _act_all(self, subject: Subject, decision: Decision) -> Refused | None:
+        """Acts in order, up to the first refusal."""
+        for action in decision.actions:
+            try:
+                await self._act(subject, action)
+            except Refused as error:
+                return error
+        return None
+
+    async def _act(self, subject: Subject, action: Action) -> None:
+        cluster, cache, key = self._world.cluster, self._world.cache, subject.key
+        match action:
+            case Create(manifest):
+                created = await self._create(subject, manifest)
+                if created["kind"] == JOBS.kind:
+                    log.info("%s: started Job %s", key, created["metadata"]["name"])
+                    cache.put("job", created)
+            case PatchJob(name, patch):
+                patched = await cluster.patch(JOBS, key.namespace, name, patch)
+                if patched is None:
+                    cache.drop_name("job", key, name)
+                else:
+                    log.info("%s: changed Job %s: %s", key, name, patch["spec"])
+                    cache.put("job", patched)
+            case Delete(kind, name, uid):
+                await cluster.delete(BY_KIND[kind], key.namespace, name, uid=uid)
+                log.info("%s: deleted %s %s", key, kind, name)
+
+    async def _create(self, subject: Subject, manifest: Manifest) -> Manifest:
+        """Creates the child; one of that name is taken over only if it is ours: nothing of others is overwritten."""
+        resource, meta = BY_KIND[manifest["kind"]], manifest["metadata"]
+        created = await self._world.cluster.create(resource, manifest)
+        if created is not None:
+            return created
+        existing = await self._world.cluster.get(resource, meta["namespace"], meta["name"])
+        if existing is None:
+            raise Conflict(f"{resource.kind} {meta['name']} came and went")
+        if controller_uid(existing) != subject.uid:
+            raise Refused(
+                f"{resource.kind} {meta['name']} exists already and is not of this training; "
+                "it goes with the object it belongs to, or delete it, or use another name"
+            )
+        if manifest.get("data") == existing.get("data"):
+            return existing
+        return await self._world.cluster.apply(resource, manifest)
+
+    async def _report(self, subject: Subject, decision: Decision) -> None:
+        status = decision.status or subject.status
+        trainings = self._world.metrics.trainings
+        trainings.set_phase(subject.key, status.phase or Phase.PENDING)
+        if status.progress is not None:
+            trainings.set_progress(subject.key, status.progress)
+        if decision.status is None:
+            return
+        await self._write_status(subject, decision.status)
+        for event in decision.events:
+            await self._record(subject, event)
+
+    async def _write_status(self, subject: Subject, status: LoraTrainingStatus) -> None:
+        try:
+            await self._patch_status(subject, status)
+        except Refused as error:
+            await self._patch_status(subject, without_report(subject.status, status, str(error)))
+            raise
+
+    async def _patch_status(self, subject: Subject, status: LoraTrainingStatus) -> None:
+        key = subject.key
+        changes = merge_diff(subject.raw_status, status.to_document())
+        if not changes:
+            return
+        body = {"metadata": {"resourceVersion": subject.resource_version}, "status": changes}
+        patched = await self._world.cluster.patch(TRAININGS, key.namespace, key.name, body, subresource="status")
+        if patched is None:
+            self._world.cache.drop_name("training", key, key.name)
+        else:
+            self._world.cache.put("training", patched)
+
+    async def _record(self, subject: Subject, event: Event) -> None:
+        log.log(
+            logging.INFO if event.type == "Normal" else logging.WARNING,
+            "%s: %s: %s",
+            subject.key,
+            event.reason,
+            event.message,
+        )
+        try:
+            await self._world.recorder.record(subject, event)
+        except OperatorError as error:
+            # Events are told as well as can be; the status holds the truth.
+            self._world.metrics.errors.labels("event").inc()
+            log.debug("%s: the event %s was lost: %s", subject.key, event.reason, error)
+
+
+def _is_stuck(pod: Pod, now: datetime) -> bool:
+    waits = pod.waiting is not None and pod.waiting.reason == "ContainerCreating"
+    return waits and (now - parse_time(pod.created)).total_seconds() > MOUNT_PATIENCE_SECONDS

@@ -1,0 +1,79 @@
+"""Keeps the cache true: takes in what the watches deliver, and lists everything now and then. Used by `application`.
+
+A watch may lose deletions (an expired one starts again without them), so the lists have the last word.
+"""
+
+import logging
+from collections.abc import Iterable
+
+from lora_operator.cache import KINDS, Cache, Kind
+from lora_operator.cluster import JOBS, PODS, TRAININGS, Cluster, Resource
+from lora_operator.metrics import Metrics
+from lora_operator.observed import Key, Manifest
+from lora_operator.queue import WorkQueue
+from lora_operator.selectors import MANAGED
+
+log = logging.getLogger(__name__)
+
+SETTLE_SECONDS = 0.1
+"""Changes of Jobs and pods come in bursts: one look after the burst is enough."""
+RESOURCES: dict[Kind, tuple[Resource, str]] = {
+    "training": (TRAININGS, ""),
+    "job": (JOBS, MANAGED),
+    "pod": (PODS, MANAGED),
+}
+
+
+class Informer:
+    """Fills the cache and queues the trainings that need a look."""
+
+    def __init__(self, cluster: Cluster, cache: Cache, queue: WorkQueue[Key], metrics: Metrics) -> None:
+        self._cluster = cluster
+        self._cache = cache
+        self._queue = queue
+        self._metrics = metrics
+        self._dropped: set[str] = set()
+
+    def handle(self, kind: Kind, change: str | None, body: Manifest) -> None:
+        """Takes in one event of a watch; `change` is None for what was there when the watch began."""
+        self._metrics.loop.note_event(kind)
+        if change == "DELETED":
+            self._dropped.add(body["metadata"]["uid"])
+            key = self._cache.drop(kind, body)
+        else:
+            key = self._cache.put(kind, body)
+        if key is None:
+            return
+        if kind == "training":
+            self._queue.add(key)
+        else:
+            self._queue.add_after(key, SETTLE_SECONDS)
+
+    async def resync(self, namespaces: tuple[str, ...]) -> None:
+        """Lists everything, forgets what is gone and queues all trainings. Raises the errors of `cluster`."""
+        for kind in KINDS:
+            await self._list(kind, namespaces or (None,))
+        for key in self._cache:
+            self._queue.add(key)
+
+    async def _list(self, kind: Kind, namespaces: Iterable[str | None]) -> None:
+        resource, labels = RESOURCES[kind]
+        known = self._cache.uids(kind)
+        self._dropped.clear()
+        found: list[Manifest] = []
+        for namespace in namespaces:
+            found += await self._cluster.list(resource, namespace, labels=labels)
+        listed = {body["metadata"]["uid"] for body in found}
+        for body in found:
+            # Deleted while the list was on its way: the list is older than that.
+            if body["metadata"]["uid"] not in self._dropped:
+                self._cache.put(kind, _typed(body, resource))
+        gone = known - listed
+        if gone:
+            log.info("%d objects of kind %s are gone without notice", len(gone), resource.kind)
+            self._cache.prune(kind, gone)
+
+
+def _typed(body: Manifest, resource: Resource) -> Manifest:
+    """Items of a list come without their type."""
+    return {"apiVersion": resource.api_version, "kind": resource.kind, **body}

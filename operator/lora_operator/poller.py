@@ -1,0 +1,31 @@
+"""Asks all running pods for their progress, round after round. Run by `application`."""
+
+import asyncio
+
+from lora_operator.cache import Cache
+from lora_operator.metrics import Metrics
+from lora_operator.observed import Key, Pod
+from lora_operator.progress import ProgressReader
+from lora_operator.queue import WorkQueue
+
+
+class ProgressPoller:
+    """Fills the cache with what pods say, and queues the trainings that have news."""
+
+    def __init__(self, reader: ProgressReader, cache: Cache, queue: WorkQueue[Key], metrics: Metrics) -> None:
+        self._reader = reader
+        self._cache = cache
+        self._queue = queue
+        self._metrics = metrics
+
+    async def poll(self) -> None:
+        """Asks every running pod once."""
+        await asyncio.gather(*(self._ask(key, pod) for key, pod in self._cache.running_pods()))
+
+    async def _ask(self, key: Key, pod: Pod) -> None:
+        report = await self._reader.read(pod.ip)
+        if report is None or not self._cache.put_report(key, pod.uid, report):
+            return
+        if report.progress is not None:
+            self._metrics.trainings.set_progress(key, report.progress)
+        self._queue.add(key)

@@ -1,0 +1,49 @@
+"""Words for the columns of `kubectl get`; pure. Used by `status`."""
+
+from lora_api.status import Attempts, Checkpoint, Progress, Summary
+
+
+def derive_summary(progress: Progress | None, best: Checkpoint | None, attempts: Attempts | None) -> Summary:
+    """The columns; what is not known yet is left empty."""
+    made = progress or Progress()
+    return Summary(
+        epoch=_of(made.epoch, made.total_epochs),
+        progress=f"{made.percent}%" if made.total_steps else "",
+        loss="" if made.loss is None else f"{made.loss:.4f}",
+        left="" if made.remaining_seconds is None else format_duration(made.remaining_seconds),
+        best="" if best is None else str(best.epoch),
+        step=_of(made.step, made.total_steps),
+        rate="" if made.steps_per_second is None else _rate(made.steps_per_second),
+        attempts=_attempts(attempts),
+    )
+
+
+def format_duration(seconds: int) -> str:
+    """The two largest units: `1h 5m`, `4m 30s`, `12s`."""
+    days, hours, minutes, rest = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60, seconds % 60
+    parts = [(days, "d"), (hours, "h"), (minutes, "m"), (rest, "s")]
+    first = next((index for index, (count, _) in enumerate(parts) if count), len(parts) - 1)
+    shown = [f"{count}{unit}" for count, unit in parts[first : first + 2]]
+    return " ".join(shown[:1] if len(shown) == 2 and parts[first + 1][0] == 0 else shown)
+
+
+def _of(done: int, total: int) -> str:
+    return f"{done}/{total}" if total else ""
+
+
+def _rate(steps_per_second: float) -> str:
+    """Slow runs are told in seconds a step, where the digits are."""
+    if 0 < steps_per_second < 0.1:
+        return f"{1 / steps_per_second:.1f}s/step"
+    return f"{steps_per_second:.1f}/s"
+
+
+def _attempts(attempts: Attempts | None) -> str:
+    if attempts is None or not attempts.number:
+        return ""
+    words = [str(attempts.number)]
+    if attempts.failures:
+        words.append(f"{attempts.failures} failed")
+    if attempts.preemptions:
+        words.append(f"{attempts.preemptions} interrupted")
+    return ", ".join(words)
