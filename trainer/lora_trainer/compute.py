@@ -1,5 +1,7 @@
 """Device and precision of a run, through accelerate; made by `run`, used by `loop`."""
 
+import resource
+
 import torch
 from accelerate import Accelerator
 
@@ -40,5 +42,7 @@ def prefer_determinism() -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory of the GPU in use at once; 0 on a CPU."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    """Most memory in use at once: of the GPU, or of this process when it trains on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB

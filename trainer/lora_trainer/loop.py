@@ -111,6 +111,12 @@ class Trainer:
         self._check_finite(mean)
         return mean
 
+    @property
+    def device(self) -> torch.device:
+        """Where the steps are made."""
+        device: torch.device = self._accelerator.device
+        return device
+
     def learning_rates(self) -> dict[str, float]:
         """The learning rate of each trained part at the last step."""
         return {group["name"]: float(group["lr"]) for group in self._optimizer.param_groups}

@@ -5,7 +5,7 @@ Used by `run`. A reader trusts only what a manifest names; so every manifest is 
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from lora_trainer.storage import (
     fetch_published,
     read_manifest,
 )
+from lora_trainer.storage.disk_errors import disk_errors
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,10 @@ class RunOutput:
         """Everything that was published."""
         return self._publisher.files
 
+    def take_over(self, manifest: RunManifest) -> None:
+        """Counts what `manifest` names as published."""
+        self._publisher.restore(manifest.files)
+
     def uri_of(self, path: str) -> str:
         """The full URI of a published file."""
         return self._publisher.uri_of(path)
@@ -96,9 +101,14 @@ class RunOutput:
         return manifest
 
     def local(self, path: str) -> Path:
-        """Where the file that will be published as `path` is to be written."""
-        target = self._folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        """Where the local copy of a published file lies."""
+        return self._folder / path
+
+    def write(self, path: str, writer: Callable[[Path], object]) -> Path:
+        """Lets `writer` write the local file that will be published as `path`. Raises StorageUnavailable."""
+        target = self._local(path)
+        with disk_errors(target):
+            writer(target)
         return target
 
     def publish(
@@ -116,16 +126,17 @@ class RunOutput:
     def publish_state(self, state: TrainingState, metrics: Sequence[str]) -> None:
         """Stores `state`; older ones go when this one can be read, but for the newest but one."""
         folder = f"state/step-{state.step}"
-        local = self._folder / folder
-        local.mkdir(parents=True, exist_ok=True)
-        write_state(state, local / _STATE_FILE)
         files = [file.model_dump(mode="json", by_alias=True) for file in self.files]
-        (local / _FILES_FILE).write_text(json.dumps(files))
-        (local / _METRICS_FILE).write_text("".join(metrics))
+        writers: dict[str, Callable[[Path], object]] = {
+            _FILES_FILE: lambda path: path.write_text(json.dumps(files)),
+            _METRICS_FILE: lambda path: path.write_text("".join(metrics)),
+            _STATE_FILE: lambda path: write_state(state, path),
+        }
         publisher = Publisher(self._store, folder=folder)
-        for name in (_FILES_FILE, _METRICS_FILE, _STATE_FILE):
-            publisher.publish(local / name, describe(local / name, name, "state", epoch=state.epoch, step=state.step))
-            (local / name).unlink()
+        for name, writer in writers.items():
+            local = self.write(f"{folder}/{name}", writer)
+            publisher.publish(local, describe(local, name, "state", epoch=state.epoch, step=state.step))
+            local.unlink()
         manifest = self._manifest(publisher.files, complete=False, epoch=state.epoch, step=state.step)
         publisher.publish_manifest(manifest)
         if read_manifest(self._store, folder=folder) == manifest:
@@ -144,7 +155,12 @@ class RunOutput:
         """Makes sure that everything published of this kind lies in the local folder."""
         for file in self.files:
             if file.kind == kind and not (self._folder / file.path).is_file():
-                self._store.get_file(file.path, self.local(file.path), sha256=file.sha256)
+                self._store.get_file(file.path, self._local(file.path), sha256=file.sha256)
+
+    def _local(self, path: str) -> Path:
+        target = self._folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
 
     def _read_state(self, folder: str) -> SavedState | None:
         local = self._folder / folder

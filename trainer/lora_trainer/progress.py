@@ -18,7 +18,6 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from lora_api.exit_codes import ExitCode
 from lora_api.progress import ProgressReport, TerminationMessage
 from lora_api.status import Artifacts, Checkpoint, Plan, Progress
 from lora_trainer.settings import Address
@@ -97,7 +96,7 @@ class ProgressTracker:
         with self._lock:
             self._update(resumed_from_step=step)
 
-    def termination(self, exit_code: ExitCode, *, reason: str, message: str, hint: str = "") -> TerminationMessage:
+    def termination(self, exit_code: int, *, reason: str, message: str, hint: str = "") -> TerminationMessage:
         """The last word: the report, why it ends and what to do about it."""
         report = self.snapshot()
         fields: dict[str, Any] = {name: getattr(report, name) for name in type(report).model_fields}

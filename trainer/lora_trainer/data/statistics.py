@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lora_trainer.data.buckets import Placement
 from lora_trainer.data.dataset import Example
+from lora_trainer.data.placed import PlacedExample
 from lora_trainer.plan import TrainingPlan
 
 
@@ -27,10 +27,9 @@ class DatasetStatistics:
     """Size and samples of each bucket, and the mean error of the aspect ratio."""
 
 
-def describe_dataset(
-    examples: Sequence[Example], placements: Sequence[Placement], plan: TrainingPlan
-) -> DatasetStatistics:
-    """The tables for `examples`, placed in the same order by `placements`."""
+def describe_dataset(pictures: Sequence[PlacedExample], plan: TrainingPlan) -> DatasetStatistics:
+    """The tables for `pictures`, from which `plan` was made."""
+    examples = [picture.example for picture in pictures]
     training = [example for example in examples if not example.is_regularization]
     regularization = [example for example in examples if example.is_regularization]
     return DatasetStatistics(
@@ -39,7 +38,7 @@ def describe_dataset(
         training_folders=_folders(training),
         regularization_folders=_folders(regularization),
         tag_frequency=_tags(examples),
-        bucket_info=_buckets(placements, plan),
+        bucket_info=_buckets(pictures, plan),
     )
 
 
@@ -57,10 +56,10 @@ def _tags(examples: Iterable[Example]) -> dict[str, dict[str, int]]:
     return {folder: dict(counts) for folder, counts in frequency.items()}
 
 
-def _buckets(placements: Sequence[Placement], plan: TrainingPlan) -> dict[str, Any]:
+def _buckets(pictures: Sequence[PlacedExample], plan: TrainingPlan) -> dict[str, Any]:
     sizes = {
         str(index): {"resolution": list(bucket.size), "count": bucket.samples}
         for index, bucket in enumerate(plan.buckets)
     }
-    errors = [abs(placement.ratio_error) for placement in placements]
+    errors = [abs(picture.placement.ratio_error) for picture in pictures]
     return {"buckets": sizes, "mean_img_ar_error": sum(errors) / len(errors)}

@@ -28,11 +28,6 @@ class BaseModel(Protocol):
     def text_encoder(self) -> nn.Module: ...
 
     @property
-    def digest(self) -> str:
-        """SHA-256 over every file that was loaded."""
-        ...
-
-    @property
     def betas(self) -> BetaSchedule: ...
 
     @property
@@ -46,6 +41,10 @@ class BaseModel(Protocol):
     @property
     def unused_text_layers(self) -> tuple[str, ...]:
         """Module-name prefixes of text-encoder layers that clip skip leaves without any effect."""
+        ...
+
+    def checkpoint_gradients(self) -> None:
+        """Recomputes activations in the backward pass from now on: less memory, more time."""
         ...
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:

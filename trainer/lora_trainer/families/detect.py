@@ -22,6 +22,16 @@ class Identity:
     prediction: str
 
 
+def refuse_single_file(uri: str) -> None:
+    """Raises BaseModelUnavailable for a URI of a single checkpoint file, before it is fetched."""
+    name = uri.rpartition("/")[2]
+    if name.endswith((".safetensors", ".ckpt", ".pt", ".bin")):
+        raise BaseModelUnavailable(
+            f"spec.baseModel.uri names the single file {name}; single-file checkpoints are not supported yet. "
+            "Convert it to a diffusers folder (diffusers' convert_original_stable_diffusion_to_diffusers.py)"
+        )
+
+
 def identify(folder: Path, spec: BaseModelSpec) -> Identity:
     """The family and prediction of the diffusers folder at `folder`.
 
@@ -29,11 +39,6 @@ def identify(folder: Path, spec: BaseModelSpec) -> Identity:
         BaseModelUnavailable: not a diffusers folder, another family, or not what `spec` says.
         InvalidConfiguration: the model predicts something that is not supported yet.
     """
-    if folder.is_file():
-        raise BaseModelUnavailable(
-            f"spec.baseModel.uri names the single file {folder.name}; single-file checkpoints are not supported yet. "
-            "Convert it to a diffusers folder (diffusers' convert_original_stable_diffusion_to_diffusers.py)"
-        )
     found = _what_it_is(folder)
     if found != "Stable Diffusion 1.x":
         raise BaseModelUnavailable(f"spec.baseModel.uri holds {found}, but only Stable Diffusion 1.x can be trained")

@@ -25,6 +25,23 @@ from lora_trainer.families.base import BetaSchedule
 CHUNK_TOKENS = 75
 """Words that CLIP reads at once, between a start and an end token."""
 
+FILES = (
+    "model_index.json",
+    "scheduler/*",
+    "tokenizer/*",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "text_encoder/model.fp16.safetensors",
+    "text_encoder_2/config.json",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "unet/diffusion_pytorch_model.fp16.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.fp16.safetensors",
+)
+"""Patterns of the files that are worth fetching: what is loaded, and what tells the families apart."""
+
 _CONFIGURATIONS = (
     "model_index.json",
     "scheduler/scheduler_config.json",
@@ -43,7 +60,6 @@ class StableDiffusion15:
     vae: Any
     tokenizer: Any
     betas: BetaSchedule
-    digest: str
     clip_skip: int
     max_tokens: int
     """75, 150 or 225 words of a caption are read."""
@@ -63,6 +79,14 @@ class StableDiffusion15:
         """Prefixes of the text-encoder layers above the hidden state that clip skip selects."""
         layers = int(self.text_encoder.config.num_hidden_layers)
         return tuple(f"encoder.layers.{index}." for index in range(layers - self.clip_skip + 1, layers))
+
+    def checkpoint_gradients(self) -> None:
+        """Recomputes activations in the backward pass from now on; changes no number."""
+        unet: Any = self.unet
+        unet.enable_gradient_checkpointing()
+        self.text_encoder.gradient_checkpointing_enable()
+        # transformers asks for training mode before it checkpoints; SD 1.x has no dropout that this could wake.
+        self.text_encoder.train()
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Token ids (B, chunks, 77); longer texts are cut at `max_tokens`, the layout is that of sd-scripts.
@@ -150,7 +174,6 @@ def load(
         vae=vae,
         tokenizer=_load_tokenizer(folder),
         betas=_betas(folder),
-        digest=_digest(folder),
         clip_skip=clip_skip,
         max_tokens=max_tokens,
     )
@@ -204,10 +227,15 @@ def _betas(folder: Path) -> BetaSchedule:
     )
 
 
-def _digest(folder: Path) -> str:
+def digest_of(folder: Path) -> str:
+    """SHA-256 over every file that `load` reads, the same wherever the folder lies. Raises BaseModelUnavailable."""
     weights = [_weights(folder, part) for part in ("text_encoder", "unet", "vae")]
-    tokenizer = [path for path in (folder / "tokenizer").iterdir() if path.is_file()]
-    files = sorted([*(folder / name for name in _CONFIGURATIONS), *weights, *tokenizer])
+    tokenizer = [path for path in (folder / "tokenizer").glob("*") if path.is_file()]
+    configurations = [folder / name for name in _CONFIGURATIONS]
+    missing = [path for path in configurations if not path.is_file()]
+    if missing:
+        raise BaseModelUnavailable(f"spec.baseModel.uri holds no {missing[0].relative_to(folder).as_posix()}")
+    files = sorted([*configurations, *weights, *tokenizer])
     lines = [f"{path.relative_to(folder).as_posix()} {_sha256(path)}\n" for path in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

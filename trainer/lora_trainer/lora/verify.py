@@ -119,4 +119,5 @@ def _compare_weights(module: AdapterModule, layer: AdaptedLayer) -> None:
 
 def _rounding(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Largest norm of the error of storing `weight` in `dtype`."""
-    return weight.norm() * _EPSILON[dtype] + _SMALLEST[dtype] * math.sqrt(weight.numel())
+    largest: Tensor = weight.norm() * _EPSILON[dtype] + _SMALLEST[dtype] * math.sqrt(weight.numel())
+    return largest
