@@ -57,7 +57,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch]
 - apiGroups: [lora-operator.io]
   resources: [loratrainings/status]
-  verbs: [get, patch]
+  verbs: [patch]
 # Asked for by clusters that check who may set blockOwnerDeletion (OpenShift does).
 - apiGroups: [lora-operator.io]
   resources: [loratrainings/finalizers]
@@ -70,7 +70,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 # Read as well: the kubelet tells only there which volume cannot be mounted.
 - apiGroups: [""]
   resources: [events]
