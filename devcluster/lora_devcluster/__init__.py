@@ -1,4 +1,4 @@
-"""A laptop-sized Kubernetes for the demo and the tests: API server, controllers and a kubelet that runs local processes."""
+"""A laptop-sized Kubernetes for the demo and the tests: API server, controllers, and pods as local processes."""
 
 from lora_devcluster.cluster import DevCluster, ThreadedCluster
 

@@ -54,7 +54,7 @@ def decode(resource: Resource, body: Any, field_validation: str) -> tuple[Json, 
         words = ", ".join(f'unknown field "{path}"' for path in unknown)
         raise _undecodable(resource, f"strict decoding error: {words}")
     meta_faults = violations({"properties": {"metadata": object_meta()}}, {"metadata": obj.get("metadata")})
-    faults = [fault for fault in meta_faults] if resource.custom else list(violations(schema, _without_nulls(obj)))
+    faults = list(meta_faults) if resource.custom else list(violations(schema, _without_nulls(obj)))
     wrong_types = [fault for fault in faults if fault.reason == "FieldValueTypeInvalid"]
     if wrong_types:
         raise _undecodable(resource, "json: cannot unmarshal: " + "; ".join(str(fault) for fault in wrong_types))
@@ -81,7 +81,8 @@ def _check_kind(resource: Resource, obj: Json) -> None:
     obj.setdefault("kind", resource.kind)
     if obj["apiVersion"] != resource.api_version:
         raise bad_request(
-            f"the API version in the data ({obj['apiVersion']}) does not match the expected API version ({resource.api_version})"
+            f"the API version in the data ({obj['apiVersion']}) does not match the expected API version "
+            f"({resource.api_version})"
         )
     if obj["kind"] != resource.kind:
         raise bad_request(f"the kind in the data ({obj['kind']}) does not match the expected kind ({resource.kind})")

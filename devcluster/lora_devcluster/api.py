@@ -268,6 +268,12 @@ class Api:
         self._collect_if_done(key, stored)
         return stored
 
+    def discard(self, key: Key, options: DeleteOptions) -> None:
+        """Deletes an object on behalf of a controller; nothing when it is gone, or going, already."""
+        obj, resource = self.store.get(key), self.registry.collection(*key.collection)
+        if obj is not None and resource is not None and not obj["metadata"].get("deletionTimestamp"):
+            self.delete(resource, key, options)
+
     def delete(self, resource: Resource, key: Key, options: DeleteOptions) -> Json:
         """The object as it goes, or as it waits for its finalizers, its dependents or its processes.
 

@@ -18,7 +18,10 @@ from lora_devcluster.cel_types import TypeBook, escaped, is_dynamic
 from lora_devcluster.errors import Cause, Json
 from lora_devcluster.schema import join
 
-_EXTENSIONS = "extensions: [{name: strings}, {name: lists}, {name: sets}, {name: math}, {name: optional}, {name: bindings}, {name: encoders}]"
+_EXTENSIONS = (
+    "extensions: [{name: strings}, {name: lists}, {name: sets}, {name: math}, {name: optional}, {name: bindings}, "
+    "{name: encoders}]"
+)
 _OLD_SELF = re.compile(r"\boldSelf\b")
 _STRING_LITERAL = re.compile(r"\"(\\.|[^\"\\])*\"|'(\\.|[^'\\])*'")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d|w)")
@@ -134,7 +137,8 @@ class Compiler:
             raise RuleError(f"compilation failed: {error}") from error
         if compiled.return_type() not in (wanted, cel.Type.DYN):
             raise RuleError(complaint)
-        return compiled.serialize()
+        checked: bytes = compiled.serialize()
+        return checked
 
 
 def rooted(schema: Json) -> Json:
@@ -169,7 +173,7 @@ def to_cel(schema: Json, value: Any) -> Any:
         case "object":
             return _object_to_cel(schema, value)
         case "array":
-            return [to_cel(schema["items"], part) for part in value]
+            return [_inner_to_cel(schema["items"], part) for part in value]
         case "number":
             return float(value)
         case "integer":
@@ -183,9 +187,15 @@ def to_cel(schema: Json, value: Any) -> Any:
 def _object_to_cel(schema: Json, value: Json) -> Json:
     properties, additional = schema.get("properties") or {}, schema.get("additionalProperties")
     if isinstance(additional, dict):
-        return {name: to_cel(additional, part) for name, part in value.items()}
+        return {name: _inner_to_cel(additional, part) for name, part in value.items()}
     known = ((escaped(name), properties[name], part) for name, part in value.items() if name in properties)
-    return {name: to_cel(child, part) for name, child, part in known if name is not None and part is not None}
+    return {name: _inner_to_cel(child, part) for name, child, part in known if name is not None and part is not None}
+
+
+def _inner_to_cel(schema: Json, value: Any) -> Any:
+    """A part of a value: the evaluator takes dates and durations only by themselves, so inside they stay text."""
+    is_text = not is_dynamic(schema) and schema["type"] == "string"
+    return value if is_text else to_cel(schema, value)
 
 
 def _string_to_cel(form: str, value: str) -> Any:

@@ -7,16 +7,16 @@ import re
 
 from cel_expr_python import cel
 from google.protobuf import descriptor_pb2, descriptor_pool, duration_pb2, struct_pb2, timestamp_pb2
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 
 from lora_devcluster.errors import Json
 
 _PACKAGE = "schema"
-_Field = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {
-    "string": (_Field.TYPE_STRING, cel.Type.STRING),
-    "integer": (_Field.TYPE_INT64, cel.Type.INT),
-    "number": (_Field.TYPE_DOUBLE, cel.Type.DOUBLE),
-    "boolean": (_Field.TYPE_BOOL, cel.Type.BOOL),
+    "string": (Field.TYPE_STRING, cel.Type.STRING),
+    "integer": (Field.TYPE_INT64, cel.Type.INT),
+    "number": (Field.TYPE_DOUBLE, cel.Type.DOUBLE),
+    "boolean": (Field.TYPE_BOOL, cel.Type.BOOL),
 }
 _FORMATS = {"date": "Timestamp", "date-time": "Timestamp", "datetime": "Timestamp", "duration": "Duration"}
 _ESCAPES = (("__", "__underscores__"), (".", "__dot__"), ("-", "__dash__"), ("/", "__slash__"))
@@ -86,16 +86,16 @@ class TypeBook:
             spelled = escaped(name)
             if spelled is not None:
                 number = len(message.field) + 1
-                self._add_field(message, _Field(name=spelled, number=number, label=_Field.LABEL_OPTIONAL), child)
+                self._add_field(message, Field(name=spelled, number=number, label=Field.LABEL_OPTIONAL), child)
         return f"{_PACKAGE}.{message.name}"
 
-    def _add_field(self, message: descriptor_pb2.DescriptorProto, field: _Field, schema: Json) -> None:
+    def _add_field(self, message: descriptor_pb2.DescriptorProto, field: Field, schema: Json) -> None:
         additional = schema.get("additionalProperties")
         if not is_dynamic(schema) and schema["type"] == "array":
-            field.label = _Field.LABEL_REPEATED
+            field.label = Field.LABEL_REPEATED
             self._set_type(field, schema["items"])
         elif not is_dynamic(schema) and schema["type"] == "object" and isinstance(additional, dict):
-            field.label, field.type = _Field.LABEL_REPEATED, _Field.TYPE_MESSAGE
+            field.label, field.type = Field.LABEL_REPEATED, Field.TYPE_MESSAGE
             field.type_name = self._map_entry(message, field.name, additional)
         else:
             self._set_type(field, schema)
@@ -106,24 +106,24 @@ class TypeBook:
         camel = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
         entry = message.nested_type.add(name=f"{camel}Entry")
         entry.options.map_entry = True
-        entry.field.add(name="key", number=1, type=_Field.TYPE_STRING, label=_Field.LABEL_OPTIONAL)
-        value = _Field(name="value", number=2, label=_Field.LABEL_OPTIONAL)
+        entry.field.add(name="key", number=1, type=Field.TYPE_STRING, label=Field.LABEL_OPTIONAL)
+        value = Field(name="value", number=2, label=Field.LABEL_OPTIONAL)
         self._set_type(value, values)
         entry.field.append(value)
         return f".{_PACKAGE}.{message.name}.{entry.name}"
 
-    def _set_type(self, field: _Field, schema: Json) -> None:
+    def _set_type(self, field: Field, schema: Json) -> None:
         """Lists and maps inside lists or maps have no protocol-buffer type: they stay dynamic."""
         kind = schema.get("type")
         special = _FORMATS.get(schema.get("format", "")) if kind == "string" else None
         nested = kind == "array" or (kind == "object" and isinstance(schema.get("additionalProperties"), dict))
         if is_dynamic(schema) or nested:
-            field.type, field.type_name = _Field.TYPE_MESSAGE, ".google.protobuf.Value"
+            field.type, field.type_name = Field.TYPE_MESSAGE, ".google.protobuf.Value"
         elif special:
-            field.type, field.type_name = _Field.TYPE_MESSAGE, f".google.protobuf.{special}"
+            field.type, field.type_name = Field.TYPE_MESSAGE, f".google.protobuf.{special}"
         elif kind == "object":
-            field.type, field.type_name = _Field.TYPE_MESSAGE, "." + self._message(schema)
+            field.type, field.type_name = Field.TYPE_MESSAGE, "." + self._message(schema)
         elif kind == "string" and schema.get("format") == "byte":
-            field.type = _Field.TYPE_BYTES
+            field.type = Field.TYPE_BYTES
         else:
             field.type = _SCALARS[str(kind)][0]

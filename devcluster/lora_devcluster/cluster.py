@@ -103,8 +103,8 @@ class DevCluster:
         self.url = await self.server.start(self.setting.host, self.setting.port)
         self.kubelet.server_url = self.url
         self.kubelet.register()
-        namespaces = self.api.registry.find("", "v1", "namespaces")
-        for name in _NAMESPACES if namespaces else ():
+        namespaces = self.api.registry.builtin("", "namespaces")
+        for name in _NAMESPACES:
             self.api.create(namespaces, "", {"metadata": {"name": name}}, WriteOptions())
         self.kubeconfig.write_text(kubeconfig(self.url, "kubernetes-admin", "default"))
         return self

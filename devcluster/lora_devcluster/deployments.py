@@ -4,7 +4,7 @@ import hashlib
 import json
 from copy import deepcopy
 
-from lora_devcluster.api import Api, DeleteOptions, WriteOptions, key_for, random_suffix
+from lora_devcluster.api import Api, DeleteOptions, WriteOptions, random_suffix
 from lora_devcluster.conditions import is_true, set_condition
 from lora_devcluster.controller import Controller
 from lora_devcluster.errors import ApiError, Json
@@ -67,7 +67,7 @@ class ReplicaSetController(Controller):
         for _ in range(wanted - len(live)):
             self._create_pod(key, replica_set)
         for pod in live[wanted:]:
-            self._delete_pod(pod)
+            self._api.discard(Key("", "pods", key.namespace, pod["metadata"]["name"]), DeleteOptions())
         ready = sum(is_true(pod["status"], "Ready") for pod in live[:wanted])
         present = sum(1 for pod in pods if pod and not is_finished(pod))
         status = {"replicas": present, "readyReplicas": ready, "availableReplicas": ready}
@@ -79,9 +79,7 @@ class ReplicaSetController(Controller):
         meta = template.get("metadata") or {}
         named = {"name": f"{key.name}-{random_suffix()}", "generateName": f"{key.name}-"}
         meta = {**meta, **named, "ownerReferences": [_owner(replica_set, "ReplicaSet")]}
-        resource = self._api.registry.find("", "v1", "pods")
-        if resource is None:
-            return
+        resource = self._api.registry.builtin("", "pods")
         try:
             self._api.create(resource, key.namespace, {"metadata": meta, "spec": template["spec"]}, _AS_CONTROLLER)
         except ApiError as error:
@@ -89,13 +87,6 @@ class ReplicaSetController(Controller):
                 replica_set, "replicaset-controller", "FailedCreate", f"Error creating: {error.message}"
             )
             self.enqueue_after(key, 5.0)
-
-    def _delete_pod(self, pod: Json) -> None:
-        resource = self._api.registry.find("", "v1", "pods")
-        if resource is not None:
-            self._api.delete(
-                resource, key_for(resource, pod["metadata"]["namespace"], pod["metadata"]["name"]), DeleteOptions()
-            )
 
 
 class DeploymentController(Controller):
@@ -153,9 +144,8 @@ class DeploymentController(Controller):
         selector["matchLabels"] = {**(selector.get("matchLabels") or {}), **label}
         spec = {"replicas": deployment["spec"]["replicas"], "selector": selector, "template": template}
         owned = {"name": name, "labels": meta["labels"], "ownerReferences": [_owner(deployment, "Deployment")]}
-        resource = self._api.registry.find("apps", "v1", "replicasets")
-        if resource is not None:
-            self._api.create(resource, key.namespace, {"metadata": owned, "spec": spec}, _AS_CONTROLLER)
+        resource = self._api.registry.builtin("apps", "replicasets")
+        self._api.create(resource, key.namespace, {"metadata": owned, "spec": spec}, _AS_CONTROLLER)
 
     def _report(self, key: Key, deployment: Json, current: Json | None, old: list[Json]) -> None:
         wanted, now = deployment["spec"]["replicas"], (current or {}).get("status") or {}

@@ -63,9 +63,7 @@ class GarbageCollector(Controller):
         owners = set(owner_uids(obj)) if obj["metadata"] else set()
         gone = {uid for uid in owners if self._is_gone(uid, key)}
         if owners and gone == owners:
-            resource = self._api.registry.collection(*key.collection)
-            if resource is not None and not obj["metadata"].get("deletionTimestamp"):
-                self._api.delete(resource, key, _BACKGROUND)
+            self._api.discard(key, _BACKGROUND)
         elif gone:
             self._drop_owners(key, gone)
 

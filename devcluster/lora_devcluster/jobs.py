@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 from lora_devcluster import clock
-from lora_devcluster.api import Api, DeleteOptions, WriteOptions, key_for, random_suffix
+from lora_devcluster.api import Api, DeleteOptions, WriteOptions, random_suffix
 from lora_devcluster.conditions import condition, is_true, set_condition
 from lora_devcluster.controller import Controller
 from lora_devcluster.errors import ApiError, Json
@@ -101,12 +101,7 @@ class JobController(Controller):
         if left > 0:
             self.enqueue_after(key, left)
         else:
-            self._delete(key, DeleteOptions(propagation="Foreground"))
-
-    def _delete(self, key: Key, options: DeleteOptions) -> None:
-        resource = self._api.registry.collection(*key.collection)
-        if resource is not None and self._api.store.get(key) is not None:
-            self._api.delete(resource, key, options)
+            self._api.discard(key, DeleteOptions(propagation="Foreground"))
 
     def _count(self, job: Json, pods: list[Json]) -> None:
         """Takes every newly finished pod into the status, once: its finalizer says whether that was done."""
@@ -188,7 +183,7 @@ class JobController(Controller):
     def _delete_pods(self, job: Json, pods: list[Json]) -> None:
         for pod in pods:
             if not pod["metadata"].get("deletionTimestamp"):
-                self._delete(_key(pod), DeleteOptions())
+                self._api.discard(_key(pod), DeleteOptions())
                 self._recorder.normal(job, _SOURCE, "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}")
 
     def _end(self, job: Json, target: Json) -> None:
@@ -250,12 +245,7 @@ class JobController(Controller):
 
     def _create_pod(self, key: Key, job: Json, index: int | None) -> None:
         body = _pod_for(job, index)
-        resource = self._api.registry.find("", "v1", "pods")
-        if (
-            resource is None
-            or self._api.store.get(key_for(resource, key.namespace, body["metadata"]["name"])) is not None
-        ):
-            return
+        resource = self._api.registry.builtin("", "pods")
         try:
             pod = self._api.create(resource, key.namespace, body, _AS_CONTROLLER).object
         except ApiError as error:

@@ -33,10 +33,7 @@ class NamespaceController(Controller):
             self._furnish(key.name)
             return
         for inside in list(self._api.store.in_namespace(key.name)):
-            resource = self._api.registry.collection(*inside.collection)
-            obj = self._api.store.get(inside)
-            if resource and obj and not obj["metadata"].get("deletionTimestamp"):
-                self._api.delete(resource, inside, _BACKGROUND)
+            self._api.discard(inside, _BACKGROUND)
         if next(self._api.store.in_namespace(key.name), None) is None:
             self._api.modify(key, lambda obj: obj["spec"].update(finalizers=[]))
 
@@ -46,8 +43,8 @@ class NamespaceController(Controller):
             ("configmaps", {"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": ""}}),
         ]
         for plural, body in furniture:
-            resource = self._api.registry.find("", "v1", plural)
-            if resource and self._api.store.get(key_for(resource, namespace, body["metadata"]["name"])) is None:
+            resource = self._api.registry.builtin("", plural)
+            if self._api.store.get(key_for(resource, namespace, body["metadata"]["name"])) is None:
                 self._api.create(resource, namespace, body, WriteOptions())
 
 
@@ -88,11 +85,9 @@ class DefinitionController(Controller):
     def _remove_objects(self, key: Key, definition: Json) -> None:
         group, plural = definition["spec"]["group"], definition["spec"]["names"]["plural"]
         self._going.add((group, plural))
-        resource = self._api.registry.collection(group, plural)
-        for obj in self._api.store.objects(group, plural) if resource else ():
+        for obj in self._api.store.objects(group, plural):
             meta = obj["metadata"]
-            if resource and not meta.get("deletionTimestamp"):
-                self._api.delete(resource, key_for(resource, meta.get("namespace", ""), meta["name"]), _BACKGROUND)
+            self._api.discard(Key(group, plural, meta.get("namespace", ""), meta["name"]), _BACKGROUND)
         if not self._api.store.objects(group, plural):
             self._api.modify(key, _release)
 

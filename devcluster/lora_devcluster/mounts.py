@@ -41,7 +41,7 @@ def make_volumes(context: VolumeContext) -> dict[str, Path]:
 
 
 def _make(volume: Json, context: VolumeContext) -> Path:
-    folder = context.root / "volumes" / volume["name"]
+    folder = context.root / "volumes" / str(volume["name"])
     sources: dict[str, Callable[[Json, Path, VolumeContext], None]] = {
         "secret": _secret,
         "configMap": _config_map,
@@ -52,7 +52,8 @@ def _make(volume: Json, context: VolumeContext) -> Path:
     if volume.get("hostPath") is not None:
         return _host_path(volume["name"], volume["hostPath"])
     if volume.get("persistentVolumeClaim") is not None:
-        claim = context.claims / context.pod["metadata"]["namespace"] / volume["persistentVolumeClaim"]["claimName"]
+        names = context.pod["metadata"]["namespace"], volume["persistentVolumeClaim"]["claimName"]
+        claim = context.claims.joinpath(*names)
         claim.mkdir(parents=True, exist_ok=True)
         return claim
     kind = next((name for name in sources if volume.get(name) is not None), None)

@@ -148,7 +148,7 @@ def apply(schema: Json | None, live: Json, applied: Json, writer: Writer, *, for
     conflicts = [(manager, paths) for manager, paths in conflicts if paths]
     if conflicts and not force:
         raise _apply_conflict(conflicts)
-    merged = _merge(schema, live, applied, at_root=True)
+    merged: Json = _merge(schema, live, applied, at_root=True)
     others = _without(entries, writer, contested)
     mine = {path for entry in entries if writer.owns(entry) for path in _paths(entry)}
     kept = {path for entry in others for path in _paths(entry)} | set(wanted)

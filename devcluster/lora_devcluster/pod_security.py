@@ -11,8 +11,8 @@ _RESTRICTED_VOLUMES = {
     "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret",
 }  # fmt: skip
 _BASELINE_CAPABILITIES = {
-    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP", "SETGID",
-    "SETPCAP", "SETUID", "SYS_CHROOT",
+    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP",
+    "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
 }  # fmt: skip
 
 
@@ -57,7 +57,8 @@ def _restricted(spec: Json) -> Iterable[str]:
     pod = spec.get("securityContext") or {}
     escalating = _where(spec, lambda c: _context(c).get("allowPrivilegeEscalation") is not False)
     if escalating:
-        yield f"allowPrivilegeEscalation != false ({_names(escalating)} must set securityContext.allowPrivilegeEscalation=false)"
+        words = f"{_names(escalating)} must set securityContext.allowPrivilegeEscalation=false"
+        yield f"allowPrivilegeEscalation != false ({words})"
     capable = _where(spec, lambda c: "ALL" not in ((_context(c).get("capabilities") or {}).get("drop") or ()))
     if capable:
         yield f'unrestricted capabilities ({_names(capable)} must set securityContext.capabilities.drop=["ALL"])'

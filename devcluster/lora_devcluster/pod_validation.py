@@ -12,9 +12,9 @@ _ENV_NAME = re.compile(r"[ -<>-~]+")
 _NATIVE = ("cpu", "memory", "ephemeral-storage")
 _SOURCES = (
     "awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "configMap", "csi", "downwardAPI", "emptyDir",
-    "ephemeral", "fc", "flexVolume", "flocker", "gcePersistentDisk", "gitRepo", "glusterfs", "hostPath", "image", "iscsi",
-    "nfs", "persistentVolumeClaim", "photonPersistentDisk", "portworxVolume", "projected", "quobyte", "rbd", "scaleIO",
-    "secret", "storageos", "vsphereVolume",
+    "ephemeral", "fc", "flexVolume", "flocker", "gcePersistentDisk", "gitRepo", "glusterfs", "hostPath", "image",
+    "iscsi", "nfs", "persistentVolumeClaim", "photonPersistentDisk", "portworxVolume", "projected", "quobyte", "rbd",
+    "scaleIO", "secret", "storageos", "vsphereVolume",
 )  # fmt: skip
 _POLICIES = {
     "restartPolicy": ("Always", "OnFailure", "Never"),
@@ -188,7 +188,7 @@ def _port_faults(ports: list[Json], path: str) -> Iterator[Cause]:
                 yield invalid_value(
                     f"{where}.name",
                     name,
-                    "must be no more than 15 characters and contain only alphanumeric characters (a-z, 0-9), and hyphens",
+                    "must be no more than 15 characters and contain only a-z, 0-9 and hyphens",
                 )
             if name in names:
                 yield _duplicate(f"{where}.name", name)

@@ -51,7 +51,7 @@ class PodWorker:
         self._recorder = recorder
         self._key = key
         self._setting = setting
-        self.pod: Json = deepcopy(api.store.get(key)) or {}
+        self.pod: Json = deepcopy(api.store.get(key) or {})
         self._stopping = asyncio.Event()
         self._grace_seconds = 0.0
         self._reason: tuple[str, str] = ("", "")
@@ -65,7 +65,7 @@ class PodWorker:
 
     @property
     def files(self) -> Path:
-        return self._setting.root / self.pod["metadata"]["uid"]
+        return self._setting.root / str(self.pod["metadata"]["uid"])
 
     def stop(self, grace_seconds: float, reason: str = "", message: str = "") -> None:
         """Ends the pod: SIGTERM now, SIGKILL after the grace period. A shorter period replaces a longer one."""
@@ -236,7 +236,7 @@ class PodWorker:
         return process.Command(argv, environment, folder if folder.is_dir() else scratch, log)
 
     def _message_file(self, container: Json) -> Path:
-        return self.files / "messages" / container["name"]
+        return self.files / "messages" / str(container["name"])
 
     def _container_id(self, status: Json) -> str:
         return f"process://{self.pod['metadata']['uid']}/{status['name']}/{status['restartCount']}"

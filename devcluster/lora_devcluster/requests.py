@@ -1,4 +1,4 @@
-"""What a request asks for, read from its path, method and query. Also the record that tests read: who asked for what."""
+"""What a request asks for, read from its path, method and query. Also what tests read of it: who asked for what."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

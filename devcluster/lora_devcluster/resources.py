@@ -107,6 +107,10 @@ class Registry:
     def find(self, group: str, version: str, plural: str) -> Resource | None:
         return self._resources.get((group, version, plural))
 
+    def builtin(self, group: str, plural: str) -> Resource:
+        """A built-in kind, which is always there."""
+        return self._resources[group, "v1", plural]
+
     def collection(self, group: str, plural: str) -> Resource | None:
         """The kind of a collection in the version it is stored in."""
         served = [r for r in self._resources.values() if (r.group, r.plural) == (group, plural)]

@@ -21,6 +21,10 @@ from lora_devcluster.table import partial, table
 from lora_devcluster.watching import Watches, WatchRequest, transformed
 
 Handler = Callable[[web.Request, RequestInfo, Resource], Awaitable[web.StreamResponse]]
+_ORPHANS_WARNING = (
+    "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set "
+    "propagationPolicy=Orphan to suppress this warning"
+)
 _PATCHABLE = ("status", "finalize", "")
 
 
@@ -211,8 +215,7 @@ class ResourceRoutes:
         gone = self._api.delete(resource, key, options)
         warnings: tuple[str, ...] = ()
         if (resource.group, resource.plural, options.propagation) == ("batch", "jobs", ""):
-            words = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them"
-            warnings = (words + " or set propagationPolicy=Orphan to suppress this warning",)
+            warnings = (_ORPHANS_WARNING,)
         if self._api.store.get(key) is not None:
             return json_response(gone, 200, warnings)
         details = {"name": info.name, "group": resource.group, "kind": resource.plural, "uid": gone["metadata"]["uid"]}

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping
-from functools import reduce
 from typing import Any
 
 from lora_devcluster.errors import Json, bad_request
@@ -79,7 +78,9 @@ _SELECTABLE = {
 
 
 def _at(obj: Json, path: str) -> str:
-    value: Any = reduce(lambda here, name: (here or {}).get(name), path.split("."), obj)
+    value: Any = obj
+    for name in path.split("."):
+        value = (value or {}).get(name)
     return "" if value is None else str(value)
 
 

@@ -103,28 +103,33 @@ class ApiServer:
         path = request.path.strip("/")
         if path in ("readyz", "livez", "healthz"):
             return web.Response(text="ok")
-        registry, parts = self.api.registry, path.split("/")
-        body: Json | None = None
-        match parts:
-            case ["version"]:
-                body = discovery.server_version()
-            case ["api"]:
-                body = discovery.core_versions(request.host)
-            case ["apis"]:
-                body = discovery.groups(registry)
-            case ["api", version]:
-                body = discovery.resource_list(registry, "", version)
-            case ["apis", group]:
-                body = discovery.group(registry, group)
-            case ["apis", group, version]:
-                body = discovery.resource_list(registry, group, version)
-            case ["openapi", "v3"]:
-                body = openapi.index(registry)
-            case ["openapi", "v3", _, *rest]:
-                body = openapi.document(registry, "/".join(rest))
+        body = self._description(path.split("/"), request.host)
         if body is None:
             raise _nothing_here()
         return json_response(body)
+
+    def _description(self, parts: list[str], host: str) -> Json | None:
+        """What the server says about itself under the path, or None."""
+        registry = self.api.registry
+        match parts:
+            case ["version"]:
+                return discovery.server_version()
+            case ["api"]:
+                return discovery.core_versions(host)
+            case ["apis"]:
+                return discovery.groups(registry)
+            case ["api", version]:
+                return discovery.resource_list(registry, "", version)
+            case ["apis", group]:
+                return discovery.group(registry, group)
+            case ["apis", group, version]:
+                return discovery.resource_list(registry, group, version)
+            case ["openapi", "v3"]:
+                return openapi.index(registry)
+            case ["openapi", "v3", _, *rest]:
+                return openapi.document(registry, "/".join(rest))
+            case _:
+                return None
 
     async def _review(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
         """Says who asks and that everything is allowed: there is no authorisation here."""
