@@ -18,7 +18,7 @@ from lora_trainer.data.buckets import Placement
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 MAX_PIXELS = 89_000_000
 """Larger pictures are refused before they are decoded: a small file can unpack to gigabytes."""
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 """Told by content, not by name. Others are refused, some of Pillow's readers start programs."""
 
 
@@ -51,7 +51,7 @@ def load_pixels(path: Path, placement: Placement) -> npt.NDArray[np.uint8]:
         resized = rgb.resize(placement.resized, Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS)
     left, top = placement.crop
     width, height = placement.bucket
-    return np.asarray(resized.crop((left, top, left + width, top + height)))
+    return np.array(resized.crop((left, top, left + width, top + height)))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -66,7 +66,7 @@ def encode_pictures(
 
 def to_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
     """Pixels (H, W, 3) of 0..255 as a tensor (1, 3, H, W) in -1..1."""
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0)
+    tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1).unsqueeze(0)
     return tensor.to(torch.float32) / 127.5 - 1.0
 
 
