@@ -25,7 +25,7 @@ _SAME_SIZE = (
     "flatten", "slice", "distinct", "string", "bytes",
 )  # fmt: skip
 _LINEAR = (
-    "startsWith", "endsWith", "indexOf", "lastIndexOf", "sum", "min", "max", "isSorted", "sets.contains",
+    "indexOf", "lastIndexOf", "sum", "min", "max", "isSorted", "sets.contains",
     "sets.equivalent", "sets.intersects", *_SAME_SIZE,
 )  # fmt: skip
 _COMPARISONS = ("_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_")
@@ -55,6 +55,8 @@ def max_elements(schema: Json | None) -> float:
             return _string_size(schema)
         case "array":
             return float(schema.get("maxItems", (_REQUEST_BYTES - 2) // (min_serialized(schema["items"]) + 1)))
+        case "object" if schema.get("properties"):
+            return float(len(schema["properties"]))
         case "object":
             values = schema.get("additionalProperties")
             smallest = min_serialized(values) if isinstance(values, dict) else 2
@@ -165,6 +167,8 @@ def _own_cost(function: str, sizes: list[float]) -> float:
             return math.prod(max(size * _STRING_FACTOR, 1.0) for size in sizes)
         case "matches":
             return max((sizes[0] + 1) * _STRING_FACTOR, 1.0) * max(sizes[1] * _REGEX_FACTOR, 1.0)
+        case "startsWith" | "endsWith":
+            return max(sizes[1] * _STRING_FACTOR, 1.0)
         case "@in" | "in":
             return max(sizes[1], 1.0)
         case _ if function in _COMPARISONS:
