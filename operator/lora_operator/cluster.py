@@ -4,7 +4,6 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import aiohttp
@@ -15,7 +14,7 @@ from lora_operator.errors import ClusterUnavailable, Conflict, OperatorError, Re
 from lora_operator.observed import Manifest
 
 FIELD_MANAGER = names.MANAGER
-USER_AGENT = f"lora-operator/{version('lora-operator')}"
+USER_AGENT = f"{names.MANAGER}/{names.VERSION}"
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
 PAGE_SIZE = 500
 MERGE_PATCH = "application/merge-patch+json"

@@ -23,7 +23,7 @@ from lora_operator.status import without_report
 log = logging.getLogger(__name__)
 
 CONFLICT_SECONDS = 0.2
-MOUNT_PATIENCE_SECONDS = 10.0
+MOUNT_PATIENCE_SECONDS = 3.0
 """A pod whose volumes are not mounted after this time is asked for the reason."""
 
 
@@ -112,8 +112,10 @@ class Controller:
             raise
         if refusal is not None:
             raise refusal
-        started = any(isinstance(action, Create) for action in decision.actions)
-        return 0.0 if started else min(decision.requeue_after_seconds or self._resync_seconds, self._resync_seconds)
+        if any(isinstance(action, Create) for action in decision.actions):
+            return 0.0
+        wanted = decision.requeue_after_seconds
+        return self._resync_seconds if wanted is None else min(wanted, self._resync_seconds)
 
     async def _observe(self, subject: Subject) -> Observed:
         """What the cache shows; where that is not to be trusted, what the API server shows."""

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from lora_api import LoraTraining, LoraTrainingStatus, names
+from lora_api.status import Phase
 from lora_operator import manifests
 from lora_operator.changes import Event, derive_events
 from lora_operator.conditions import ACCEPTED, Acceptance
@@ -16,7 +17,7 @@ from lora_operator.profiles import Profiles
 from lora_operator.status import derive_status, is_worth_writing
 
 WAIT_FOR_PODS_SECONDS = 5.0
-WAIT_FOR_START_SECONDS = 15.0
+WAIT_FOR_START_SECONDS = 5.0
 """A pod that does not start may have a reason that no watch tells."""
 
 
@@ -129,6 +130,9 @@ def _answer(
     again = WAIT_FOR_START_SECONDS if waits else None
     if not is_worth_writing(subject.status, status):
         return Decision(actions, requeue_after_seconds=again)
+    if status.phase in {Phase.SUCCEEDED, Phase.FAILED}:
+        # Its time to live begins.
+        again = 0.0
     return Decision(actions, status, derive_events(subject.status, status), again)
 
 

@@ -1,0 +1,118 @@
+"""Operators that are killed, doubled or cut off from the API server."""
+
+import asyncio
+import os
+import signal
+import sys
+
+import pytest
+
+from lora_devcluster.errors import ApiError
+from lora_devcluster.requests import RequestInfo
+from tests.support.scenario import Scenario
+
+
+async def test_an_operator_killed_after_any_write_leaves_nothing_half_done(scenario: Scenario) -> None:
+    gate = scenario.folder / "gate"
+    await scenario.create(env={"FAKE_GATE": gate})
+
+    for written in ("configmaps", "jobs", "loratrainings/status"):
+        process = await _start_process(scenario)
+        await scenario.until(lambda target=written: scenario.writes(target))
+        process.kill()
+        await process.wait()
+    gate.touch()
+    await scenario.until(lambda: any(pod["status"].get("phase") == "Succeeded" for pod in scenario.stored("", "pods")))
+    process = await _start_process(scenario)
+    body = await scenario.until_phase("Succeeded")
+
+    assert scenario.jobs() == ["hina-a1"]
+    assert body["status"]["attempts"]["number"] == 1
+    assert body["status"]["checkpoints"][0]["epoch"] == 1
+    process.send_signal(signal.SIGTERM)
+    assert await process.wait() == 0
+
+
+async def test_two_operators_do_the_work_of_one(scenario: Scenario) -> None:
+    await scenario.start_operator()
+    await scenario.start_operator()
+
+    for number in range(5):
+        await scenario.create(name=f"hina-{number}")
+    for number in range(5):
+        await scenario.until_phase("Succeeded", name=f"hina-{number}")
+    completed = await scenario.until(lambda: len(found := scenario.events_of("Completed")) == 5 and found)
+
+    assert scenario.jobs() == [f"hina-{number}-a1" for number in range(5)]
+    assert all(event["count"] == 1 for event in completed)
+
+
+async def test_a_restarted_operator_writes_nothing_that_is_there(scenario: Scenario) -> None:
+    await scenario.start_operator()
+    await scenario.create()
+    await scenario.until_phase("Succeeded")
+    await scenario.until(lambda: "Completed" in scenario.events())
+    await scenario.stop_operators()
+    before = _writes(scenario)
+
+    operator = await scenario.start_operator()
+    await scenario.until_told(lambda: 'result="success"' in scenario.metrics(operator))
+
+    assert _writes(scenario) == before
+
+
+async def test_an_outage_of_the_api_server_is_survived(scenario: Scenario) -> None:
+    scenario.cluster.faults.append(down := _Fault(503, "ServiceUnavailable"))
+    await scenario.start_operator()
+    await scenario.create()
+    await scenario.until_told(lambda: down.hits > 2)
+
+    scenario.cluster.faults.remove(down)
+
+    await scenario.until_phase("Succeeded")
+
+
+@pytest.mark.parametrize("variable", ["LORA_PROFILES_FILE", "LORA_WORKERS"])
+async def test_wrong_settings_end_the_process_with_a_word(scenario: Scenario, variable: str) -> None:
+    process = await _start_process(scenario, **{variable: "/nowhere"})
+
+    output = (await process.communicate())[0].decode()
+
+    assert process.returncode == 1
+    assert variable in output
+
+
+class _Fault:
+    """Answers requests of operators with an error."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        self.error = ApiError(code, reason, "injected by the test")
+        self.hits = 0
+
+    def __call__(self, info: RequestInfo) -> ApiError | None:
+        if not info.user_agent.startswith("lora-operator/"):
+            return None
+        self.hits += 1
+        return self.error
+
+
+async def _start_process(scenario: Scenario, **environment: str) -> asyncio.subprocess.Process:
+    settings = {
+        "LORA_PROFILES_FILE": str(scenario.profiles_file),
+        "LORA_HTTP_ADDRESS": "127.0.0.1",
+        "LORA_HTTP_PORT": "0",
+        "LORA_PROGRESS_INTERVAL_SECONDS": "0.1",
+        "KUBECONFIG": str(scenario.cluster.kubeconfig),
+    }
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "lora_operator",
+        env={**os.environ, **settings, **environment},
+        stdout=asyncio.subprocess.PIPE if environment else None,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+
+
+def _writes(scenario: Scenario) -> int:
+    return sum(scenario.writes(target) for target in ("jobs", "configmaps", "loratrainings/status"))

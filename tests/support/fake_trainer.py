@@ -1,0 +1,97 @@
+"""Stands for the trainer image in scenarios: answers /progress, writes a last word, ends as FAKE_* variables say.
+
+FAKE_EXIT: exit code. FAKE_EXIT_ONCE: exit code of the first pod only, which leaves a mark in FAKE_MARKS.
+FAKE_GATE: file that must exist before it ends. FAKE_TEXT: last word instead of the usual JSON.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+STEPS, EPOCHS, INTERRUPTED = 10, 2, 75
+
+
+def report(step: int) -> dict[str, Any]:
+    done = {
+        "epoch": 1,
+        "step": 5,
+        "uri": "s3://lora/runs/hina/adapters/hina-000001.safetensors",
+        "sha256": "a" * 64,
+        "sizeBytes": 7,
+    }
+    return {
+        "reason": "Training",
+        "plan": {"images": 4, "batchesPerEpoch": 5, "stepsPerEpoch": 5, "epochs": EPOCHS, "totalSteps": STEPS},
+        "progress": {
+            "step": step,
+            "totalSteps": STEPS,
+            "epoch": step * EPOCHS // STEPS,
+            "totalEpochs": EPOCHS,
+            "percent": step * 100 // STEPS,
+            "loss": 0.0912,
+            "stepsPerSecond": 2.0,
+            "remainingSeconds": (STEPS - step) * 3900,
+            "updatedTime": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        },
+        "checkpoints": [done] if step >= 5 else [],
+    }
+
+
+class Answer(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = json.dumps(report(5)).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def last_word(code: int) -> str:
+    words = {
+        0: {"message": "2 epochs trained", "artifacts": {"manifestUri": "s3://lora/runs/hina/manifest.json"}},
+        65: {"message": "TrainData/50_hina/broken.png does not decode", "hint": "Remove the file."},
+    }
+    said = words.get(code, {"message": f"ended with {code}"})
+    return json.dumps({**report(STEPS if code == 0 else 5), **said, "exitCode": code, "step": 5})
+
+
+def end(code: int) -> None:
+    text = os.environ.get("FAKE_TEXT") or last_word(code)
+    Path(os.environ["LORA_TERMINATION_LOG"]).write_text(text)
+    os._exit(code)
+
+
+def planned_exit() -> int:
+    once = os.environ.get("FAKE_EXIT_ONCE")
+    if once:
+        mark = Path(os.environ["FAKE_MARKS"])
+        if not mark.exists():
+            mark.touch()
+            return int(once)
+    return int(os.environ.get("FAKE_EXIT", "0"))
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: end(INTERRUPTED))
+    if sys.argv[1] != "run" or "spec" not in Path(sys.argv[2]).read_text():
+        end(64)
+    host, port = os.environ["LORA_LISTEN_ADDRESS"].rsplit(":", 1)
+    threading.Thread(target=HTTPServer((host, int(port)), Answer).serve_forever, daemon=True).start()
+    gate = os.environ.get("FAKE_GATE")
+    while gate and not Path(gate).exists():
+        time.sleep(0.02)
+    end(planned_exit())
+
+
+if __name__ == "__main__":
+    main()
