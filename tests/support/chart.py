@@ -1,0 +1,128 @@
+"""The chart as Helm renders it, for tests."""
+
+import functools
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lora_devcluster.helm import helm_binary
+
+CHART = Path(__file__).parents[2] / "charts" / "lora-operator"
+NAMESPACE = "lora-system"
+
+Manifest = dict[str, Any]
+Values = dict[str, Any]
+Rights = set[tuple[str, str, str]]
+"""(API group, resource, verb)"""
+
+TYPICAL: dict[str, Values] = {
+    "defaults": {},
+    "minimal": {
+        "crds": {"enabled": False},
+        "rbac": {"create": False},
+        "serviceAccount": {"create": False, "name": "theirs"},
+        "metrics": {"service": {"enabled": False}},
+    },
+    "namespaced": {"watchNamespaces": ["team-a", "team-b"]},
+    "gpu cluster": {
+        "imagePullSecrets": ["registry"],
+        "commonLabels": {"team": "ml"},
+        "operator": {
+            "image": {"repository": "registry.example.com/lora-operator", "digest": "sha256:" + "0" * 64},
+            "logLevel": "DEBUG",
+            "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example.com:3128"}],
+            "nodeSelector": {"kubernetes.io/os": "linux"},
+            "tolerations": [{"key": "infra", "operator": "Exists"}],
+            "priorityClassName": "system-cluster-critical",
+            "podLabels": {"sidecar.istio.io/inject": "false"},
+            "podAnnotations": {"prometheus.io/scrape": "true"},
+        },
+        "serviceAccount": {"annotations": {"note": "no cloud identity needed"}},
+        "trainer": {"image": {"repository": "registry.example.com/lora-trainer", "tag": "0.1.0-cu128"}},
+        "metrics": {"service": {"annotations": {"prometheus.io/scrape": "true"}}},
+        "profiles": {
+            "default": {
+                "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"},
+                "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+                "resources": {"requests": {"cpu": "4", "memory": "16Gi"}, "limits": {"memory": "24Gi"}},
+                "storage": {
+                    "endpoint": "https://minio.example.com:9000",
+                    "addressing": "Path",
+                    "credentialsSecretRef": {"name": "s3-credentials"},
+                    "caBundleRef": {"name": "company-ca", "key": "ca.crt"},
+                },
+            },
+            "large": {
+                "image": "registry.example.com/lora-trainer:nightly",
+                "imagePullPolicy": "Always",
+                "imagePullSecrets": ["registry"],
+                "runtimeClassName": "nvidia",
+                "priorityClass": "training",
+                "serviceAccountName": "trainer",
+                "sharedMemory": "8Gi",
+                "workVolumeSize": "200Gi",
+                "terminationGracePeriodSeconds": 300,
+                "env": [{"name": "HF_ENDPOINT", "value": "https://mirror.example.com"}],
+                "podLabels": {"cost-center": "42"},
+                "podAnnotations": {"example.com/note": "large pictures"},
+                "gpuResource": "nvidia.com/gpu.shared",
+            },
+        },
+    },
+}
+
+
+@functools.cache
+def helm() -> str:
+    """Path of the helm binary."""
+    return str(helm_binary())
+
+
+def run_helm(*arguments: str, values: Values | None = None) -> subprocess.CompletedProcess[str]:
+    """One call of Helm; never raises for a refusal."""
+    return subprocess.run(
+        [helm(), *arguments, "--values", "-"],
+        input=json.dumps(values or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@functools.cache
+def _rendered(values: str) -> str:
+    result = run_helm("template", "lora", str(CHART), "--namespace", NAMESPACE, values=json.loads(values))
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def render(values: Values | None = None) -> list[Manifest]:
+    """Every object of a release `lora` in NAMESPACE with these values over the chart's."""
+    text = _rendered(json.dumps(values or {}, sort_keys=True))
+    return [manifest for manifest in yaml.safe_load_all(text) if manifest]
+
+
+def of_kind(kind: str, values: Values | None = None) -> list[Manifest]:
+    """The objects of one kind."""
+    return [manifest for manifest in render(values) if manifest["kind"] == kind]
+
+
+def only(kind: str, values: Values | None = None) -> Manifest:
+    """The one object of a kind."""
+    [manifest] = of_kind(kind, values)
+    return manifest
+
+
+def rights(role: Manifest) -> Rights:
+    """What a Role or ClusterRole gives."""
+    return {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
