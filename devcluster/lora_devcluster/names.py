@@ -105,12 +105,6 @@ def metadata_faults(meta: Json, plural: str) -> Iterator[Cause]:
     yield from annotations_faults("metadata.annotations", meta.get("annotations"))
     for index, finalizer in enumerate(meta.get("finalizers") or ()):
         yield from _key_faults(f"metadata.finalizers[{index}]", finalizer)
-        if "/" not in finalizer and finalizer not in ("orphan", "foregroundDeletion"):
-            yield invalid_value(
-                f"metadata.finalizers[{index}]",
-                finalizer,
-                "name is neither a standard finalizer name nor is it fully qualified",
-            )
     yield from _owner_faults(meta.get("ownerReferences") or [])
 
 

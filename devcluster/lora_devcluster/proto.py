@@ -101,6 +101,16 @@ def _service_account(fields: Fields) -> Json:
     return {"automountServiceAccountToken": bool(fields[4][0])} if 4 in fields else {}
 
 
+def _delete_options(fields: Fields) -> Json:
+    body: Json = {"propagationPolicy": _text(fields, 4), "dryRun": [text.decode() for text in fields.get(5, ())]}
+    if 1 in fields:
+        body["gracePeriodSeconds"] = fields[1][0]
+    if 2 in fields:
+        conditions = message(fields[2][0])
+        body["preconditions"] = {"uid": _text(conditions, 1), "resourceVersion": _text(conditions, 2)}
+    return body
+
+
 _KINDS: dict[str, Callable[[Fields], Json]] = {
     "Secret": _secret,
     "ConfigMap": _config_map,
@@ -120,6 +130,8 @@ def decode(body: bytes) -> Json:
     envelope = message(body[len(_MAGIC) :])
     kind_fields = message(envelope[1][0])
     api_version, kind = _text(kind_fields, 1), _text(kind_fields, 2)
+    if kind == "DeleteOptions":
+        return _delete_options(message(envelope.get(2, [b""])[0]))
     if kind not in _KINDS or api_version != "v1":
         words = f"{api_version} {kind} is not read from protocol buffers here; send JSON or YAML (kubectl apply -f)"
         raise unsupported_media_type(MEDIA_TYPE, words)

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -184,12 +184,10 @@ class ResourceRoutes:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         events = transformed(self._watches.events(wanted), Presenter(request, resource).one)
-        try:
+        with suppress(ConnectionError):
             async for event in events:
                 await response.write(json.dumps(event, separators=(",", ":")).encode() + b"\n")
-        except ConnectionError:
-            return response
-        await response.write_eof()
+            await response.write_eof()
         return response
 
     async def _create(self, request: web.Request, info: RequestInfo, resource: Resource) -> web.StreamResponse:
@@ -255,7 +253,3 @@ def _read_continue(token: str, version: int) -> tuple[int, int]:
     except ValueError as error:
         raise bad_request(f"continue key is not valid: {error}") from error
     return int(start), int(asked)
-
-
-def with_outcome(info: RequestInfo, code: int) -> RequestInfo:
-    return replace(info, code=code)

@@ -53,7 +53,7 @@ class ApiServer:
         """Starts to listen; the server's URL."""
         app = web.Application(client_max_size=8 * 1024 * 1024)
         app.router.add_route("*", "/{path:.*}", self._answer)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port)
         await site.start()
@@ -75,7 +75,7 @@ class ApiServer:
             response = json_response(error.status(), error.code)
             if error.code == 429:
                 response.headers["Retry-After"] = "1"
-        if info is not None:
+        if info is not None and (info.verb != "watch" or response.status >= 400):
             self.requests.append(replace(info, code=response.status))
         return response
 
@@ -97,6 +97,9 @@ class ApiServer:
             return await self._evict(request, resource, info)
         if info.subresource == "binding":
             raise method_not_allowed()
+        if info.verb == "watch":
+            # Watches last, and are of interest while they do.
+            self.requests.append(replace(info, code=200))
         return await self._resources.handler(info)(request, info, resource)
 
     async def _answer_other(self, request: web.Request) -> web.StreamResponse:
