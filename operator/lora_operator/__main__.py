@@ -40,6 +40,8 @@ def _set_up_logging(level: str) -> None:
     )
     # kopf's own lines are about its insides; its errors still show.
     logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.getLevelName(level)))
+    # It warns that signals do not reach its thread; they are handled here.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":

@@ -127,11 +127,13 @@ class Scenario:
         return [job["metadata"]["name"] for job in self.stored("batch", "jobs")]
 
     def events(self) -> dict[str, Manifest]:
-        mine = [e for e in self.stored("", "events") if e["involvedObject"]["kind"] == names.KIND]
-        return {event["reason"]: event for event in mine}
+        return {event["reason"]: event for event in self._own_events()}
 
     def events_of(self, reason: str) -> list[Manifest]:
-        return [event for event in self.stored("", "events") if event["reason"] == reason]
+        return [event for event in self._own_events() if event["reason"] == reason]
+
+    def _own_events(self) -> list[Manifest]:
+        return [event for event in self.stored("", "events") if event["involvedObject"]["kind"] == names.KIND]
 
     def writes(self, target: str) -> int:
         """Requests of operators that changed such objects."""
