@@ -59,8 +59,11 @@ LABEL org.opencontainers.image.title="lora-trainer" \
       org.opencontainers.image.description="LoRA trainer for Stable Diffusion" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=trainer-environment /opt/lora /opt/lora
+ENV PATH=/opt/lora/bin:${PATH} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # Which GPUs a pod sees is the device plugin's business; the image only says what it uses of them.
-ENV PATH=/opt/lora/bin:${PATH} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 NVIDIA_DRIVER_CAPABILITIES=compute,utility
+ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# The user has no entry in /etc/passwd, and torch asks for its name.
+ENV USER=lora
 WORKDIR /opt/lora
 USER 65532:65532
 EXPOSE 9400
