@@ -152,11 +152,16 @@ def apply(schema: Json | None, live: Json, applied: Json, writer: Writer, *, for
     others = _without(entries, writer, contested)
     mine = {path for entry in entries if writer.owns(entry) for path in _paths(entry)}
     kept = {path for entry in others for path in _paths(entry)} | set(wanted)
-    for path in sorted(mine - set(wanted), key=len, reverse=True):
-        if not any(other[: len(path)] == path for other in kept):
+    for path in sorted(mine - set(wanted), key=len):
+        if not _is_key_field(path) and not any(other[: len(path)] == path for other in kept):
             _remove(merged, path, schema)
     merged["metadata"]["managedFields"] = [*others, _entry(writer, applied["apiVersion"], set(wanted), now)]
     return merged
+
+
+def _is_key_field(path: Path) -> bool:
+    """Whether the path is part of a list element's identity: that goes only with the whole element."""
+    return len(path) > 1 and path[-2].startswith("k:") and path[-1][2:] in json.loads(path[-2][2:])
 
 
 def _apply_conflict(conflicts: list[tuple[str, set[Path]]]) -> ApiError:
