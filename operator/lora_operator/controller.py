@@ -13,7 +13,7 @@ from lora_operator.changes import Event
 from lora_operator.cluster import BY_KIND, EVENTS, JOBS, PODS, TRAININGS, Cluster, merge_diff
 from lora_operator.errors import ClusterUnavailable, Conflict, OperatorError, Refused
 from lora_operator.metrics import Metrics
-from lora_operator.observed import Key, Manifest, Observed, Pod, Subject, controller_uid, parse_time
+from lora_operator.observed import Job, Key, Manifest, Observed, Pod, Subject, controller_uid, parse_time
 from lora_operator.profiles import ProfileFile
 from lora_operator.queue import WorkQueue
 from lora_operator.reconcile import Action, Create, Decision, Delete, PatchJob, decide
@@ -120,10 +120,15 @@ class Controller:
     async def _observe(self, subject: Subject) -> Observed:
         """What the cache shows; where that is not to be trusted, what the API server shows."""
         observed = self._world.cache.observed(subject)
-        if subject.is_finished or subject.is_deleting:
+        if subject.is_deleting:
             return observed
         job, pod = observed.job, observed.pod
-        if job is None and subject.attempt:
+        if surplus := observed.surplus_jobs(subject.is_finished):
+            # They are about to be deleted, and another operator may know better that they have ended.
+            await self._confirm(subject, surplus)
+        elif subject.is_finished:
+            return observed
+        elif job is None and subject.attempt:
             await self._look_for_job(subject)
         elif job is not None and job.end is not None and (pod is None or pod.terminated is None):
             # The watch of pods may lag behind that of Jobs, and the last word decides the status for ever.
@@ -145,6 +150,15 @@ class Controller:
         if job is not None:
             cache.put("job", job)
         await self._list_pods(subject)
+
+    async def _confirm(self, subject: Subject, jobs: tuple[Job, ...]) -> None:
+        key = subject.key
+        for job in jobs:
+            body = await self._world.cluster.get(JOBS, key.namespace, job.name)
+            if body is None:
+                self._world.cache.drop_name("job", key, job.name)
+            else:
+                self._world.cache.put("job", body)
 
     async def _refresh(self, subject: Subject) -> None:
         key = subject.key

@@ -315,6 +315,11 @@ class Observed:
     refusal: str = ""
     """Why the API server refused to create the children, in its words."""
 
+    def surplus_jobs(self, is_finished: bool) -> tuple[Job, ...]:
+        """Jobs that still run and should not: all but the newest, and that one too once the training has ended."""
+        jobs = (self.job, *self.older_jobs) if is_finished else self.older_jobs
+        return tuple(job for job in jobs if job is not None and job.end is None and not job.is_deleting)
+
     @property
     def job_pods(self) -> tuple[Pod, ...]:
         """Pods of the newest Job, oldest first."""

@@ -68,13 +68,13 @@ def decide(subject: Subject, observed: Observed, *, profiles: Profiles, now: dat
     if subject.is_finished:
         return _decide_finished(subject, observed, now)
     acceptance = _accept(subject, profiles)
-    surplus = _delete_surplus(observed)
     if observed.job is not None:
-        actions = surplus + _adjust(subject, observed.job, now)
+        actions = _delete_surplus(subject, observed) + _adjust(subject, observed.job, now)
         return _answer(subject, observed, acceptance=acceptance, now=now, actions=actions)
-    if surplus or _lingering(observed):
-        answer = _answer(subject, observed, acceptance=acceptance, now=now, actions=surplus)
-        return Decision(surplus, answer.status, answer.events, WAIT_FOR_PODS_SECONDS)
+    if any(not pod.is_over for pod in observed.pods):
+        # Pods of a Job that is gone still end: a second writer must wait for them.
+        answer = _answer(subject, observed, acceptance=acceptance, now=now)
+        return Decision((), answer.status, answer.events, WAIT_FOR_PODS_SECONDS)
     if subject.training is None or not acceptance.accepted or observed.refusal:
         return _answer(subject, observed, acceptance=acceptance, now=now)
     return Decision(_start(subject.training, profiles, attempt=subject.attempt + 1))
@@ -105,16 +105,8 @@ def _adjust(subject: Subject, job: Job, now: datetime) -> tuple[Action, ...]:
     return (PatchJob(job.name, patch),) if patch else ()
 
 
-def _delete_surplus(observed: Observed) -> tuple[Action, ...]:
-    """At most one Job is active: of several, the newest."""
-    return tuple(
-        Delete("Job", job.name, job.uid) for job in observed.older_jobs if job.end is None and not job.is_deleting
-    )
-
-
-def _lingering(observed: Observed) -> bool:
-    """Whether pods of a Job that is gone still end: a second writer must wait for them."""
-    return any(not pod.is_over for pod in observed.pods) or any(job.is_deleting for job in observed.older_jobs)
+def _delete_surplus(subject: Subject, observed: Observed) -> tuple[Action, ...]:
+    return tuple(Delete("Job", job.name, job.uid) for job in observed.surplus_jobs(subject.is_finished))
 
 
 def _answer(
@@ -139,11 +131,7 @@ def _answer(
 def _decide_finished(subject: Subject, observed: Observed, now: datetime) -> Decision:
     """A finished training never trains again; its children go when their time is over."""
     status = _seen(subject)
-    running = tuple(
-        Delete("Job", job.name, job.uid)
-        for job in (observed.job, *observed.older_jobs)
-        if job is not None and job.end is None and not job.is_deleting
-    )
+    running = _delete_surplus(subject, observed)
     seconds_left = _seconds_to_live(subject, now)
     if seconds_left is None or observed.job is None:
         return Decision(running, status)
