@@ -94,13 +94,15 @@ def test_the_metrics_page_lists_exactly_what_is_exported() -> None:
 
 def reasons_in_code() -> set[str]:
     """Reasons of conditions that the operator can give: constants handed to findings and acceptances."""
-    found = set()
+    found: set[str] = set()
     for module in (ROOT / "operator" / "lora_operator").glob("*.py"):
         for call in ast.walk(ast.parse(module.read_text())):
             if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
                 continue
             if call.func.id in {"_Finding", "Acceptance"} and len(call.args) > 1:
-                found |= {a.value for a in [call.args[1]] if isinstance(a, ast.Constant)}
+                reason = call.args[1]
+                if isinstance(reason, ast.Constant) and isinstance(reason.value, str):
+                    found.add(reason.value)
     return found
 
 
