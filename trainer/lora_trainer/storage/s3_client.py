@@ -11,6 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    FlexibleChecksumError,
     HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
@@ -125,6 +126,8 @@ def s3_errors(operation: str, *, place: str, field: str) -> Iterator[None]:
             f"{field}: cannot {operation} {place}: the store's certificate could not be verified",
             hint="Give the store's certificate authority in spec.storage.caBundleRef.",
         ) from error
+    except FlexibleChecksumError as error:
+        raise StorageUnavailable(f"{field}: {place} arrived damaged") from error
     except (BotoCoreError, HTTPClientError) as error:
         problem = f"the store does not answer ({type(error).__name__})"
         raise StorageUnavailable(f"{field}: cannot {operation} {place}: {problem}") from error
@@ -152,7 +155,7 @@ def _from_answer(error: ClientError, operation: str, place: str, field: str) -> 
     if code in _WRONG_REGION:
         return InvalidConfiguration(f"{field}: bucket '{bucket}' lies in another region; set spec.storage.region")
     if code in _DENIED or status in {401, 403}:
-        return AccessDenied(f"{field}: not allowed to {operation} {place} in bucket '{bucket}' ({code})")
+        return AccessDenied(f"{field}: not allowed to {operation} {place} ({code})")
     if code in {"412", "PreconditionFailed"}:
         return StorageUnavailable(f"{field}: {place} was changed while it was fetched")
     return StorageUnavailable(f"{field}: the store failed to {operation} {place} ({code or status})")

@@ -22,6 +22,7 @@ _PROBE = ".write-check"
 _CHUNK_BYTES = 1 << 20
 SINGLE_PUT_BYTES = 4 << 30
 """S3 takes at most 5 GiB in one request; larger files go up in parts."""
+PART_BYTES = 256 << 20
 
 
 class S3Store:
@@ -56,7 +57,7 @@ class S3Store:
                     self._place.bucket,
                     self._place.key(key),
                     ExtraArgs={"ChecksumAlgorithm": "SHA256", "Metadata": {"sha256": sha256}},
-                    Config=TransferConfig(multipart_chunksize=256 << 20),
+                    Config=TransferConfig(multipart_chunksize=PART_BYTES, multipart_threshold=1),
                 )
         self._check_stored(key, size=size, sha256=sha256)
         self._on_bytes(size)
