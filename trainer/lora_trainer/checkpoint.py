@@ -3,6 +3,7 @@
 It is small because randomness is a function of (seed, step): no generator, no place in the data is saved.
 """
 
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -47,8 +48,8 @@ def read_state(path: Path) -> TrainingState:
     """The state in `path`, on the CPU. Runs no code from the file. Raises UnreadableState."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UnreadableState(f"{path.name} cannot be read: {error}") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise UnreadableState(f"{path.name} cannot be read ({type(error).__name__})") from error
     version = content.pop("format_version", None) if isinstance(content, dict) else None
     if version != _FORMAT_VERSION:
         raise UnreadableState(f"{path.name} has format version {version}, but {_FORMAT_VERSION} is understood")

@@ -84,7 +84,7 @@ class StableDiffusion15:
         """Recomputes activations in the backward pass from now on; changes no number."""
         unet: Any = self.unet
         unet.enable_gradient_checkpointing()
-        self.text_encoder.gradient_checkpointing_enable()
+        self.text_encoder.activation_checkpointing_enable()
         # transformers asks for training mode before it checkpoints; SD 1.x has no dropout that this could wake.
         self.text_encoder.train()
 
@@ -172,7 +172,7 @@ def load(
         unet=unet,
         text_encoder=text_encoder,
         vae=vae,
-        tokenizer=_load_tokenizer(folder),
+        tokenizer=_load_tokenizer(folder, vocabulary=text_encoder.config.vocab_size),
         betas=_betas(folder),
         clip_skip=clip_skip,
         max_tokens=max_tokens,
@@ -210,11 +210,17 @@ def _weights(folder: Path, part: str) -> Path:
     )
 
 
-def _load_tokenizer(folder: Path) -> Any:
+def _load_tokenizer(folder: Path, *, vocabulary: int) -> Any:
     try:
-        return CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BaseModelUnavailable(f"spec.baseModel.uri: tokenizer cannot be loaded: {_first_line(error)}") from error
+    # transformers makes a tokenizer of a few tokens, without a word, when it misses the vocabulary's file.
+    if len(tokenizer) != vocabulary:
+        raise BaseModelUnavailable(
+            f"spec.baseModel.uri: tokenizer has {len(tokenizer)} tokens, but the text encoder knows {vocabulary}"
+        )
+    return tokenizer
 
 
 def _betas(folder: Path) -> BetaSchedule:

@@ -1,0 +1,72 @@
+"""A whole training on the tiny pipeline: pictures, spec, session; small enough to run many times."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from prometheus_client import CollectorRegistry
+
+from lora_api import LoraTraining, parse_training
+from lora_trainer.metrics import TrainingMetrics
+from lora_trainer.progress import ProgressTracker
+from lora_trainer.recorder import Audience
+from lora_trainer.run import Session
+from lora_trainer.settings import Settings
+
+_COLOURS = ("red", "green", "blue")
+
+
+def write_pictures(folder: Path) -> Path:
+    """Three captioned pictures of 64 px, repeated twice, and two regularisation pictures."""
+    concept, ordinary = folder / "2_zwx shape", folder / "reg" / "1_shape"
+    for place in (concept, ordinary):
+        place.mkdir(parents=True)
+    for index, colour in enumerate(_COLOURS):
+        Image.new("RGB", (64, 64), colour).save(concept / f"{index}.png")
+        (concept / f"{index}.txt").write_text(f"zwx {colour} shape, plain")
+    for index in range(2):
+        Image.new("RGB", (64, 64), (40 * index, 90, 90)).save(ordinary / f"{index}.png")
+    return folder
+
+
+def make_training(base: Path, data: Path, output: Path, /, **changes: Any) -> LoraTraining:
+    """Two epochs of 6 steps at batch size 2, with a sample prompt; `changes` are sections merged into the spec."""
+    spec: dict[str, Any] = {
+        "baseModel": {"uri": base.as_uri()},
+        "dataset": {"uri": data.as_uri(), "resolution": 64, "buckets": {"enabled": False}, "workers": 0},
+        "network": {"rank": 4, "alpha": 2.0},
+        "optimizer": {"name": "adamw", "learningRate": 1e-2},
+        "training": {"epochs": 2, "batchSize": 2, "precision": "fp32", "seed": 3},
+        "samples": {"prompts": [{"prompt": "zwx red shape", "steps": 2, "seed": 1}]},
+        "output": {"uri": output.as_uri(), "name": "tiny"},
+        "parallelism": {"gpusPerNode": 0},
+    }
+    for section, fields in changes.items():
+        spec[section] = spec.get(section, {}) | fields
+    return parse_training(
+        {"apiVersion": "lora-operator.io/v1alpha1", "kind": "LoraTraining", "metadata": {"name": "tiny"}, "spec": spec}
+    )
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A session and what it noted."""
+
+    session: Session
+    tracker: ProgressTracker
+    registry: CollectorRegistry
+
+
+def make_session(work_dir: Path, *, should_stop: Callable[[], bool] = lambda: False) -> Observed:
+    """A session without server, signals or terminal."""
+    tracker, registry = ProgressTracker(), CollectorRegistry()
+    audience = Audience(tracker, TrainingMetrics(registry), lambda _: None)
+    return Observed(Session(Settings(work_dir=work_dir), audience, should_stop), tracker, registry)
+
+
+def stop_after(questions: int) -> Callable[[], bool]:
+    """A stop flag that says yes from the given number of questions on."""
+    asked = iter(range(1, 1_000_000))
+    return lambda: next(asked) > questions

@@ -1,0 +1,238 @@
+"""The whole path of the trainer on the tiny pipeline."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from prometheus_client import CollectorRegistry
+
+from lora_api import MANIFEST_NAME, LoraTraining, RunManifest
+from lora_trainer.errors import Interrupted, InterruptedUnsaved, InvalidConfiguration, StorageUnavailable
+from lora_trainer.lora.formats import read_adapter
+from lora_trainer.output import RunOutput
+from lora_trainer.progress import ProgressTracker
+from lora_trainer.run import Ended, run_training
+from tests.support.tiny_run import make_session, make_training, stop_after
+
+FINAL = "adapters/tiny.safetensors"
+QUESTIONS_BEFORE_STEP_4 = 1 + 5 + 3
+"""Whether to stop is asked after fetching, after each of five pictures, and before each step."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended well."""
+
+    training: LoraTraining
+    ended: Ended
+    output: Path
+    tracker: ProgressTracker
+    registry: CollectorRegistry
+
+    @property
+    def manifest(self) -> RunManifest:
+        """What it says that it made."""
+        return RunManifest.model_validate_json((self.output / MANIFEST_NAME).read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_pipeline: Path, tiny_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """One run to look at; read only."""
+    folder = tmp_path_factory.mktemp("run")
+    training = make_training(tiny_pipeline, tiny_pictures, folder / "out")
+    observed = make_session(folder / "work")
+    ended = run_training(training, observed.session)
+    return Finished(training, ended, folder / "out", observed.tracker, observed.registry)
+
+
+@pytest.fixture
+def again(tiny_pipeline: Path, tiny_pictures: Path, tmp_path: Path) -> Callable[..., LoraTraining]:
+    """The same training with an output of its own."""
+    return lambda **changes: make_training(tiny_pipeline, tiny_pictures, tmp_path / "out", **changes)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_adapter_and_a_sheet_lie_there_for_every_epoch(finished: Finished) -> None:
+    names = set(content(finished.output))
+
+    assert {
+        "adapters/tiny-000001.safetensors",
+        "adapters/tiny-000002.safetensors",
+        FINAL,
+        "samples/tiny-e000000-00.png",
+        "samples/tiny-sheet-000001.png",
+        "samples/tiny-sheet-000002.png",
+        "samples/tiny-sheet.png",
+        "evaluation/metrics.jsonl",
+        MANIFEST_NAME,
+    } <= names
+
+
+def test_the_manifest_names_every_result_with_the_digest_it_has(finished: Finished) -> None:
+    manifest = finished.manifest
+
+    results = {name: data for name, data in content(finished.output).items() if not name.startswith("state/")}
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in results.items() if name != MANIFEST_NAME}
+
+    assert manifest.complete
+    assert {file.path: file.sha256 for file in manifest.files} == digests
+
+
+def test_the_report_says_what_was_made(finished: Finished) -> None:
+    report = finished.tracker.snapshot()
+
+    assert report.progress is not None and report.plan is not None
+    assert (report.progress.step, report.progress.epoch, report.progress.percent) == (12, 2, 100)
+    assert report.plan.regularization_images == 2
+    assert [checkpoint.epoch for checkpoint in report.checkpoints] == [1, 2]
+    assert report.artifacts is not None and report.artifacts.adapter_uri == f"{finished.output.as_uri()}/{FINAL}"
+
+
+def test_the_metrics_hold_the_last_step(finished: Finished) -> None:
+    values = {sample.name: sample.value for metric in finished.registry.collect() for sample in metric.samples}
+
+    assert values["lora_trainer_step"] == 12
+    assert values["lora_trainer_epoch"] == 2
+    assert values["lora_trainer_loss"] > 0
+    assert values["lora_trainer_stored_bytes_total"] > 0
+    assert values["lora_trainer_device_memory_bytes"] > 0
+
+
+def test_the_metrics_file_holds_a_line_for_every_report(finished: Finished) -> None:
+    lines = [json.loads(line) for line in (finished.output / "evaluation/metrics.jsonl").read_text().splitlines()]
+
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert lines[-1]["learningRates"] == {"unet": 1e-2, "text_encoder": 1e-2}
+
+
+def test_the_sheet_has_a_column_for_the_base_model_and_every_epoch(finished: Finished) -> None:
+    names = ("samples/tiny-sheet-000001.png", "samples/tiny-sheet-000002.png", "samples/tiny-sheet.png")
+
+    widths = [Image.open(BytesIO((finished.output / name).read_bytes())).width for name in names]
+
+    assert widths == [208 + 2 * 136, 208 + 3 * 136, 208 + 3 * 136]
+
+
+def test_training_changes_both_parts_of_the_model(finished: Finished) -> None:
+    modules = read_adapter(finished.output / FINAL).modules
+
+    still = [key for key, module in modules.items() if float(module.delta.norm()) == 0]
+
+    # 64 px leave one cell in the middle of the UNet, and attention of one cell to itself has nothing to choose.
+    middle = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_"
+    assert len(modules) == 192 + 12
+    assert still == [f"{middle}k", f"{middle}q"]
+
+
+def test_the_same_training_elsewhere_gives_the_same_bytes(
+    finished: Finished, again: Callable[..., LoraTraining], tmp_path: Path
+) -> None:
+    run_training(again(), make_session(tmp_path / "other-work").session)
+
+    names = [name for name in content(finished.output) if name.startswith(("adapters/", "samples/", "evaluation/"))]
+    assert all((finished.output / name).read_bytes() == (tmp_path / "out" / name).read_bytes() for name in names)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [{"name": "adamw"}, {"name": "adamw8bit", "arguments": {"min_8bit_size": "16"}}],
+    ids=["adamw", "adamw8bit"],
+)
+def test_an_interrupted_training_goes_on_to_the_same_adapter(
+    optimizer: dict[str, Any],
+    again: Callable[..., LoraTraining],
+    tmp_path: Path,
+    tiny_pipeline: Path,
+    tiny_pictures: Path,
+) -> None:
+    changes: dict[str, Any] = {"optimizer": optimizer, "training": {"epochs": 1}, "samples": {"prompts": []}}
+    whole = make_training(tiny_pipeline, tiny_pictures, tmp_path / "whole", **changes)
+    run_training(whole, make_session(tmp_path / "work").session)
+    interrupted = make_session(tmp_path / "w1", should_stop=stop_after(QUESTIONS_BEFORE_STEP_4))
+    with pytest.raises(Interrupted):
+        run_training(again(**changes), interrupted.session)
+
+    resumed = make_session(tmp_path / "w2")
+    run_training(again(**changes), resumed.session)
+
+    assert resumed.tracker.snapshot().resumed_from_step == 3
+    assert (tmp_path / "whole" / FINAL).read_bytes() == (tmp_path / "out" / FINAL).read_bytes()
+
+
+def test_a_training_resumed_after_an_epoch_keeps_what_it_had_published(
+    finished: Finished, again: Callable[..., LoraTraining], tmp_path: Path
+) -> None:
+    observed = make_session(tmp_path / "w1")
+    session = replace(observed.session, should_stop=lambda: len(observed.tracker.snapshot().checkpoints) == 1)
+    with pytest.raises(Interrupted):
+        run_training(again(), session)
+
+    resumed = make_session(tmp_path / "w2")
+    run_training(again(), resumed.session)
+
+    manifest = RunManifest.model_validate_json((tmp_path / "out" / MANIFEST_NAME).read_text())
+    assert manifest.files == finished.manifest.files
+    assert [checkpoint.epoch for checkpoint in resumed.tracker.snapshot().checkpoints] == [1, 2]
+
+
+def test_a_completed_run_is_not_trained_again(finished: Finished, tmp_path: Path) -> None:
+    before = content(finished.output)
+    observed = make_session(tmp_path / "work")
+
+    ended = run_training(finished.training, observed.session)
+
+    assert ended.reason == "AlreadyTrained"
+    assert content(finished.output) == before
+    report = observed.tracker.snapshot()
+    assert report.artifacts is not None and report.artifacts.adapter_uri == f"{finished.output.as_uri()}/{FINAL}"
+
+
+def test_the_output_of_another_run_is_not_overwritten(
+    finished: Finished, tiny_pipeline: Path, tiny_pictures: Path, tmp_path: Path
+) -> None:
+    other = make_training(tiny_pipeline, tiny_pictures, finished.output, training={"seed": 4})
+
+    with pytest.raises(InvalidConfiguration, match=r"spec\.output\.uri already holds another run \(tiny, written"):
+        run_training(other, make_session(tmp_path / "work").session)
+
+
+def test_a_stop_before_the_first_step_loses_nothing_and_is_no_success(
+    again: Callable[..., LoraTraining], tmp_path: Path
+) -> None:
+    observed = make_session(tmp_path / "work", should_stop=lambda: True)
+
+    with pytest.raises(Interrupted, match="before the first new step"):
+        run_training(again(), observed.session)
+
+
+def test_a_state_that_cannot_be_stored_in_time_is_said(
+    again: Callable[..., LoraTraining], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StorageUnavailable("the store does not answer")
+
+    monkeypatch.setattr(RunOutput, "publish_state", refuse)
+    observed = make_session(tmp_path / "work", should_stop=stop_after(QUESTIONS_BEFORE_STEP_4))
+
+    with pytest.raises(InterruptedUnsaved, match="could not be stored: the store does not answer"):
+        run_training(again(samples={"prompts": []}), observed.session)
+
+
+def test_gradient_checkpointing_changes_no_number(
+    finished: Finished, again: Callable[..., LoraTraining], tmp_path: Path
+) -> None:
+    changes: dict[str, Any] = {"training": {"gradientCheckpointing": True}, "samples": {"prompts": []}}
+    run_training(again(**changes), make_session(tmp_path / "work").session)
+
+    ours, theirs = (read_adapter(folder / FINAL).modules for folder in (finished.output, tmp_path / "out"))
+    assert all(ours[key].down.equal(theirs[key].down) and ours[key].up.equal(theirs[key].up) for key in ours)
