@@ -21,8 +21,9 @@ def validate(file: Annotated[Path, typer.Argument(help="LoraTraining in YAML, as
         training = load_training(text)
         placing(training.spec.dataset.size_px, training.spec.dataset.buckets)
     except InvalidTraining as error:
-        for problem in error.problems:
-            typer.echo(f"{file}:{problem.line or 1}: {problem.path} {problem.message}".replace(":  ", ": "), err=True)
+        for problem in sorted(error.problems, key=lambda problem: problem.line or 0):
+            words = f"{problem.path} {problem.message}".strip()
+            typer.echo(f"{file}:{problem.line or 1}: {words}", err=True)
         raise typer.Exit(int(ExitCode.INVALID_CONFIGURATION)) from error
     except InvalidConfiguration as error:
         typer.echo(f"{file}: {error}", err=True)
