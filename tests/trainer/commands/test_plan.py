@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from lora_api import names
 from lora_trainer.commands.plan import plan
 from tests.support.files import write_training
 from tests.support.object_store import faulty_store
@@ -115,12 +116,15 @@ def test_a_wrong_field_ends_with_64(app: typer.Typer, file: Path) -> None:
     assert "did you mean epochs?" in result.stderr
 
 
-def test_a_dataset_in_a_bucket_is_fetched_once(app: typer.Typer, tmp_path: Path, dataset: Path) -> None:
+def test_a_dataset_in_a_bucket_is_fetched_once(
+    app: typer.Typer, tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with faulty_store() as store:
+        monkeypatch.setenv(names.ENV_CREDENTIALS_DIR, str(store.connection(tmp_path).settings.credentials_dir))
         bucket = store.make_bucket()
         for path in (path for path in dataset.rglob("*") if path.is_file()):
             store.client.put_object(Bucket=bucket, Key=f"d/{path.relative_to(dataset)}", Body=path.read_bytes())
-        storage = {"endpoint": store.endpoint, "anonymous": True}
+        storage = {"endpoint": store.endpoint}
         file = write_training(
             tmp_path, ("dataset.uri", f"s3://{bucket}/d"), ("dataset.resolution", 128), ("storage", storage)
         )
