@@ -96,7 +96,9 @@ def fill_defaults(resource: Resource, obj: Json) -> Json:
     if resource.schema is not None:
         return {**with_defaults(resource.schema, obj), "metadata": obj["metadata"]}
     obj = _without_nulls(obj)
-    faults = list(violations(object_schema(resource) or {}, obj))
+    schema = object_schema(resource) or {}
+    # The server lets built-in lists repeat a key, of environment variables or ports; it warns at most.
+    faults = [fault for fault in violations(schema, obj) if fault.reason != "FieldValueDuplicate"]
     if faults:
         raise invalid(resource.group, resource.kind, obj["metadata"].get("name", ""), faults)
     fill = DEFAULTS.get((resource.group, resource.plural))

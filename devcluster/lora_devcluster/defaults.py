@@ -40,6 +40,9 @@ def _container(container: Json) -> None:
         imagePullPolicy="Always" if latest else "IfNotPresent",
     )
     resources = container["resources"]
+    for kind in ("limits", "requests"):
+        if resources.get(kind):
+            resources[kind] = {name: str(amount) for name, amount in resources[kind].items()}
     if resources.get("limits"):
         resources["requests"] = {**resources["limits"], **(resources.get("requests") or {})}
     for port in container.get("ports") or ():

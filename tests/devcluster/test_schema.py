@@ -90,7 +90,12 @@ def test_a_value_that_does_not_fit_is_refused_in_the_servers_words(schema: Any, 
 
 
 def test_elements_of_a_keyed_list_may_not_share_their_key() -> None:
-    keyed = {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"], "items": thing(name=TEXT)}
+    keyed = {
+        "type": "array",
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["name"],
+        "items": thing(name=TEXT),
+    }
 
     [cause] = violations(keyed, [{"name": "x"}, {"name": "x"}], "a")
 
