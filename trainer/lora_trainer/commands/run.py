@@ -56,14 +56,14 @@ def run(
                 stack.enter_context(_serving(settings, tracker, registry))
             on_progress = stack.enter_context(_showing(Console(stderr=True)))
             audience = Audience(tracker, TrainingMetrics(registry), on_progress)
-            with _stop_flag() as should_stop:
+            with stop_flag() as should_stop:
                 ended = run_training(training, Session(settings, audience, should_stop))
             _say_end(settings.termination_log, tracker, ended)
     typer.echo(f"{ended.reason}: {ended.message}")
 
 
 @contextmanager
-def _stop_flag() -> Iterator[Callable[[], bool]]:
+def stop_flag() -> Iterator[Callable[[], bool]]:
     """A question that SIGTERM and SIGINT turn from no to yes."""
     asked = threading.Event()
 

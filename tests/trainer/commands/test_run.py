@@ -1,0 +1,151 @@
+"""`lora run` and `lora inspect` from the outside."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from lora_api import ProgressReport, TerminationMessage, names
+from lora_trainer.__main__ import app
+from lora_trainer.commands.run import stop_flag
+from tests.support.tiny_run import make_training
+
+
+@pytest.fixture
+def file(tiny_pipeline: Path, tiny_pictures: Path, tmp_path: Path) -> Path:
+    """A LoraTraining as YAML; one epoch, no pictures."""
+    changes = {"training": {"epochs": 1}, "samples": {"prompts": []}}
+    training = make_training(tiny_pipeline, tiny_pictures, tmp_path / "out", **changes)
+    path = tmp_path / "lora.yaml"
+    path.write_text(yaml.safe_dump(training.to_document()))
+    return path
+
+
+@pytest.fixture
+def termination_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the last word goes."""
+    monkeypatch.setenv(names.ENV_TERMINATION_LOG, str(tmp_path / "last-word"))
+    return tmp_path / "last-word"
+
+
+def lora(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_a_run_ends_with_0_and_says_where_the_adapter_is(file: Path, termination_log: Path) -> None:
+    result = lora("run", file, "--work-dir", file.parent / "work")
+
+    message = TerminationMessage.model_validate_json(termination_log.read_text())
+    adapter = (file.parent / "out" / "adapters" / "tiny.safetensors").as_uri()
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"Completed: 6 steps in 1 epochs: {adapter}\n"
+    assert (message.exit_code, message.reason, message.step) == (0, "Completed", 6)
+    assert message.artifacts is not None and message.artifacts.adapter_uri == adapter
+
+
+def test_a_second_run_does_nothing_and_ends_with_0(file: Path, termination_log: Path) -> None:
+    lora("run", file, "--work-dir", file.parent / "work")
+
+    result = lora("run", file, "--work-dir", file.parent / "work")
+
+    assert result.exit_code == 0
+    assert result.stdout.startswith("AlreadyTrained: this very run was completed")
+    assert TerminationMessage.model_validate_json(termination_log.read_text()).reason == "AlreadyTrained"
+
+
+def test_overrides_change_the_run(file: Path) -> None:
+    result = lora("run", file, "--set", "training.maxSteps=2", "--work-dir", file.parent / "work")
+
+    assert result.stdout.startswith("Completed: 2 steps in 1 epochs")
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "words"),
+    [
+        ("training.epochs=0", 64, "spec.training.epochs is 0, but must be at least 1"),
+        ("dataset.uri=file:///nowhere", 65, "spec.dataset.uri: file:///nowhere does not exist"),
+        ("baseModel.uri=file:///nowhere", 66, "spec.baseModel.uri: file:///nowhere does not exist"),
+    ],
+)
+def test_a_refusal_ends_with_its_code_and_leaves_its_words(
+    file: Path, termination_log: Path, override: str, code: int, words: str
+) -> None:
+    result = lora("run", file, "--set", override, "--work-dir", file.parent / "work")
+
+    message = TerminationMessage.model_validate_json(termination_log.read_text())
+    assert result.exit_code == message.exit_code == code
+    assert words in result.stderr
+    assert words in message.message
+    assert message.hint
+
+
+def test_an_error_of_ours_is_left_as_a_crash(
+    file: Path, termination_log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("lora_trainer.commands.run.run_training", crash)
+
+    result = lora("run", file)
+
+    message = TerminationMessage.model_validate_json(termination_log.read_text())
+    assert result.exit_code == message.exit_code == 1
+    assert (message.reason, message.message) == ("TrainerCrashed", "ZeroDivisionError: division by zero")
+
+
+def test_a_taken_port_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(names.ENV_LISTEN_ADDRESS, "192.0.2.1:9400")
+
+    result = lora("run", file)
+
+    assert result.exit_code == 64
+    assert "192.0.2.1:9400 cannot be listened on" in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_asks_to_stop_and_the_old_handler_comes_back(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+
+    with stop_flag() as should_stop:
+        asked_before = should_stop()
+        signal.raise_signal(number)
+        asked_after = should_stop()
+
+    assert (asked_before, asked_after) == (False, True)
+    assert signal.getsignal(number) is before
+
+
+def test_inspect_shows_modules_rank_alpha_and_metadata(file: Path) -> None:
+    lora("run", file, "--work-dir", file.parent / "work")
+    adapter = file.parent / "out" / "adapters" / "tiny.safetensors"
+
+    as_json, as_text = lora("inspect", adapter, "-o", "json"), lora("inspect", adapter)
+
+    document = json.loads(as_json.stdout)
+    assert document["parts"]["unet"]["modules"] == 192
+    assert document["parts"]["unet"]["ranks"] == [4]
+    assert document["parts"]["text_encoder"]["alphas"] == [2.0]
+    assert document["metadata"]["ss_output_name"] == "tiny"
+    assert "ss_network_dim" in as_text.stdout
+
+
+def test_inspect_refuses_what_is_no_adapter(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_text("nothing")
+
+    result = lora("inspect", tmp_path / "a.safetensors")
+
+    assert result.exit_code == 64
+    assert "a.safetensors cannot be read as a .safetensors file" in result.stderr
+
+
+def test_the_report_of_a_run_is_read_back_by_the_contract(file: Path, termination_log: Path) -> None:
+    lora("run", file, "--work-dir", file.parent / "work")
+
+    report = ProgressReport.model_validate_json(termination_log.read_text())
+
+    assert report.plan is not None and report.plan.total_steps == 6
+    assert [checkpoint.epoch for checkpoint in report.checkpoints] == [1]

@@ -1,0 +1,44 @@
+"""Device and precision are refused early when they cannot be had."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lora_api import LoraTrainingSpec
+from lora_trainer.compute import make_accelerator, peak_memory_bytes
+from lora_trainer.errors import InvalidConfiguration
+from tests.support.tiny_run import make_training
+
+
+def spec(**changes: Any) -> LoraTrainingSpec:
+    place = Path("/nowhere")
+    return make_training(place, place / "data", place / "out", **changes).spec
+
+
+def test_fp16_on_a_cpu_is_refused_with_the_cure() -> None:
+    with pytest.raises(InvalidConfiguration, match=r"spec\.training\.precision is fp16, .* use bf16 or fp32"):
+        make_accelerator(spec(training={"precision": "fp16"}))
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    with pytest.raises(InvalidConfiguration, match=r"gpusPerNode is 1, but no GPU .* set it to 0"):
+        make_accelerator(spec(parallelism={"gpusPerNode": 1}))
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_matrix_products_run_in_the_precision_of_the_spec(precision: str, dtype: torch.dtype) -> None:
+    accelerator = make_accelerator(spec(training={"precision": precision}))
+
+    with accelerator.autocast():
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+
+    assert product.dtype == dtype
+    assert accelerator.scaler is None
+
+
+def test_the_memory_of_a_cpu_run_is_that_of_the_process() -> None:
+    assert peak_memory_bytes(torch.device("cpu")) > 50_000_000

@@ -1,0 +1,247 @@
+"""Steps and epochs on the tiny pipeline, with latents that need no pictures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from lora_api.spec import LoraTrainingSpec
+from lora_trainer.data.sampler import Batch, Draw
+from lora_trainer.data.texts import trained_texts
+from lora_trainer.diffusion.loss import epsilon_loss
+from lora_trainer.diffusion.noise import add_noise, draw, make_schedule
+from lora_trainer.errors import Diverged
+from lora_trainer.families import sd15
+from lora_trainer.families.sd15 import StableDiffusion15
+from lora_trainer.loop import Inputs, StopRequested, Trainer, train
+from lora_trainer.lora.inject import Adapters, add_adapters
+from lora_trainer.plan import PlannedPicture, TrainingPlan, derive_plan
+from tests.support.tiny_run import make_training
+
+SCHEDULE = make_schedule(0.00085, 0.012)
+CAPTIONS = ["red", "a blue cat", "green"]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A trainer with everything around it."""
+
+    trainer: Trainer
+    model: StableDiffusion15
+    adapters: Adapters
+    inputs: Inputs
+    spec: LoraTrainingSpec
+
+    def step(self, *batches: Batch, inputs: Inputs | None = None) -> None:
+        self.trainer.train_step(batches, inputs or self.inputs, should_stop=lambda: False)
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in self.adapters.named_parameters().items()}
+
+    def train(self, *, stop_at: int | None = None) -> list[tuple[str, int]]:
+        """Trains; gives what was called back, in order."""
+        calls: list[tuple[str, int]] = []
+        train(
+            self.trainer,
+            self.inputs,
+            should_stop=lambda: self.trainer.step == stop_at,
+            after_step=lambda epoch: calls.append(("step", epoch)),
+            after_epoch=lambda epoch: (calls.append(("epoch", epoch)), setattr(self.trainer, "epoch", epoch))[0],
+        )
+        return calls
+
+
+@pytest.fixture
+def bench(tiny_pipeline: Path, tmp_path: Path) -> Callable[..., Bench]:
+    """Builds a bench; changes are sections of the spec."""
+
+    def build(*, clip_skip: int = 1, **changes: Any) -> Bench:
+        changes["training"] = {"batchSize": 1} | changes.get("training", {})
+        spec = make_training(tiny_pipeline, tmp_path / "data", tmp_path / "out", **changes).spec
+        model = sd15.load(tiny_pipeline, torch.device("cpu"), precision=torch.float32, clip_skip=clip_skip)
+        adapters = add_adapters(model.unet, model.text_encoder, spec.network, seed=spec.training.seed)
+        accelerator = Accelerator(cpu=True)
+        trainer = Trainer(model, adapters, schedule=SCHEDULE, plan=make_plan(spec), spec=spec, accelerator=accelerator)
+        return Bench(trainer, model, adapters, make_inputs(model), spec)
+
+    return build
+
+
+def make_plan(spec: LoraTrainingSpec) -> TrainingPlan:
+    return derive_plan([PlannedPicture(index, (64, 64), repeats=1) for index in range(3)], spec)
+
+
+def make_inputs(model: StableDiffusion15) -> Inputs:
+    latents = torch.randn((3, 4, 8, 8), generator=torch.Generator().manual_seed(1))
+    states = trained_texts(CAPTIONS, model.tokenize, model.encode_texts, device=torch.device("cpu"))
+    return Inputs(lambda index, flipped: latents[index].flip(-1) if flipped else latents[index], states, torch.ones(3))
+
+
+def batch(*indices: int) -> Batch:
+    return Batch(tuple(Draw(index, flipped=False) for index in indices), (64, 64))
+
+
+def loss_of(bench: Bench, step: int, micro: int, one: Batch) -> Tensor:
+    """The loss of a batch, written down once more."""
+    indices = [drawn.example_index for drawn in one.draws]
+    latents = torch.stack([bench.inputs.latents(index, False) for index in indices])
+    random = draw(latents.shape, SCHEDULE, seed=bench.spec.training.seed, step=step, micro=micro)
+    noisy = add_noise(latents, random.noise, SCHEDULE.alphas_cumprod[random.timesteps])
+    prediction = bench.model.predict(noisy, random.timesteps, bench.inputs.states(indices))
+    return epsilon_loss(prediction, random.noise, torch.ones(len(indices)))
+
+
+def test_the_loss_of_a_step_is_that_of_its_batch(bench: Callable[..., Bench]) -> None:
+    one = bench()
+    expected = loss_of(one, 0, 0, batch(0, 2)).item()
+
+    one.step(batch(0, 2))
+
+    assert one.trainer.mean_loss() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_step_is_adam_on_the_mean_gradient_of_its_batches(bench: Callable[..., Bench]) -> None:
+    """Two batches where the plan asks for four: a short last step is averaged over what it has."""
+    one = bench(training={"gradientAccumulationSteps": 4}, optimizer={"maxGradNorm": 0.0, "learningRate": 1e-3})
+    before = one.weights()
+    ((loss_of(one, 0, 0, batch(0)) + loss_of(one, 0, 1, batch(1))) / 2).backward()
+    gradients = {name: p.grad.clone() for name, p in one.adapters.named_parameters().items() if p.grad is not None}
+    for parameter in one.adapters.named_parameters().values():
+        parameter.grad = None
+
+    one.step(batch(0), batch(1))
+
+    name = max((name for name in gradients if name.endswith("up")), key=lambda name: float(gradients[name].norm()))
+    expected = before[name] - 1e-3 * gradients[name] / (gradients[name].abs() + 1e-8)
+    torch.testing.assert_close(one.weights()[name], expected, rtol=1e-3, atol=1e-7)
+
+
+def test_regularisation_pictures_weigh_what_the_spec_says(bench: Callable[..., Bench]) -> None:
+    one = bench()
+    whole = loss_of(one, 0, 0, batch(0)).item()
+    inputs = Inputs(one.inputs.latents, one.inputs.states, torch.tensor([0.25, 1.0, 1.0]))
+
+    one.step(batch(0), inputs=inputs)
+
+    assert one.trainer.mean_loss() == pytest.approx(0.25 * whole, rel=1e-6)
+
+
+def test_gradients_are_clipped_to_the_norm(bench: Callable[..., Bench]) -> None:
+    """AdamW hides the size of a gradient, so its first moment is looked at: 0.1 times what it was given."""
+    one = bench(optimizer={"name": "adamw", "maxGradNorm": 1e-4})
+
+    one.step(batch(0))
+
+    moments = [entry["exp_avg"] for entry in one.trainer.state().optimizer["state"].values()]
+    norm = torch.stack([moment.norm() for moment in moments]).norm()
+    assert float(norm) == pytest.approx(0.1 * 1e-4, rel=1e-2)
+
+
+def test_a_loss_that_is_no_number_stops_before_the_update(bench: Callable[..., Bench]) -> None:
+    one = bench()
+    before = one.weights()
+    broken = Inputs(lambda *_: torch.full((4, 8, 8), torch.nan), one.inputs.states, one.inputs.weights)
+
+    with pytest.raises(Diverged, match="the loss became nan at step 0 of 6"):
+        one.step(batch(0), inputs=broken)
+
+    assert all(weight.equal(before[name]) for name, weight in one.weights().items())
+
+
+def test_a_trained_tensor_without_gradient_is_our_bug_and_stops(bench: Callable[..., Bench]) -> None:
+    one = bench()
+    blind = Inputs(one.inputs.latents, lambda indices: torch.zeros(len(indices), 77, 16), one.inputs.weights)
+
+    with pytest.raises(AssertionError, match="24 trained tensors get no gradient, such as text_encoder"):
+        one.step(batch(0), inputs=blind)
+
+
+def test_layers_that_clip_skip_leaves_out_may_have_no_gradient(bench: Callable[..., Bench]) -> None:
+    one = bench(clip_skip=2)
+
+    one.step(batch(0))
+
+    assert one.trainer.step == 1
+
+
+def test_a_text_encoder_with_rate_0_stays_as_it_is(bench: Callable[..., Bench]) -> None:
+    one = bench(optimizer={"textEncoderLearningRate": 0.0})
+    before = one.weights()
+
+    one.step(batch(0))
+
+    changed = {name.split(".")[0] for name, weight in one.weights().items() if not weight.equal(before[name])}
+    assert changed == {"unet"}
+    assert one.trainer.learning_rates() == {"unet": 1e-2}
+
+
+def test_the_rate_follows_the_schedule(bench: Callable[..., Bench]) -> None:
+    one = bench(optimizer={"schedule": {"name": "constant", "warmupSteps": 2}})
+    rates = []
+
+    for index in range(3):
+        one.step(batch(index))
+        rates.append(one.trainer.learning_rates()["unet"])
+
+    assert rates == [0.0, 0.5e-2, 1e-2]
+
+
+def test_epochs_run_in_order_and_end_with_their_call(bench: Callable[..., Bench]) -> None:
+    calls = bench().train()
+
+    assert calls == [("step", 1)] * 3 + [("epoch", 1)] + [("step", 2)] * 3 + [("epoch", 2)]
+
+
+def test_max_steps_cuts_the_last_epoch(bench: Callable[..., Bench]) -> None:
+    calls = bench(training={"maxSteps": 4}).train()
+
+    assert calls == [("step", 1)] * 3 + [("epoch", 1)] + [("step", 2)] + [("epoch", 2)]
+
+
+def test_a_stop_makes_no_half_step(bench: Callable[..., Bench]) -> None:
+    one = bench(training={"gradientAccumulationSteps": 2})
+    before = one.weights()
+    answers = iter([False, True])
+
+    with pytest.raises(StopRequested):
+        one.trainer.train_step((batch(0), batch(1)), one.inputs, should_stop=lambda: next(answers))
+
+    assert one.trainer.step == 0
+    assert all(weight.equal(before[name]) for name, weight in one.weights().items())
+    assert all(parameter.grad is None for parameter in one.adapters.named_parameters().values())
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 5], ids=["inside an epoch", "between epochs", "inside the second"])
+def test_a_restored_trainer_ends_with_the_same_weights(bench: Callable[..., Bench], stop_at: int) -> None:
+    whole, first, second = bench(), bench(), bench()
+    whole.train()
+    with pytest.raises(StopRequested):
+        first.train(stop_at=stop_at)
+
+    second.trainer.restore(first.trainer.state())
+    second.train()
+
+    ours, theirs = second.weights(), whole.weights()
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+    assert second.trainer.epoch_loss() == whole.trainer.epoch_loss()
+
+
+def test_an_epoch_whose_steps_are_made_but_not_its_files_is_finished_first(bench: Callable[..., Bench]) -> None:
+    first, second = bench(), bench()
+    with pytest.raises(StopRequested):
+        train(
+            first.trainer,
+            first.inputs,
+            should_stop=lambda: False,
+            after_step=lambda _: None,
+            after_epoch=lambda _: (_ for _ in ()).throw(StopRequested),
+        )
+
+    second.trainer.restore(first.trainer.state())
+
+    assert second.train()[0] == ("epoch", 1)
