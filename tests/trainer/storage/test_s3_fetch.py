@@ -1,6 +1,7 @@
 """A fetched folder equals the remote one, whatever the store does; otherwise the error says who must act."""
 
 import errno
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,15 @@ def test_a_missing_bucket_is_a_mistake_in_the_spec(store: FaultyStore, tmp_path:
         fetch_to(tmp_path / "t", source("no-such"), store.connection(tmp_path))
 
 
+def test_a_bucket_of_another_region_is_a_mistake_in_the_spec(store: FaultyStore, tmp_path: Path) -> None:
+    store.faults.append(Fault("GET", status=301, code="PermanentRedirect"))
+
+    with pytest.raises(
+        InvalidConfiguration, match="bucket 'far-away' lies in another region"
+    ):
+        fetch_to(tmp_path / "t", source("far-away"), store.connection(tmp_path))
+
+
 def test_an_empty_prefix_blames_who_the_source_says(store: FaultyStore, tmp_path: Path) -> None:
     bucket = store.make_bucket()
 
@@ -311,3 +321,29 @@ def test_what_counting_raises_ends_the_transfer(store: FaultyStore, tmp_path: Pa
 
     with pytest.raises(KeyboardInterrupt):
         fetch(source(bucket), tmp_path / "t", store.connection(tmp_path), on_bytes=stop, workers=3)
+
+
+def test_who_wants_to_stop_does_not_wait_for_a_dead_store(store: FaultyStore, tmp_path: Path) -> None:
+    bucket = fill(store)
+    store.faults.append(Fault("GET", "/data/", status=500, code="InternalError"))
+
+    class Stop(Exception):
+        pass
+
+    def stop(count_bytes: int) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        fetch(source(bucket), tmp_path / "t", store.connection(tmp_path, attempts=2), on_bytes=stop, workers=1)
+
+
+def test_two_processes_never_fetch_into_one_folder_at_once(store: FaultyStore, tmp_path: Path) -> None:
+    bucket = fill(store)
+    connection = store.connection(tmp_path)
+
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(fetch_to, tmp_path / "t", source(bucket), connection) for _ in range(2)]
+        folders = [one.result() for one in both]
+
+    assert [files_in(folder) for folder in folders] == [FILES, FILES]
+    assert sum("x.png" in request for request in store.requests) == 1

@@ -108,6 +108,8 @@ class S3Fetcher:
                 if attempt == self._retry.attempts:
                     raise
                 logger.warning("%s; try %s of %s follows", error, attempt + 1, self._retry.attempts)
+            # Whoever wants to stop need not wait for a dead store.
+            self._count(0)
             self._retry.pause(self._retry.first_pause_seconds * 2 ** (attempt - 1))
         final = target / remote.file.path
         with disk_errors(final):
