@@ -11,6 +11,7 @@ from lora_devcluster.errors import Json
 
 KUBERNETES_VERSION = "1.34.0"
 PREFIX = "#/$defs/"
+_FILLED_IN = {"io.k8s.api.batch.v1.PodFailurePolicyOnPodConditionsPattern": ("status",)}
 
 
 @cache
@@ -19,11 +20,16 @@ def definitions() -> Json:
     folder = resources.files("kubernetes_validate") / "kubernetes-json-schema"
     text = (folder / f"v{KUBERNETES_VERSION}-local-strict" / "_definitions.json").read_text("utf-8")
     found: Json = json.loads(text)["$defs"]
-    free_form = {"x-kubernetes-preserve-unknown-fields": True}
-    return {
-        name: {**schema, **free_form} if schema.get("type") == "object" and "properties" not in schema else schema
-        for name, schema in found.items()
-    }
+    return {name: _corrected(name, schema) for name, schema in found.items()}
+
+
+def _corrected(name: str, schema: Json) -> Json:
+    """A type as the server treats it: free-form objects are open, fields that it fills in are not required."""
+    if schema.get("type") == "object" and "properties" not in schema:
+        return {**schema, "x-kubernetes-preserve-unknown-fields": True}
+    filled_in = _FILLED_IN.get(name, ())
+    required = [field for field in schema.get("required") or () if field not in filled_in]
+    return {**schema, "required": required} if filled_in else schema
 
 
 @cache

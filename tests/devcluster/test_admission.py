@@ -203,7 +203,7 @@ def secure(**context: Any) -> dict[str, Any]:
     return {"securityContext": wanted}
 
 
-SECURE_POD = {"securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}}
+SECURE_POD: dict[str, Any] = {"securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}}
 
 
 @pytest.mark.parametrize(
