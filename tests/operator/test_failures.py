@@ -69,9 +69,7 @@ async def test_a_failure_that_may_pass_is_tried_again(scenario: Scenario) -> Non
     assert "failure" not in body["status"]
 
 
-async def test_a_missing_secret_is_named_and_waited_for(
-    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_missing_secret_is_named_and_waited_for(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     # The kubelet tells of it in an event only, which is looked for when a pod is late.
     monkeypatch.setattr(controller, "MOUNT_PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(reconcile, "WAIT_FOR_START_SECONDS", 0.2)

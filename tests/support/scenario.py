@@ -6,6 +6,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,12 @@ def condition(body: Manifest | None, kind: str) -> Manifest | None:
     return next((entry for entry in found if entry["type"] == kind), None)
 
 
+@cache
+def _definition() -> Manifest:
+    found: Manifest = yaml.safe_load((ROOT / "crds" / "loratrainings.yaml").read_text())
+    return found
+
+
 def _namespace(name: str) -> Manifest:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
 
@@ -198,8 +205,7 @@ async def open_scenario(folder: Path) -> AsyncIterator[Scenario]:
     async with DevCluster(folder / "cluster", setting) as cluster, aiohttp.ClientSession() as session:
         scenario = Scenario(cluster, folder, session)
         scenario.profiles_file.write_text(yaml.safe_dump(PROFILES))
-        definition = yaml.safe_load((ROOT / "crds" / "loratrainings.yaml").read_text())
-        await scenario.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
+        await scenario.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", _definition())
         await scenario.send("POST", "/api/v1/namespaces", _namespace("ml"))
         try:
             yield scenario

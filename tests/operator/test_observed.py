@@ -1,0 +1,166 @@
+"""lora_operator.observed"""
+
+import json
+from typing import Any
+
+import pytest
+
+from lora_api import ProgressReport, names
+from lora_operator.errors import OperatorError
+from lora_operator.observed import ANNOTATION_ACTIVE_SECONDS, Pod, Waiting, parse_job, parse_report, parse_subject
+from tests.support.observations import (
+    COMPLETE,
+    FAILED,
+    JOB_UID,
+    UID,
+    dead_pod,
+    job_body,
+    make_job,
+    make_pod,
+    make_subject,
+    observed,
+    running_pod,
+    training_body,
+    waiting_pod,
+)
+
+
+def test_a_training_is_understood() -> None:
+    subject = make_subject(("network.rank", 8))
+
+    assert subject.training is not None
+    assert subject.training.spec.network.rank == 8
+    assert (str(subject.key), subject.uid, subject.attempt, subject.is_finished) == ("ml/hina", UID, 0, False)
+
+
+def test_a_spec_that_is_not_understood_is_named() -> None:
+    subject = make_subject(("network.rnk", 8))
+
+    assert subject.training is None
+    assert "spec.network.rnk is no known field; did you mean rank?" in subject.problem
+
+
+def test_a_status_that_cannot_be_read_stops_everything() -> None:
+    with pytest.raises(OperatorError, match="the status cannot be read"):
+        parse_subject(training_body(status={"attempts": {"number": "one"}}))
+
+
+def test_unknown_fields_of_a_status_are_those_of_another_version() -> None:
+    assert make_subject(status={"mood": "sunny"}).status.phase is None
+
+
+def test_a_finished_training_says_so_itself() -> None:
+    condition = {"type": "Finished", "status": "True", "reason": "Failed", "lastTransitionTime": "2026-11-22T11:00:00Z"}
+
+    assert make_subject(status={"conditions": [condition]}).is_finished
+
+
+def test_a_job_is_understood() -> None:
+    body = job_body(2, status={"failed": 1, "startTime": "2026-11-22T11:30:00Z"}, activeDeadlineSeconds=60)
+    body["metadata"]["annotations"] = {ANNOTATION_ACTIVE_SECONDS: "30"}
+
+    job = parse_job(body)
+
+    assert (job.name, job.attempt, job.owner_uid, job.failed) == ("hina-a2", 2, UID, 1)
+    assert (job.active_deadline_seconds, job.active_seconds, job.suspend, job.end) == (60, 30, False, None)
+
+
+@pytest.mark.parametrize(("status", "succeeded"), [(COMPLETE, True), (FAILED, False)], ids=["complete", "failed"])
+def test_a_job_has_ended_when_its_last_condition_says_so(status: dict[str, Any], succeeded: bool) -> None:
+    end = make_job(status=status).end
+
+    assert end is not None
+    assert end.succeeded is succeeded
+
+
+def test_a_job_that_is_about_to_fail_has_not_ended() -> None:
+    condition = {"type": "FailureTarget", "status": "True", "reason": "PodFailurePolicy"}
+
+    assert make_job(status={"conditions": [condition]}).end is None
+
+
+def test_the_last_word_is_read_from_the_pod() -> None:
+    terminated = dead_pod(65, {"message": "no pictures", "step": 3}).terminated
+
+    assert terminated is not None
+    assert terminated.message is not None
+    assert (terminated.exit_code, terminated.message.message, terminated.message.step) == (65, "no pictures", 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "Traceback (most recent call last):", "[]", '{"exitCode": 900}', '{"progress": {"updatedTime": "today"}}'],
+)
+def test_a_last_word_of_another_kind_is_only_text(text: str) -> None:
+    terminated = dead_pod(1, text).terminated
+
+    assert terminated is not None
+    assert (terminated.message, terminated.text) == (None, text)
+
+
+@pytest.mark.parametrize("time", ["today", "2026-11-22T11:00:00"], ids=["no time", "no zone"])
+def test_a_report_without_a_sound_time_is_refused(time: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_report(json.dumps({"progress": {"updatedTime": time}}), ProgressReport)
+
+
+@pytest.mark.parametrize(
+    ("pod", "interrupted"),
+    [
+        (dead_pod(75), True),
+        (dead_pod(76), True),
+        (dead_pod(69), False),
+        (dead_pod(137, "", conditions=[{"type": "DisruptionTarget", "status": "True"}]), True),
+        (dead_pod(137, ""), False),
+        (running_pod(), False),
+    ],
+    ids=["75", "76", "69", "disrupted", "killed", "running"],
+)
+def test_interruptions_are_told_from_failures(pod: Pod, interrupted: bool) -> None:
+    assert pod.is_interrupted is interrupted
+
+
+def test_the_schedulers_words_are_kept() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
+
+    assert make_pod(node="", conditions=[condition]).unschedulable == "0/3 nodes"
+
+
+def test_a_pod_that_is_gated_is_not_unschedulable() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "gated"}
+
+    assert make_pod(node="", conditions=[condition]).unschedulable == ""
+
+
+def test_only_pods_of_the_newest_job_speak_for_the_training() -> None:
+    older = running_pod(name="hina-a1-0-old", job_uid="gone")
+    newer = running_pod(name="hina-a2-0-new", job_uid=f"{JOB_UID}-2")
+
+    seen = observed(make_job(2), newer, older)
+
+    assert seen.pod == newer
+    assert seen.job_pods == (newer,)
+
+
+def test_a_mount_problem_explains_a_container_that_is_being_created() -> None:
+    pod = observed(make_job(), waiting_pod("ContainerCreating"), mount_problem='secret "s3" not found').pod
+
+    assert pod is not None
+    assert pod.waiting == Waiting("FailedMount", 'secret "s3" not found')
+
+
+def test_all_but_the_newest_running_job_are_surplus() -> None:
+    done = make_job(1, status=FAILED)
+    running, newest = make_job(2), make_job(3)
+
+    seen = observed(newest, older_jobs=(done, running))
+
+    assert seen.surplus_jobs(is_finished=False) == (running,)
+    assert seen.surplus_jobs(is_finished=True) == (newest, running)
+
+
+def test_the_attempt_is_read_from_the_label_only() -> None:
+    body = job_body(1)
+    body["metadata"]["labels"][names.LABEL_ATTEMPT] = "one"
+
+    assert parse_job(body).attempt == 0

@@ -1,0 +1,208 @@
+"""lora_operator.status"""
+
+from typing import Any
+
+import pytest
+
+from lora_api import LoraTrainingStatus, ProgressReport
+from lora_api.status import Artifacts, BucketSummary, Checkpoint, Failure, Plan, Progress
+from lora_operator.conditions import ACCEPTED
+from lora_operator.observed import Observed, format_time
+from lora_operator.status import derive_status, is_worth_writing, last_report, without_report
+from tests.support.observations import (
+    COMPLETE,
+    EARLIER,
+    FAILED,
+    NOW,
+    dead_pod,
+    make_job,
+    make_subject,
+    moment,
+    observed,
+    running_pod,
+)
+
+
+def derive(seen: Observed, before: LoraTrainingStatus | None = None, **subject: Any) -> LoraTrainingStatus:
+    status = before.to_document() if before else None
+    return derive_status(make_subject(status=status, **subject), seen, acceptance=ACCEPTED, now=NOW)
+
+
+def progress(step: int, seconds: float = 0.0) -> Progress:
+    return Progress(
+        step=step, total_steps=1000, epoch=step // 100, total_epochs=10, percent=step // 10,
+        updated_time=format_time(moment(seconds)),
+    )  # fmt: skip
+
+
+def running(step: int, seconds: float = 0.0, **said: Any) -> Observed:
+    report = ProgressReport(reason="Training", progress=progress(step, seconds), **said)
+    return observed(make_job(), running_pod(), report=report)
+
+
+def checkpoint(epoch: int, uri: str = "") -> Checkpoint:
+    return Checkpoint(epoch=epoch, step=epoch * 100, uri=uri or f"s3://b/{epoch}", sha256="0", size_bytes=1)
+
+
+PLAN = Plan(images=4, batches_per_epoch=10, steps_per_epoch=10, total_steps=100)
+
+
+def test_what_the_pod_says_is_told() -> None:
+    status = derive(running(310, plan=PLAN, checkpoints=(checkpoint(3),), artifacts=Artifacts(samples_uri="s3://b/s")))
+
+    assert status.progress == progress(310)
+    assert (status.plan, status.checkpoints) == (PLAN, (checkpoint(3),))
+    assert status.artifacts == Artifacts(samples_uri="s3://b/s")
+    assert status.summary is not None
+    assert (status.summary.epoch, status.summary.progress) == ("3/10", "31%")
+
+
+def test_the_last_word_outlives_the_last_answer() -> None:
+    word = {"progress": progress(1000).to_document(), "message": "done"}
+    seen = observed(make_job(status=COMPLETE), dead_pod(0, word), report=ProgressReport(reason="Training"))
+
+    report = last_report(seen)
+
+    assert report is not None
+    assert report.message == "done"
+
+
+def test_a_pod_that_died_without_a_word_is_remembered_by_its_last_answer() -> None:
+    answer = ProgressReport(reason="Training", progress=progress(310))
+
+    assert last_report(observed(make_job(), dead_pod(137, ""), report=answer)) == answer
+
+
+def test_what_can_no_longer_be_seen_is_kept() -> None:
+    before = derive(running(310, plan=PLAN, checkpoints=(checkpoint(3),)))
+
+    after = derive(observed(make_job()), before)
+
+    assert (after.progress, after.plan, after.checkpoints) == (before.progress, before.plan, before.checkpoints)
+    assert after.start_time == EARLIER
+
+
+def test_the_same_world_gives_the_same_status() -> None:
+    before = derive(running(310, plan=PLAN))
+
+    assert derive(running(310, plan=PLAN), before) == before
+
+
+def test_older_news_of_another_operator_do_not_turn_time_back() -> None:
+    before = derive(running(320, seconds=10))
+
+    assert derive(running(310, seconds=5), before).progress == progress(320, 10)
+
+
+def test_the_newest_twenty_checkpoints_are_listed_once_each() -> None:
+    before = derive(running(1, checkpoints=tuple(checkpoint(epoch) for epoch in range(1, 20))))
+    again = checkpoint(19).model_copy(update={"sha256": "new"})
+
+    after = derive(running(1, checkpoints=(again, checkpoint(20), checkpoint(21), checkpoint(22))), before)
+
+    assert [found.epoch for found in after.checkpoints] == list(range(3, 23))
+    assert after.checkpoints[16].sha256 == "new"
+
+
+def test_a_short_last_word_does_not_lose_the_buckets() -> None:
+    bucket = BucketSummary(width_px=512, height_px=512, images=4, samples=4, batches=4)
+    before = derive(running(1, plan=PLAN.model_copy(update={"buckets": (bucket,)})))
+
+    after = derive(observed(make_job(status=COMPLETE), dead_pod(0, {"plan": PLAN.to_document()})), before)
+
+    assert after.plan is not None
+    assert after.plan.buckets == (bucket,)
+
+
+def test_artifacts_are_added_to_those_that_are_known() -> None:
+    before = derive(running(1, artifacts=Artifacts(samples_uri="s3://b/s")))
+
+    after = derive(running(2, artifacts=Artifacts(manifest_uri="s3://b/m")), before)
+
+    assert after.artifacts == Artifacts(samples_uri="s3://b/s", manifest_uri="s3://b/m")
+
+
+def test_an_end_is_told_with_time_and_failure() -> None:
+    status = derive(observed(make_job(status=FAILED), dead_pod(71, {"message": "loss is nan", "step": 12})))
+
+    assert status.completion_time == EARLIER
+    assert status.failure == Failure(
+        reason="Diverged",
+        exit_code=71,
+        step=12,
+        message="loss is nan",
+        hint="The loss is no longer a number; lower the learning rates or use precision bf16 or fp32.",
+    )
+
+
+def test_a_training_that_goes_on_has_no_failure() -> None:
+    assert derive(observed(make_job(status={"failed": 1}), dead_pod(69))).failure is None
+
+
+def test_failures_and_interruptions_are_counted_apart() -> None:
+    pods = dead_pod(69, created="1"), dead_pod(75, created="2"), dead_pod(76, created="3"), running_pod(created="4")
+
+    attempts = derive(observed(make_job(status={"failed": 1}), *pods)).attempts
+
+    assert attempts is not None
+    assert (attempts.number, attempts.failures, attempts.preemptions) == (1, 1, 2)
+
+
+def test_an_interruption_is_not_forgotten_with_its_pod() -> None:
+    before = derive(observed(make_job(), dead_pod(75), running_pod()))
+
+    attempts = derive(observed(make_job(), running_pod()), before).attempts
+
+    assert attempts is not None
+    assert attempts.preemptions == 1
+
+
+def test_lost_steps_lie_between_the_end_of_a_pod_and_where_the_next_one_went_on() -> None:
+    pods = dead_pod(76, {"step": 120}), dead_pod(76, {"step": 150, "resumedFromStep": 100}), running_pod()
+
+    attempts = derive(observed(make_job(), *pods, report=ProgressReport(resumed_from_step=140))).attempts
+
+    assert attempts is not None
+    assert attempts.lost_steps == 20 + 10
+    assert attempts.resumed_from_step == 140
+
+
+def test_without_a_job_the_attempts_stay() -> None:
+    before = derive(observed(make_job(2)))
+
+    assert derive(observed(), before).attempts == before.attempts
+
+
+WORTH = {
+    "nothing": (running(310), False),
+    "one step": (running(311, seconds=5), False),
+    "half a minute": (running(311, seconds=30), True),
+    "a percent": (running(320, seconds=1), True),
+    "an epoch": (running(400, seconds=1), True),
+    "a checkpoint": (running(311, seconds=1, checkpoints=(checkpoint(3),)), True),
+    "an end": (observed(make_job(status=COMPLETE), dead_pod(0)), True),
+}
+
+
+@pytest.mark.parametrize(("seen", "worth"), WORTH.values(), ids=WORTH)
+def test_only_what_somebody_would_notice_is_written(seen: Observed, worth: bool) -> None:
+    before = derive(running(310))
+
+    assert is_worth_writing(before, derive(seen, before)) is worth
+
+
+def test_the_first_progress_is_written() -> None:
+    before = derive(observed(make_job(), running_pod(), report=ProgressReport(reason="Training")))
+
+    assert is_worth_writing(before, derive(running(1), before))
+
+
+def test_a_refused_status_is_written_without_what_the_trainer_said() -> None:
+    before, after = derive(observed(make_job())), derive(running(310, plan=PLAN))
+
+    status = without_report(before, after, "status.plan: Invalid value")
+
+    assert (status.plan, status.progress) == (None, None)
+    assert status.phase == after.phase
+    (message,) = [condition.message for condition in status.conditions if condition.type == "Running"]
+    assert message.endswith("cannot be written: status.plan: Invalid value")

@@ -1,0 +1,113 @@
+"""Builders of what the operator sees: trainings, Jobs and pods as the API server tells them."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from lora_api import names
+from lora_operator.observed import Job, Observed, Pod, Subject, parse_job, parse_pod, parse_subject
+from tests.support.documents import make_document
+
+Manifest = dict[str, Any]
+
+NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
+EARLIER = "2026-11-22T11:00:00Z"
+UID = "training-uid"
+JOB_UID = "job-uid"
+
+
+def moment(seconds: float) -> datetime:
+    """So many seconds after the present of the tests."""
+    return NOW + timedelta(seconds=seconds)
+
+
+def training_body(*changes: tuple[str, Any], status: Manifest | None = None, generation: int = 1) -> Manifest:
+    """A LoraTraining as the API server holds it."""
+    body = make_document(*changes)
+    body["metadata"] |= {"uid": UID, "resourceVersion": "7", "generation": generation, "creationTimestamp": EARLIER}
+    return {**body, "status": status} if status else body
+
+
+def make_subject(*changes: tuple[str, Any], status: Manifest | None = None, generation: int = 1) -> Subject:
+    return parse_subject(training_body(*changes, status=status, generation=generation))
+
+
+def job_body(attempt: int = 1, *, status: Manifest | None = None, **changes: Any) -> Manifest:
+    """A Job of the training; `changes` to its spec."""
+    return {
+        "metadata": {
+            "name": f"hina-a{attempt}",
+            "namespace": "ml",
+            "uid": JOB_UID if attempt == 1 else f"{JOB_UID}-{attempt}",
+            "resourceVersion": "8",
+            "creationTimestamp": EARLIER,
+            "labels": {names.LABEL_TRAINING: "hina", names.LABEL_ATTEMPT: str(attempt)},
+            "ownerReferences": [{"uid": UID, "controller": True}],
+        },
+        "spec": {"suspend": False, "backoffLimit": 3, **changes},
+        "status": status or {},
+    }
+
+
+def make_job(attempt: int = 1, *, status: Manifest | None = None, **changes: Any) -> Job:
+    return parse_job(job_body(attempt, status=status, **changes))
+
+
+def ended(kind: str, reason: str, message: str = "") -> Manifest:
+    """The status of a Job that has ended."""
+    condition = {"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": EARLIER}
+    return {"conditions": [condition]}
+
+
+COMPLETE = ended("Complete", "CompletionsReached")
+FAILED = ended("Failed", "PodFailurePolicy")
+
+
+def pod_body(*, state: Manifest | None = None, **changes: Any) -> Manifest:
+    """A pod of the training's Job; `state`: that of its container."""
+    name = changes.pop("name", "hina-a1-0-abcde")
+    container = {"name": names.TRAINER_CONTAINER, "state": state}
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": "ml",
+            "uid": f"uid-of-{name}",
+            "resourceVersion": "9",
+            "creationTimestamp": changes.pop("created", EARLIER),
+            "labels": {names.LABEL_TRAINING: "hina"},
+            "ownerReferences": [{"uid": changes.pop("job_uid", JOB_UID), "controller": True}],
+        },
+        "spec": {"nodeName": changes.pop("node", "node-1")},
+        "status": {
+            "phase": "Pending",
+            "podIP": "127.0.0.9",
+            "containerStatuses": [container] if state else [],
+            **changes,
+        },
+    }
+
+
+def make_pod(*, state: Manifest | None = None, **changes: Any) -> Pod:
+    return parse_pod(pod_body(state=state, **changes))
+
+
+RUNNING: Manifest = {"running": {"startedAt": EARLIER}}
+
+
+def running_pod(**changes: Any) -> Pod:
+    return make_pod(state=RUNNING, phase="Running", **changes)
+
+
+def waiting_pod(reason: str, message: str = "") -> Pod:
+    return make_pod(state={"waiting": {"reason": reason, "message": message}})
+
+
+def dead_pod(code: int, word: Manifest | str | None = None, *, reason: str = "Error", **changes: Any) -> Pod:
+    """A pod that ended with an exit code and a last word."""
+    text = word if isinstance(word, str) else json.dumps({"exitCode": code, **(word or {})})
+    state = {"terminated": {"exitCode": code, "reason": reason, "message": text}}
+    return make_pod(state=state, phase="Failed" if code else "Succeeded", **changes)
+
+
+def observed(job: Job | None = None, *pods: Pod, **changes: Any) -> Observed:
+    return Observed(job=job, pods=pods, **changes)
