@@ -200,9 +200,7 @@ def test_a_missing_bucket_is_a_mistake_in_the_spec(store: FaultyStore, tmp_path:
 def test_a_bucket_of_another_region_is_a_mistake_in_the_spec(store: FaultyStore, tmp_path: Path) -> None:
     store.faults.append(Fault("GET", status=301, code="PermanentRedirect"))
 
-    with pytest.raises(
-        InvalidConfiguration, match="bucket 'far-away' lies in another region"
-    ):
+    with pytest.raises(InvalidConfiguration, match="bucket 'far-away' lies in another region"):
         fetch_to(tmp_path / "t", source("far-away"), store.connection(tmp_path))
 
 
