@@ -1,28 +1,41 @@
-"""The `lora` command, also `python -m lora_trainer`: registers the sub-commands and sets logging up."""
+"""The `lora` command, also `python -m lora_trainer`: names the sub-commands and sets logging up."""
 
+import importlib
 import logging
 import os
 import sys
 import warnings
+from typing import Any
 
 import typer
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
+from typer.core import TyperGroup
+from typer.main import get_command
 
-from lora_trainer.commands.inspect import inspect
-from lora_trainer.commands.plan import plan
-from lora_trainer.commands.run import run
-from lora_trainer.commands.validate import validate
+COMMANDS = ("run", "plan", "validate", "inspect")
+"""Sub-commands: each is the function of that name in `commands.<name>`."""
 
-app = typer.Typer(
-    name="lora",
-    help="Train LoRA adapters for Stable Diffusion, here or in a cluster, with the same file.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_show_locals=False,
-)
-for command in (run, plan, validate, inspect):
-    app.command()(command)
+
+class _Commands(TyperGroup):
+    """Imports a sub-command when it is called: torch and diffusers take ten seconds, and `validate` needs neither."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"lora_trainer.commands.{cmd_name}")
+        single = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+        single.command(cmd_name)(getattr(module, cmd_name))
+        return get_command(single)
+
+
+app = typer.Typer(name="lora", cls=_Commands, no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def lora() -> None:
+    """Train LoRA adapters for Stable Diffusion, here or in a cluster, with the same file."""
 
 
 def main() -> None:
@@ -34,15 +47,17 @@ def main() -> None:
 
 
 def set_up_logging() -> None:
-    """Our own lines to stderr; from libraries, warnings only."""
+    """Our own lines to stderr; from libraries, what went wrong only."""
     logging.basicConfig(
-        level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+        level=logging.ERROR, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )
     logging.getLogger("lora_trainer").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    for library in (diffusers_logging, transformers_logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
+    # Read by the libraries when they are imported, which only some sub-commands do.
+    for name in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
+        os.environ.setdefault(name, "error")
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "DIFFUSERS_DISABLE_PROGRESS_BARS"):
+        os.environ.setdefault(name, "1")
 
 
 if __name__ == "__main__":

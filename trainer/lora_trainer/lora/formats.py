@@ -10,12 +10,15 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lora_trainer.lora.inject import AdaptedLayer, Part
+if TYPE_CHECKING:
+    # Reading a file needs no PEFT, and `lora inspect` should not wait for it.
+    from lora_trainer.lora.inject import AdaptedLayer, Part
 
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 _DOWN, _UP, _ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
@@ -53,7 +56,7 @@ class AdapterFile:
     metadata: Mapping[str, str]
 
 
-def kohya_key(part: Part, path: str) -> str:
+def kohya_key(part: "Part", path: str) -> str:
     """The module's name in the file.
 
     Since transformers 5.6 the text encoder's paths lack `text_model.`, which every reader of the format expects.
@@ -63,7 +66,7 @@ def kohya_key(part: Part, path: str) -> str:
     return "lora_te_text_model_" + path.removeprefix("text_model.").replace(".", "_")
 
 
-def to_kohya(layers: Iterable[AdaptedLayer], dtype: torch.dtype) -> dict[str, Tensor]:
+def to_kohya(layers: "Iterable[AdaptedLayer]", dtype: torch.dtype) -> dict[str, Tensor]:
     """The file's tensors for live adapters, on the CPU in `dtype`."""
     tensors: dict[str, Tensor] = {}
     for layer in layers:
