@@ -66,7 +66,7 @@ FAILED = ended("Failed", "PodFailurePolicy")
 def pod_body(*, state: Manifest | None = None, **changes: Any) -> Manifest:
     """A pod of the training's Job; `state`: that of its container."""
     name = changes.pop("name", "hina-a1-0-abcde")
-    container = {"name": names.TRAINER_CONTAINER, "state": state}
+    containers = [{"name": names.TRAINER_CONTAINER, "state": state}] if state else []
     return {
         "metadata": {
             "name": name,
@@ -81,7 +81,7 @@ def pod_body(*, state: Manifest | None = None, **changes: Any) -> Manifest:
         "status": {
             "phase": "Pending",
             "podIP": "127.0.0.9",
-            "containerStatuses": [container] if state else [],
+            "containerStatuses": containers,
             **changes,
         },
     }

@@ -1,0 +1,130 @@
+"""lora_operator.cache"""
+
+from typing import Any
+
+from lora_api import ProgressReport
+from lora_operator.cache import Cache, key_of
+from lora_operator.observed import Key
+from tests.support.observations import job_body, pod_body, training_body
+
+KEY = Key("ml", "hina")
+
+
+def version(body: dict[str, Any], number: int, **metadata: Any) -> dict[str, Any]:
+    return {**body, "metadata": {**body["metadata"], "resourceVersion": str(number), **metadata}}
+
+
+def filled() -> Cache:
+    cache = Cache()
+    cache.put("training", training_body())
+    cache.put("job", job_body())
+    cache.put("pod", pod_body(state={"running": {}}, phase="Running"))
+    return cache
+
+
+def test_children_are_found_by_their_label() -> None:
+    assert key_of("job", job_body()) == KEY
+    assert key_of("job", {"metadata": {"name": "x", "namespace": "ml"}}) is None
+
+
+def test_a_training_is_seen_with_its_children() -> None:
+    cache = filled()
+    subject = cache.subject(KEY)
+    assert subject is not None
+
+    observed = cache.observed(subject)
+
+    assert observed.job is not None
+    assert observed.pod is not None
+    assert (observed.job.name, observed.pod.name) == ("hina-a1", "hina-a1-0-abcde")
+
+
+def test_an_older_state_does_not_replace_a_newer_one() -> None:
+    cache = Cache()
+
+    news = [cache.put("training", version(training_body(), number)) for number in (10, 9, 10, 11)]
+
+    assert news == [KEY, None, None, KEY]
+
+
+def test_a_new_object_of_the_same_name_replaces_the_old_one_whatever_its_version() -> None:
+    cache = Cache()
+    cache.put("training", version(training_body(), 10))
+
+    cache.put("training", version(training_body(), 3, uid="other"))
+
+    subject = cache.subject(KEY)
+    assert subject is not None
+    assert subject.uid == "other"
+
+
+def test_a_late_deletion_of_an_old_object_does_not_hide_the_new_one() -> None:
+    cache = Cache()
+    cache.put("training", version(training_body(), 3, uid="other"))
+
+    cache.drop("training", training_body())
+
+    assert cache.subject(KEY) is not None
+
+
+def test_jobs_of_an_object_that_had_the_same_name_are_not_ours() -> None:
+    cache = Cache()
+    cache.put("training", version(training_body(), 3, uid="other"))
+    cache.put("job", job_body())
+    subject = cache.subject(KEY)
+    assert subject is not None
+
+    assert cache.observed(subject).job is None
+
+
+def test_the_newest_attempt_is_the_job() -> None:
+    cache = filled()
+    cache.put("job", job_body(10))
+    cache.put("job", job_body(9))
+    subject = cache.subject(KEY)
+    assert subject is not None
+
+    observed = cache.observed(subject)
+
+    assert observed.job is not None
+    assert observed.job.name == "hina-a10"
+    assert [job.name for job in observed.older_jobs] == ["hina-a1", "hina-a9"]
+
+
+def test_a_family_is_forgotten_with_its_last_member() -> None:
+    cache = filled()
+
+    cache.drop("training", training_body())
+    cache.drop_name("job", KEY, "hina-a1")
+    between = list(cache)
+    cache.prune("pod", cache.uids("pod"))
+
+    assert (between, list(cache)) == ([KEY], [])
+
+
+def test_what_a_pod_says_is_kept_while_it_is_the_newest() -> None:
+    cache = filled()
+    (_, pod) = next(iter(cache.running_pods()))
+    report = ProgressReport(reason="Training")
+
+    news = [cache.put_report(KEY, pod.uid, report), cache.put_report(KEY, pod.uid, report)]
+    subject = cache.subject(KEY)
+    assert subject is not None
+    said = cache.observed(subject).report
+    cache.put("pod", pod_body(name="hina-a1-0-next", created="2026-11-22T11:30:00Z"))
+
+    assert news == [True, False]
+    assert said == report
+    assert cache.observed(subject).report is None
+
+
+def test_nothing_is_kept_about_a_training_that_is_gone() -> None:
+    assert Cache().put_report(KEY, "x", ProgressReport()) is False
+
+
+def test_only_running_pods_can_be_asked() -> None:
+    cache = filled()
+    cache.put("pod", pod_body(name="hina-a1-0-wait", state={"waiting": {"reason": "ContainerCreating"}}))
+    cache.put("pod", pod_body(name="hina-a1-0-noip", state={"running": {}}, podIP=""))
+
+    assert [pod.name for _, pod in cache.running_pods()] == ["hina-a1-0-abcde"]

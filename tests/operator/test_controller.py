@@ -1,0 +1,390 @@
+"""lora_operator.controller, on an API server made of a dictionary"""
+
+import copy
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import generate_latest
+
+from lora_api import LoraTrainingStatus
+from lora_operator.cache import Cache
+from lora_operator.controller import Controller, World
+from lora_operator.errors import ClusterUnavailable, Conflict, Refused
+from lora_operator.metrics import Metrics
+from lora_operator.observed import Key
+from lora_operator.profiles import ProfileFile
+from lora_operator.queue import WorkQueue
+from lora_operator.recorder import EventRecorder
+from tests.support.observations import (
+    COMPLETE,
+    EARLIER,
+    NOW,
+    job_body,
+    moment,
+    pod_body,
+    training_body,
+)
+
+KEY = Key("ml", "hina")
+FINISHED = {"type": "Finished", "status": "True", "reason": "Succeeded", "lastTransitionTime": EARLIER}
+
+
+class FakeCluster:
+    """Objects by resource and name; counts versions; refuses what the test wants refused."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str], dict[str, Any]] = {}
+        self.calls: list[str] = []
+        self.events: list[dict[str, Any]] = []
+        self.refuse: Any = lambda verb, resource, body: None
+        self.version = 100
+
+    def put(self, plural: str, body: dict[str, Any]) -> dict[str, Any]:
+        self.version += 1
+        meta = {"uid": f"uid-{self.version}", "creationTimestamp": "2026-11-22T11:59:00Z", **body["metadata"]}
+        stored = {**copy.deepcopy(body), "metadata": {**meta, "resourceVersion": str(self.version)}}
+        self.objects[plural, meta["name"]] = stored
+        return stored
+
+    async def get(self, resource: Any, _namespace: str, name: str) -> dict[str, Any] | None:
+        self._called("get", resource)
+        return self.objects.get((resource.plural, name))
+
+    async def list(self, resource: Any, _namespace: str, *, labels: str = "", fields: str = "") -> list[dict[str, Any]]:
+        self._called("list", resource)
+        if resource.plural == "events":
+            return self.events
+        return [body for (plural, _), body in self.objects.items() if plural == resource.plural]
+
+    async def create(self, resource: Any, manifest: dict[str, Any]) -> dict[str, Any] | None:
+        self._called("create", resource, manifest)
+        name = manifest["metadata"]["name"]
+        return None if (resource.plural, name) in self.objects else self.put(resource.plural, manifest)
+
+    async def apply(self, resource: Any, manifest: dict[str, Any]) -> dict[str, Any]:
+        self._called("apply", resource, manifest)
+        return self.put(resource.plural, manifest)
+
+    async def patch(
+        self, resource: Any, _namespace: str, name: str, body: dict[str, Any], *, subresource: str = ""
+    ) -> dict[str, Any] | None:
+        self._called("patch", resource, body)
+        known = self.objects.get((resource.plural, name))
+        if known is None:
+            return None
+        wanted = body.get("metadata", {}).get("resourceVersion")
+        if wanted and wanted != known["metadata"]["resourceVersion"]:
+            raise Conflict("the object has been modified")
+        return self.put(resource.plural, _merged(known, {k: v for k, v in body.items() if k != "metadata"}))
+
+    async def delete(self, resource: Any, _namespace: str, name: str, *, uid: str | None = None) -> None:
+        self._called("delete", resource)
+        self.objects.pop((resource.plural, name), None)
+
+    def _called(self, verb: str, resource: Any, body: Any = None) -> None:
+        self.calls.append(f"{verb} {resource.plural}")
+        error = self.refuse(verb, resource.plural, body)
+        if error:
+            raise error
+
+
+def _merged(old: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """RFC 7386, in its own words: null removes, objects merge, everything else replaces."""
+    new = dict(old)
+    for key, value in patch.items():
+        if value is None:
+            new.pop(key, None)
+        elif isinstance(value, dict):
+            new[key] = _merged(new.get(key) if isinstance(new.get(key), dict) else {}, value)
+        else:
+            new[key] = value
+    return new
+
+
+class Bench:
+    """A controller with everything around it."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "profiles.yaml"
+        path.write_text("default: {image: 'trainer:1'}")
+        self.cluster = FakeCluster()
+        self.cache = Cache()
+        self.queue: WorkQueue[Key] = WorkQueue()
+        self.metrics = Metrics()
+        self.now: datetime = NOW
+        recorder = EventRecorder(self.cluster, "test")  # type: ignore[arg-type]
+        world = World(self.cluster, self.cache, self.queue, ProfileFile.open(path), self.metrics, recorder)  # type: ignore[arg-type]
+        self.controller = Controller(world, resync_seconds=300, clock=lambda: self.now)
+
+    def training(self, *changes: tuple[str, Any], **state: Any) -> dict[str, Any]:
+        body = self.cluster.put("loratrainings", training_body(*changes, **state))
+        self.cache.put("training", body)
+        return body
+
+    def job(self, attempt: int = 1, **changes: Any) -> None:
+        self.cache.put("job", self.cluster.put("jobs", job_body(attempt, **changes)))
+
+    def pod(self, **changes: Any) -> None:
+        self.cache.put("pod", self.cluster.put("pods", pod_body(**changes)))
+
+    async def look(self, times: int = 1) -> float | None:
+        delay = None
+        for _ in range(times):
+            self.cluster.calls.clear()
+            delay = await self.controller.reconcile(KEY)
+        return delay
+
+    @property
+    def status(self) -> LoraTrainingStatus:
+        body = self.cluster.objects["loratrainings", "hina"]
+        return LoraTrainingStatus.model_validate(body.get("status", {}), strict=False)
+
+    def reason(self, kind: str) -> str:
+        return next(condition.reason for condition in self.status.conditions if condition.type == kind)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+async def test_a_new_training_costs_three_calls_and_an_event(bench: Bench) -> None:
+    bench.training()
+
+    first = await bench.look()
+    created = list(bench.cluster.calls)
+    second = await bench.look()
+
+    assert created == ["create configmaps", "create jobs"]
+    assert bench.cluster.calls == ["patch loratrainings", "create events"]
+    assert (first, second) == (0.0, 300)
+    assert bench.status.attempts is not None
+    assert bench.status.attempts.number == 1
+
+
+async def test_a_look_at_an_unchanged_world_costs_nothing(bench: Bench) -> None:
+    bench.training()
+    await bench.look(times=2)
+
+    await bench.look()
+
+    assert bench.cluster.calls == []
+
+
+async def test_a_training_that_is_gone_is_forgotten(bench: Bench) -> None:
+    bench.metrics.trainings.set_phase(KEY, LoraTrainingStatus().phase or "Pending")  # type: ignore[arg-type]
+
+    assert await bench.look() is None
+    assert bench.cluster.calls == []
+
+
+async def test_an_operator_that_died_between_the_children_goes_on(bench: Bench) -> None:
+    bench.training()
+    await bench.look()
+    del bench.cluster.objects["jobs", "hina-a1"]
+    bench.cache.drop_name("job", KEY, "hina-a1")
+
+    await bench.look(times=2)
+
+    assert bench.cluster.objects.keys() >= {("jobs", "hina-a1"), ("configmaps", "hina-spec")}
+    assert bench.reason("Scheduled") == "WaitingForPod"
+
+
+async def test_a_config_map_with_another_spec_is_brought_in_line(bench: Bench) -> None:
+    bench.training()
+    await bench.look()
+    bench.cluster.objects["configmaps", "hina-spec"]["data"] = {"training.yaml": "old"}
+    del bench.cluster.objects["jobs", "hina-a1"]
+    bench.cache.drop_name("job", KEY, "hina-a1")
+
+    await bench.look()
+
+    assert "apply configmaps" in bench.cluster.calls
+    assert "LoraTraining" in bench.cluster.objects["configmaps", "hina-spec"]["data"]["training.yaml"]
+
+
+async def test_a_job_of_somebody_else_is_left_alone_and_told(bench: Bench) -> None:
+    bench.training()
+    foreign = bench.cluster.put("jobs", {"kind": "Job", "metadata": {"name": "hina-a1", "namespace": "ml"}, "spec": {}})
+
+    with pytest.raises(Refused, match="Job hina-a1 exists already and is not of this training"):
+        await bench.look()
+
+    assert bench.cluster.objects["jobs", "hina-a1"] == foreign
+    assert bench.reason("Scheduled") == "JobRefused"
+
+
+async def test_a_refused_job_is_told_in_the_servers_words(bench: Bench) -> None:
+    bench.training()
+    bench.cluster.refuse = lambda verb, plural, _: (
+        Refused('exceeded quota: "gpus"') if (verb, plural) == ("create", "jobs") else None
+    )
+
+    with pytest.raises(Refused):
+        await bench.look()
+
+    (condition,) = [condition for condition in bench.status.conditions if condition.type == "Scheduled"]
+    assert condition.message == 'the API server refuses it: exceeded quota: "gpus"'
+
+
+async def test_a_refused_status_is_written_without_the_trainers_part_and_tried_again(bench: Bench) -> None:
+    bench.training()
+    bench.job(status=COMPLETE)
+    plan = {"images": 1, "batchesPerEpoch": 1, "stepsPerEpoch": 1, "totalSteps": 1}
+    bench.pod(**_dead(plan=plan))
+    bench.cluster.refuse = lambda verb, plural, body: (
+        Refused("status.plan: Invalid value")
+        if plural == "loratrainings" and body and "plan" in body["status"]
+        else None
+    )
+
+    with pytest.raises(Refused, match=r"status\.plan"):
+        await bench.look()
+    without = bench.status
+    bench.cluster.refuse = lambda *_: None
+    await bench.look()
+
+    assert without.plan is None
+    assert "cannot be written: status.plan" in next(c.message for c in without.conditions if c.type == "Running")
+
+
+def _dead(**word: Any) -> dict[str, Any]:
+    text = json.dumps({"exitCode": 0, **word})
+    return {"state": {"terminated": {"exitCode": 0, "message": text}}, "phase": "Succeeded"}
+
+
+async def test_a_conflict_is_answered_by_reading_again(bench: Bench) -> None:
+    bench.training()
+    bench.job()
+    bench.cluster.put("loratrainings", training_body(("suspend", True), generation=2))
+
+    with pytest.raises(Conflict):
+        await bench.look()
+    await bench.look()
+
+    assert bench.status.observed_generation == 2
+    assert bench.cluster.objects["jobs", "hina-a1"]["spec"]["suspend"] is True
+
+
+async def test_a_job_that_the_watch_has_not_told_yet_is_found(bench: Bench) -> None:
+    bench.training(status={"attempts": {"number": 1}})
+    bench.cluster.put("jobs", job_body())
+
+    await bench.look()
+
+    assert not any(call.startswith("create jobs") for call in bench.cluster.calls)
+    assert bench.reason("Scheduled") == "WaitingForPod"
+
+
+async def test_a_job_that_is_gone_is_replaced_only_after_asking(bench: Bench) -> None:
+    bench.training(status={"attempts": {"number": 1}})
+
+    await bench.look()
+
+    assert bench.cluster.calls[:3] == ["get loratrainings", "get jobs", "list pods"]
+    assert ("jobs", "hina-a2") in bench.cluster.objects
+
+
+async def test_nothing_is_started_for_a_training_that_ended_meanwhile(bench: Bench) -> None:
+    bench.training(status={"attempts": {"number": 1}})
+    bench.cluster.put("loratrainings", training_body(status={"attempts": {"number": 1}, "conditions": [FINISHED]}))
+
+    with pytest.raises(Conflict):
+        await bench.look()
+    await bench.look()
+
+    assert not [key for key in bench.cluster.objects if key[0] == "jobs"]
+
+
+async def test_the_last_word_is_looked_for_before_the_end_is_told(bench: Bench) -> None:
+    bench.training()
+    bench.job(status=COMPLETE)
+    bench.cluster.put("pods", pod_body(**_dead(message="10 epochs trained")))
+
+    await bench.look()
+
+    assert "list pods" in bench.cluster.calls
+    assert next(c.message for c in bench.status.conditions if c.type == "Succeeded") == "10 epochs trained"
+
+
+async def test_an_end_that_another_operator_told_does_not_delete_its_job(bench: Bench) -> None:
+    bench.training(status={"conditions": [FINISHED], "observedGeneration": 1, "phase": "Succeeded"})
+    bench.job()
+    bench.cluster.put("jobs", {**job_body(status=COMPLETE)})
+
+    await bench.look()
+
+    assert ("jobs", "hina-a1") in bench.cluster.objects
+    assert "delete jobs" not in bench.cluster.calls
+
+
+async def test_a_volume_that_cannot_be_mounted_is_told_from_the_kubelets_event(bench: Bench) -> None:
+    bench.training(("storage.credentialsSecretRef", {"name": "s3"}))
+    bench.job()
+    bench.pod(state={"waiting": {"reason": "ContainerCreating"}})
+    bench.cluster.events = [{"message": 'MountVolume.SetUp failed for volume "credentials" : secret "s3" not found'}]
+
+    delay = await bench.look()
+
+    assert bench.reason("Scheduled") == "SecretMissing"
+    assert delay == 5
+
+
+async def test_a_pod_that_is_just_being_created_is_given_time(bench: Bench) -> None:
+    bench.training()
+    bench.job()
+    bench.pod(state={"waiting": {"reason": "ContainerCreating"}}, created=NOW.isoformat())
+    bench.now = moment(1)
+
+    await bench.look()
+
+    assert "list events" not in bench.cluster.calls
+
+
+async def test_a_lost_event_does_not_hold_up_anything(bench: Bench) -> None:
+    bench.training()
+    bench.cluster.refuse = lambda _, plural, __: ClusterUnavailable("away") if plural == "events" else None
+
+    await bench.look(times=2)
+
+    assert bench.status.attempts is not None
+    assert 'lora_operator_errors_total{kind="event"}' in _text(bench.metrics)
+
+
+async def test_repeats_of_an_event_are_counted(bench: Bench) -> None:
+    bench.training(("profile", "big"))
+    await bench.look()
+    (name,) = [name for plural, name in bench.cluster.objects if plural == "events"]
+    bench.cluster.put("loratrainings", training_body(("profile", "big")))
+    bench.cache.put("training", bench.cluster.objects["loratrainings", "hina"])
+
+    await bench.look()
+
+    assert bench.cluster.objects["events", name]["count"] == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "result", "kind"),
+    [
+        (Conflict("x"), "requeue", None),
+        (Refused("x"), "error", "refused"),
+        (ClusterUnavailable("x"), "error", "cluster_unavailable"),
+        (KeyError("x"), "error", "bug"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_no_error_stops_the_work(bench: Bench, error: Exception, result: str, kind: str | None) -> None:
+    bench.training()
+    bench.cluster.refuse = lambda *_: error
+
+    assert await bench.controller._attempt(KEY) == result
+    assert kind is None or f'lora_operator_errors_total{{kind="{kind}"}} 1.0' in _text(bench.metrics)
+    assert bench.queue._timers
+    bench.queue.forget(KEY)
+
+
+def _text(metrics: Metrics) -> str:
+    return generate_latest(metrics.registry).decode()

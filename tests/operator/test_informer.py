@@ -1,0 +1,142 @@
+"""lora_operator.informer"""
+
+from typing import Any
+
+import pytest
+
+from lora_operator.cache import Cache
+from lora_operator.errors import ClusterUnavailable
+from lora_operator.informer import Informer
+from lora_operator.metrics import Metrics
+from lora_operator.observed import Key
+from lora_operator.queue import WorkQueue
+from tests.support.observations import job_body, pod_body, training_body
+
+KEY = Key("ml", "hina")
+
+
+class Lists:
+    """Answers lists, and remembers them."""
+
+    def __init__(self, **found: list[dict[str, Any]]) -> None:
+        self.found = found
+        self.asked: list[tuple[str, str | None, str]] = []
+        self.meanwhile = lambda: None
+
+    async def list(self, resource: Any, namespace: str | None, *, labels: str = "") -> list[dict[str, Any]]:
+        self.asked.append((resource.plural, namespace, labels))
+        self.meanwhile()
+        return self.found.get(resource.plural, [])
+
+
+def build(lists: Lists) -> tuple[Informer, Cache, WorkQueue[Key]]:
+    cache, queue = Cache(), WorkQueue[Key]()
+    return Informer(lists, cache, queue, Metrics()), cache, queue  # type: ignore[arg-type]
+
+
+async def test_a_training_is_looked_at_at_once_and_its_children_after_the_burst() -> None:
+    informer, _, queue = build(Lists())
+
+    informer.handle("training", "ADDED", training_body())
+    at_once = len(queue)
+    await queue.get()
+    queue.done(KEY)
+    informer.handle("job", "ADDED", job_body())
+    informer.handle("pod", None, pod_body())
+
+    assert (at_once, len(queue)) == (1, 0)
+    assert await queue.get() == KEY
+
+
+async def test_what_is_known_already_needs_no_look() -> None:
+    informer, _, queue = build(Lists())
+    informer.handle("training", "ADDED", training_body())
+    await queue.get()
+    queue.done(KEY)
+
+    informer.handle("training", "MODIFIED", training_body())
+
+    assert len(queue) == 0
+
+
+async def test_a_deletion_is_looked_at() -> None:
+    informer, cache, queue = build(Lists())
+    informer.handle("training", None, training_body())
+
+    informer.handle("training", "DELETED", training_body())
+
+    assert cache.subject(KEY) is None
+    assert len(queue) == 1
+
+
+async def test_a_list_brings_what_the_watch_has_not_told() -> None:
+    informer, cache, queue = build(Lists(loratrainings=[training_body()], jobs=[job_body()]))
+
+    await informer.resync(())
+
+    subject = cache.subject(KEY)
+    assert subject is not None
+    assert cache.observed(subject).job is not None
+    assert len(queue) == 1
+
+
+async def test_a_list_takes_away_what_is_gone_without_notice() -> None:
+    lists = Lists(loratrainings=[training_body()], jobs=[job_body()])
+    informer, cache, _ = build(lists)
+    await informer.resync(())
+
+    lists.found["jobs"] = []
+    await informer.resync(())
+
+    subject = cache.subject(KEY)
+    assert subject is not None
+    assert cache.observed(subject).job is None
+
+
+async def test_what_came_while_the_list_was_on_its_way_is_kept() -> None:
+    lists = Lists()
+    informer, cache, _ = build(lists)
+    lists.meanwhile = lambda: informer.handle("training", "ADDED", training_body())
+
+    await informer.resync(())
+
+    assert cache.subject(KEY) is not None
+
+
+async def test_what_was_deleted_while_the_list_was_on_its_way_does_not_come_back() -> None:
+    lists = Lists(loratrainings=[training_body()])
+    informer, cache, _ = build(lists)
+    informer.handle("training", None, training_body())
+    lists.meanwhile = lambda: informer.handle("training", "DELETED", training_body())
+
+    await informer.resync(())
+
+    assert cache.subject(KEY) is None
+
+
+@pytest.mark.parametrize(("namespaces", "asked"), [((), [None]), (("ml", "art"), ["ml", "art"])])
+async def test_only_the_served_namespaces_are_listed(namespaces: tuple[str, ...], asked: list[str | None]) -> None:
+    lists = Lists()
+    informer, _, _ = build(lists)
+
+    await informer.resync(namespaces)
+
+    assert [namespace for plural, namespace, _ in lists.asked if plural == "jobs"] == asked
+    assert all(
+        "app.kubernetes.io/managed-by=lora-operator" in labels for p, _, labels in lists.asked if p != "loratrainings"
+    )
+
+
+async def test_an_unanswered_list_forgets_nothing() -> None:
+    lists = Lists(loratrainings=[training_body()])
+    informer, cache, _ = build(lists)
+    await informer.resync(())
+
+    def fail() -> None:
+        raise ClusterUnavailable("away")
+
+    lists.meanwhile = fail
+    with pytest.raises(ClusterUnavailable):
+        await informer.resync(())
+
+    assert cache.subject(KEY) is not None

@@ -1,0 +1,91 @@
+"""lora_operator.progress and lora_operator.poller, against pods that answer on loopback addresses"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from lora_api import ProgressReport, names
+from lora_api.status import Progress
+from lora_operator.cache import Cache
+from lora_operator.metrics import Metrics
+from lora_operator.observed import Key
+from lora_operator.poller import ProgressPoller
+from lora_operator.progress import MAX_BYTES, open_progress_reader
+from lora_operator.queue import WorkQueue
+from tests.support.observations import pod_body, training_body
+
+ADDRESS = "127.77.0.1"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def answering(handler: Handler, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    app = web.Application()
+    app.router.add_get("/progress", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, ADDRESS, 0).start()
+    monkeypatch.setattr(names, "TRAINER_PORT", runner.addresses[0][1])
+    yield
+    await runner.cleanup()
+
+
+async def read(handler: Handler, monkeypatch: pytest.MonkeyPatch) -> ProgressReport | None:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(answering(handler, monkeypatch))
+        reader = await stack.enter_async_context(open_progress_reader())
+        return await reader.read(ADDRESS)
+
+
+async def test_a_pod_tells_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(_: web.Request) -> web.Response:
+        return web.json_response({"reason": "Training", "progress": {"step": 3, "totalSteps": 10}, "mood": "sunny"})
+
+    report = await read(handler, monkeypatch)
+
+    assert report == ProgressReport(reason="Training", progress=Progress(step=3, total_steps=10))
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (500, "{}"),
+        (200, "not json"),
+        (200, '{"progress": {"step": -1}}'),
+        (200, '{"progress": {"updatedTime": "today"}}'),
+        (200, '{"message": "' + "x" * MAX_BYTES + '"}'),
+        (302, ""),
+    ],
+    ids=["error", "prose", "negative", "time", "flood", "redirect"],
+)
+async def test_a_strange_answer_is_no_answer(status: int, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(status=status, text=body, headers={"Location": "/progress"} if status == 302 else None)
+
+    assert await read(handler, monkeypatch) is None
+
+
+async def test_a_pod_that_is_not_there_is_no_error() -> None:
+    async with open_progress_reader() as reader:
+        assert await reader.read("127.77.0.2") is None
+
+
+async def test_a_round_brings_news_to_cache_queue_and_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(_: web.Request) -> web.Response:
+        return web.json_response({"reason": "Training", "progress": {"step": 3, "totalSteps": 10}})
+
+    key, cache, queue, metrics = Key("ml", "hina"), Cache(), WorkQueue[Key](), Metrics()
+    cache.put("training", training_body())
+    cache.put("pod", pod_body(state={"running": {}}, phase="Running", podIP=ADDRESS))
+    async with answering(handler, monkeypatch), open_progress_reader() as reader:
+        poller = ProgressPoller(reader, cache, queue, metrics)
+        await poller.poll()
+        first = len(queue)
+        await queue.get()
+        queue.done(key)
+        await poller.poll()
+
+    assert (first, len(queue)) == (1, 0)
+    assert metrics.registry.get_sample_value("lora_training_step", {"namespace": "ml", "name": "hina"}) == 3

@@ -1,0 +1,198 @@
+"""lora_operator.reconcile"""
+
+from typing import Any
+
+import pytest
+
+from lora_api import LoraTrainingStatus
+from lora_operator.conditions import ACCEPTED
+from lora_operator.observed import Observed, Subject
+from lora_operator.profiles import load_profiles
+from lora_operator.reconcile import Create, Decision, Delete, PatchJob, decide
+from lora_operator.status import derive_status
+from tests.support.observations import (
+    COMPLETE,
+    FAILED,
+    JOB_UID,
+    NOW,
+    dead_pod,
+    make_job,
+    make_subject,
+    moment,
+    observed,
+    running_pod,
+    training_body,
+    waiting_pod,
+)
+
+PROFILES = load_profiles("default: {image: 'trainer:1'}")
+FINISHED = observed(make_job(status=COMPLETE), dead_pod(0))
+
+
+def status_after(seen: Observed, *changes: tuple[str, Any]) -> dict[str, Any]:
+    """The status as it stands in the cluster after the operator has seen this."""
+    return derive_status(make_subject(*changes), seen, acceptance=ACCEPTED, now=NOW).to_document()
+
+
+def look(subject: Subject, seen: Observed, *, seconds: float = 0.0) -> Decision:
+    return decide(subject, seen, profiles=PROFILES, now=moment(seconds))
+
+
+def created(decision: Decision) -> list[str]:
+    return [action.manifest["metadata"]["name"] for action in decision.actions if isinstance(action, Create)]
+
+
+def told(decision: Decision, kind: str) -> str:
+    assert decision.status is not None
+    return next(condition.reason for condition in decision.status.conditions if condition.type == kind)
+
+
+def test_a_new_training_gets_its_children_before_anything_is_told() -> None:
+    decision = look(make_subject(), observed())
+
+    assert created(decision) == ["hina-spec", "hina-a1"]
+    assert (decision.status, decision.events) == (None, ())
+
+
+def test_what_is_done_is_not_done_again() -> None:
+    seen = observed(make_job(), running_pod())
+    subject = make_subject(status=status_after(seen))
+
+    assert look(subject, seen, seconds=60) == Decision()
+
+
+def test_a_training_that_is_being_deleted_is_left_to_the_garbage_collector() -> None:
+    body = training_body()
+    body["metadata"]["deletionTimestamp"] = "2026-11-22T11:59:00Z"
+    from_body = make_subject()
+    deleting = Subject(**{**from_body.__dict__, "is_deleting": True})
+
+    assert look(deleting, observed()) == Decision()
+
+
+def test_an_unknown_profile_starts_nothing() -> None:
+    decision = look(make_subject(("profile", "big")), observed())
+
+    assert decision.actions == ()
+    assert told(decision, "Accepted") == "ProfileNotFound"
+    assert [event.reason for event in decision.events] == ["ProfileNotFound"]
+
+
+def test_a_profile_that_is_gone_does_not_stop_what_runs() -> None:
+    decision = look(make_subject(("profile", "big")), observed(make_job(), running_pod()))
+
+    assert decision.actions == ()
+    assert told(decision, "Scheduled") == "Scheduled"
+
+
+def test_a_spec_that_is_not_understood_starts_nothing() -> None:
+    decision = look(make_subject(("network.rnk", 8)), observed())
+
+    assert decision.actions == ()
+    assert told(decision, "Accepted") == "InvalidSpec"
+
+
+def test_a_refused_child_is_told_and_not_created_in_the_same_look() -> None:
+    decision = look(make_subject(), observed(refusal="exceeded quota"))
+
+    assert decision.actions == ()
+    assert told(decision, "Scheduled") == "JobRefused"
+
+
+def test_a_job_that_is_gone_is_followed_by_the_next_attempt() -> None:
+    subject = make_subject(status=status_after(observed(make_job(2), running_pod())))
+
+    assert created(look(subject, observed())) == ["hina-spec", "hina-a3"]
+
+
+def test_no_pod_starts_while_one_of_an_earlier_job_ends() -> None:
+    subject = make_subject(status=status_after(observed(make_job(), running_pod())))
+
+    decision = look(subject, observed(None, running_pod()))
+
+    assert decision.actions == ()
+    assert told(decision, "Scheduled") == "WaitingForPods"
+    assert decision.requeue_after_seconds == 5
+
+
+def test_at_most_one_job_is_active() -> None:
+    decision = look(make_subject(), observed(make_job(2), older_jobs=(make_job(1),)))
+
+    assert decision.actions == (Delete("Job", "hina-a1", JOB_UID),)
+
+
+@pytest.mark.parametrize("suspend", [True, False])
+def test_suspend_is_mirrored_on_the_job(suspend: bool) -> None:
+    decision = look(make_subject(("suspend", suspend)), observed(make_job(suspend=not suspend)))
+
+    (action,) = decision.actions
+    assert isinstance(action, PatchJob)
+    assert action.patch["spec"] == {"suspend": suspend}
+
+
+def test_a_job_that_has_ended_is_not_changed_any_more() -> None:
+    assert look(make_subject(("suspend", True)), FINISHED).actions == ()
+
+
+def test_an_end_is_told_and_looked_at_again() -> None:
+    decision = look(make_subject(), FINISHED)
+
+    assert told(decision, "Finished") == "Succeeded"
+    assert decision.requeue_after_seconds == 0
+
+
+@pytest.mark.parametrize("seen", [FINISHED, observed()], ids=["with its job", "without its job"])
+def test_a_finished_training_never_starts_again(seen: Observed) -> None:
+    subject = make_subject(status=status_after(FINISHED))
+
+    assert look(subject, seen) == Decision()
+
+
+def test_a_failed_training_never_starts_again() -> None:
+    subject = make_subject(status=status_after(observed(make_job(status=FAILED), dead_pod(71))))
+
+    assert look(subject, observed()) == Decision()
+
+
+def test_a_job_that_runs_after_the_end_is_deleted() -> None:
+    subject = make_subject(status=status_after(FINISHED))
+
+    assert look(subject, observed(make_job())).actions == (Delete("Job", "hina-a1", JOB_UID),)
+
+
+def test_a_change_after_the_end_is_seen() -> None:
+    subject = make_subject(status=status_after(FINISHED), generation=2)
+
+    decision = look(subject, FINISHED)
+
+    assert isinstance(decision.status, LoraTrainingStatus)
+    assert decision.status.observed_generation == 2
+    assert decision.events == ()
+
+
+def test_children_stay_while_their_time_lasts() -> None:
+    subject = make_subject(("ttlSecondsAfterFinished", 7200), status=status_after(FINISHED))
+
+    decision = look(subject, FINISHED)
+
+    assert decision == Decision(requeue_after_seconds=3600)
+
+
+def test_children_go_when_their_time_is_over_the_job_last() -> None:
+    subject = make_subject(("ttlSecondsAfterFinished", 7200), status=status_after(FINISHED))
+
+    decision = look(subject, FINISHED, seconds=3600)
+
+    assert decision.actions == (Delete("ConfigMap", "hina-spec"), Delete("Job", "hina-a1", JOB_UID))
+
+
+def test_without_a_time_to_live_children_stay() -> None:
+    subject = make_subject(status=status_after(FINISHED))
+
+    assert look(subject, FINISHED, seconds=10**8) == Decision()
+
+
+def test_a_pod_that_does_not_start_is_looked_at_again_soon() -> None:
+    decision = look(make_subject(), observed(make_job(), waiting_pod("ContainerCreating")))
+
+    assert decision.requeue_after_seconds == 5
