@@ -11,7 +11,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from lora_devcluster import discovery, openapi
+from lora_devcluster import discovery, openapi, proto
 from lora_devcluster.api import Api, DeleteOptions
 from lora_devcluster.conditions import set_condition
 from lora_devcluster.errors import ApiError, Json, bad_request, method_not_allowed
@@ -136,10 +136,14 @@ class ApiServer:
 
     async def _review(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
         """Says who asks and that everything is allowed: there is no authorisation here."""
-        body = await read_body(request) or {}
+        is_binary = request.content_type == proto.MEDIA_TYPE
+        body: Json = {} if is_binary else await read_body(request) or {}
+        body["apiVersion"] = f"{info.group}/{info.version}"
         if info.resource == "selfsubjectaccessreviews":
+            body["kind"] = "SelfSubjectAccessReview"
             body["status"] = {"allowed": True, "reason": "this laptop-sized cluster allows everything"}
         elif info.resource == "selfsubjectreviews":
+            body["kind"] = "SelfSubjectReview"
             body["status"] = {"userInfo": {"username": info.user, "groups": ["system:masters"]}}
         else:
             raise _nothing_here()
