@@ -12,10 +12,10 @@ from typing import Any
 
 import boto3
 import yaml
-from lora_devcluster.helm import helm_binary
 
 from lora_demo.processes import Child, DemoError, running, wait_until
 from lora_demo.seaweed import ObjectStore, seaweed
+from lora_devcluster.helm import helm_binary
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "lora-operator"
