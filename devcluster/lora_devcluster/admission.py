@@ -1,12 +1,12 @@
 """From a request's body to an object fit for storing: decoding, pruning, defaults, validation. Used by the API only."""
 
 from collections.abc import Iterator
-from copy import deepcopy
 from typing import Any
 
 from lora_devcluster.builtin import object_meta, schema_of
 from lora_devcluster.cel import rule_faults
 from lora_devcluster.defaults import DEFAULTS
+from lora_devcluster.documents import copied
 from lora_devcluster.errors import ApiError, Cause, Json, bad_request, invalid
 from lora_devcluster.names import finalizer_faults, metadata_faults
 from lora_devcluster.resources import Resource
@@ -44,7 +44,7 @@ def decode(resource: Resource, body: Any, field_validation: str) -> tuple[Json, 
     """
     if not isinstance(body, dict):
         raise bad_request(f"couldn't get version/kind; json parse error: expected an object, got {type(body).__name__}")
-    obj = deepcopy(body)
+    obj = copied(body)
     _check_kind(resource, obj)
     schema = object_schema(resource)
     if schema is None:

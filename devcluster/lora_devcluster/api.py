@@ -5,13 +5,13 @@ Used by the HTTP routes and by the controllers of this process. Every operation 
 
 import random
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
 from lora_devcluster import clock
 from lora_devcluster.admission import decode, fill_defaults, object_schema, validate
+from lora_devcluster.documents import copied
 from lora_devcluster.errors import ApiError, Json, already_exists, bad_request, conflict, forbidden_request, not_found
 from lora_devcluster.ownership import Writer, apply, record_update
 from lora_devcluster.patching import json_patch, merge_patch, strategic_patch
@@ -201,7 +201,7 @@ class Api:
     @staticmethod
     def _patched(resource: Resource, old: Json, media_type: str, patch: Any) -> Json:
         if media_type == JSON_PATCH:
-            return json_patch(deepcopy(old), patch)
+            return json_patch(copied(old), patch)
         if not isinstance(patch, dict):
             raise bad_request("the patch must be an object")
         if media_type == MERGE_PATCH:
@@ -234,7 +234,7 @@ class Api:
             empty: Json = {"metadata": {}}
             body = apply(object_schema(resource), empty, applied, writer, force=True, now=clock.timestamp())
             return replace(self.create(resource, key.namespace, body, options), warnings=tuple(warnings))
-        live = deepcopy(self.in_version(resource, live))
+        live = copied(self.in_version(resource, live))
         merged = apply(object_schema(resource), live, applied, writer, force=options.force, now=clock.timestamp())
         return self._replaced(resource, key, (live, merged), options, tuple(warnings))
 
@@ -259,7 +259,7 @@ class Api:
         old = self.store.get(key)
         if old is None:
             return None
-        obj = deepcopy(old)
+        obj = copied(old)
         change(obj)
         _tidy(obj["metadata"])
         if obj == old:
@@ -282,7 +282,7 @@ class Api:
         """
         old = self.get(resource, key)
         _check_preconditions(resource, key, old["metadata"], options)
-        obj = deepcopy(old)
+        obj = copied(old)
         meta = obj["metadata"]
         _plan_deletion(resource, obj, options)
         if options.dry_run:

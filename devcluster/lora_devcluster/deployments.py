@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from copy import deepcopy
 
 from lora_devcluster.api import Api, DeleteOptions, WriteOptions, random_suffix
 from lora_devcluster.conditions import is_true, set_condition
 from lora_devcluster.controller import Controller
+from lora_devcluster.documents import copied
 from lora_devcluster.errors import ApiError, Json
 from lora_devcluster.events import Recorder
 from lora_devcluster.job_policy import is_finished
@@ -75,7 +75,7 @@ class ReplicaSetController(Controller):
         self._api.modify(key, lambda obj: obj.update(status=status))
 
     def _create_pod(self, key: Key, replica_set: Json) -> None:
-        template = deepcopy(replica_set["spec"]["template"])
+        template = copied(replica_set["spec"]["template"])
         meta = template.get("metadata") or {}
         named = {"name": f"{key.name}-{random_suffix()}", "generateName": f"{key.name}-"}
         meta = {**meta, **named, "ownerReferences": [_owner(replica_set, "ReplicaSet")]}
@@ -136,11 +136,11 @@ class DeploymentController(Controller):
             self._api.modify(key, lambda obj: _set_replicas(obj, replicas))
 
     def _create_set(self, key: Key, deployment: Json, name: str) -> None:
-        template = deepcopy(deployment["spec"]["template"])
+        template = copied(deployment["spec"]["template"])
         label = {HASH: name.rpartition("-")[2]}
         meta = template.setdefault("metadata", {})
         meta["labels"] = {**(meta.get("labels") or {}), **label}
-        selector = deepcopy(deployment["spec"]["selector"])
+        selector = copied(deployment["spec"]["selector"])
         selector["matchLabels"] = {**(selector.get("matchLabels") or {}), **label}
         spec = {"replicas": deployment["spec"]["replicas"], "selector": selector, "template": template}
         owned = {"name": name, "labels": meta["labels"], "ownerReferences": [_owner(deployment, "Deployment")]}

@@ -3,13 +3,13 @@
 https://kubernetes.io/docs/concepts/workloads/controllers/job/
 """
 
-from copy import deepcopy
 from typing import Any
 
 from lora_devcluster import clock
 from lora_devcluster.api import Api, DeleteOptions, WriteOptions, random_suffix
 from lora_devcluster.conditions import condition, is_true, set_condition
 from lora_devcluster.controller import Controller
+from lora_devcluster.documents import copied
 from lora_devcluster.errors import ApiError, Json
 from lora_devcluster.events import Recorder
 from lora_devcluster.job_policy import format_indexes, is_finished, judge, parse_indexes
@@ -72,7 +72,7 @@ class JobController(Controller):
         if is_true(ended, "Complete") or is_true(ended, "Failed"):
             self._finish_off(key, job, pods)
             return
-        job = deepcopy(job)
+        job = copied(job)
         status = job.setdefault("status", {})
         if "startTime" not in status and not job["spec"]["suspend"]:
             status["startTime"] = clock.timestamp()
@@ -285,7 +285,7 @@ def _index(pod: Json) -> int:
 
 
 def _pod_for(job: Json, index: int | None) -> Json:
-    meta, template = job["metadata"], deepcopy(job["spec"]["template"])
+    meta, template = job["metadata"], copied(job["spec"]["template"])
     pod_meta = template.get("metadata") or {}
     labels, annotations = pod_meta.get("labels") or {}, pod_meta.get("annotations") or {}
     spec, name = template["spec"], meta["name"]

@@ -6,10 +6,10 @@ https://kubernetes.io/docs/reference/using-api/server-side-apply/
 
 import json
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+from lora_devcluster.documents import copied
 from lora_devcluster.errors import ApiError, Json
 from lora_devcluster.shapes import element_key, field_of, is_atomic_map, items_of, list_type
 
@@ -204,7 +204,7 @@ def _merge(schema: Json | None, live: Any, applied: Any, at_root: bool = False) 
             key = _element(part, schema)
             elements[key] = _merge(items_of(schema), elements.get(key), part)
         return list(elements.values())
-    return deepcopy(applied)
+    return copied(applied)
 
 
 def _remove(obj: Json, path: Path, schema: Json | None) -> None:

@@ -1,10 +1,10 @@
 """JSON patch, merge patch and strategic merge patch: pure functions from object and patch to the new object."""
 
-from copy import deepcopy
 from typing import Any
 
 import jsonpatch
 
+from lora_devcluster.documents import copied
 from lora_devcluster.errors import ApiError, Json, bad_request
 from lora_devcluster.shapes import field_of, items_of
 
@@ -29,7 +29,7 @@ def json_patch(obj: Json, operations: Any) -> Json:
 def merge_patch(target: Any, patch: Any) -> Any:
     """RFC 7396: null removes, objects merge, everything else replaces."""
     if not isinstance(patch, dict):
-        return deepcopy(patch)
+        return copied(patch)
     merged = dict(target) if isinstance(target, dict) else {}
     for name, value in patch.items():
         if value is None:
@@ -50,7 +50,7 @@ def strategic_patch(target: Json, patch: Json, schema: Json | None) -> Json:
 def _merge_object(target: Any, patch: Json, schema: Json | None, at_root: bool = False) -> Json:
     directive = patch.get("$patch")
     if directive == "replace":
-        return deepcopy({name: value for name, value in patch.items() if name != "$patch"})
+        return copied({name: value for name, value in patch.items() if name != "$patch"})
     merged = dict(target) if isinstance(target, dict) else {}
     retained = patch.get("$retainKeys")
     for name, value in patch.items():
@@ -68,7 +68,7 @@ def _merge_field(merged: Json, name: str, value: Any, schema: Json | None) -> No
     elif isinstance(value, list) and (schema or {}).get("x-kubernetes-patch-strategy", "").startswith("merge"):
         merged[name] = _merge_list(merged.get(name) or [], value, schema or {})
     else:
-        merged[name] = deepcopy(value)
+        merged[name] = copied(value)
 
 
 def _merge_list(target: list[Any], patch: list[Any], schema: Json) -> list[Any]:
@@ -76,7 +76,7 @@ def _merge_list(target: list[Any], patch: list[Any], schema: Json) -> list[Any]:
     if key is None:
         return [*target, *(value for value in patch if value not in target)]
     if any(element.get("$patch") == "replace" for element in patch):
-        return [deepcopy(element) for element in patch if "$patch" not in element]
+        return [copied(element) for element in patch if "$patch" not in element]
     merged = {element.get(key): element for element in target}
     for element in patch:
         if key not in element:

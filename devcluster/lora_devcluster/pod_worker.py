@@ -4,12 +4,12 @@ import asyncio
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 from lora_devcluster import clock, process
 from lora_devcluster.api import Api
+from lora_devcluster.documents import copied
 from lora_devcluster.environment import ConfigError, container_environment, expand
 from lora_devcluster.errors import Json
 from lora_devcluster.events import Recorder
@@ -51,7 +51,7 @@ class PodWorker:
         self._recorder = recorder
         self._key = key
         self._setting = setting
-        self.pod: Json = deepcopy(api.store.get(key) or {})
+        self.pod: Json = copied(api.store.get(key) or {})
         self._stopping = asyncio.Event()
         self._grace_seconds = 0.0
         self._reason: tuple[str, str] = ("", "")
@@ -312,6 +312,6 @@ class PodWorker:
         if final and self._reason[0]:
             status |= {"phase": "Failed", "reason": self._reason[0], "message": self._reason[1]}
         if self._inits:
-            status["initContainerStatuses"] = deepcopy(self._inits)
-        status["containerStatuses"] = deepcopy(self._mains)
+            status["initContainerStatuses"] = copied(self._inits)
+        status["containerStatuses"] = copied(self._mains)
         set_pod_conditions(status, self._inits, self._mains)

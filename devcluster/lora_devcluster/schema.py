@@ -6,10 +6,10 @@ Works on structural schemas of custom resources and on the published types of bu
 import math
 import re
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from typing import Any
 
 from lora_devcluster.builtin import resolve
+from lora_devcluster.documents import copied
 from lora_devcluster.errors import Cause, Json, invalid_value, required, unsupported
 from lora_devcluster.formats import has_format
 
@@ -117,7 +117,7 @@ def with_defaults(schema: Json, value: Any) -> Any:
     for name, child in properties.items():
         absent = name not in filled or (filled[name] is None and not child.get("nullable"))
         if absent and "default" in child:
-            filled[name] = deepcopy(child["default"])
+            filled[name] = copied(child["default"])
         elif absent and name in filled:
             del filled[name]
     for name, part in filled.items():

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +13,7 @@ from aiohttp import web
 from lora_devcluster import discovery, openapi, proto
 from lora_devcluster.api import Api, DeleteOptions
 from lora_devcluster.conditions import set_condition
+from lora_devcluster.documents import copied
 from lora_devcluster.errors import ApiError, Json, bad_request, method_not_allowed
 from lora_devcluster.requests import RequestInfo, parse_request
 from lora_devcluster.resources import Resource
@@ -233,7 +233,7 @@ def _not_started(pod: Json, container: str, previous: bool) -> str:
     name = pod["metadata"]["name"]
     if previous:
         return f'previous terminated container "{container}" in pod "{name}" not found'
-    statuses = deepcopy((pod.get("status") or {}).get("containerStatuses") or [])
+    statuses = copied((pod.get("status") or {}).get("containerStatuses") or [])
     waiting = next((s["state"].get("waiting") or {} for s in statuses if s["name"] == container), {})
     reason = waiting.get("reason", "ContainerCreating")
     return f'container "{container}" in pod "{name}" is waiting to start: {reason}'

@@ -8,7 +8,7 @@ from lora_devcluster.cluster import ClusterSetting
 from lora_devcluster.conditions import is_true
 from tests.support.devcluster import container, job, until
 
-COUNT = 200
+COUNT = 500
 
 
 async def test_hundreds_of_jobs_come_to_their_end(tmp_path: Path) -> None:
