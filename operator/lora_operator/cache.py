@@ -53,7 +53,9 @@ class Cache:
         if key is None:
             return None
         meta = body["metadata"]
-        entry = _Entry(int(meta["resourceVersion"]), meta["uid"], body)
+        # Who set which field is half of an object and of no use here.
+        slim = {name: value for name, value in meta.items() if name != "managedFields"}
+        entry = _Entry(int(meta["resourceVersion"]), meta["uid"], {**body, "metadata": slim})
         members = self._families.setdefault(key, _Family()).members[kind]
         known = members.get(meta["name"])
         if known is not None and known.uid == entry.uid and known.version >= entry.version:

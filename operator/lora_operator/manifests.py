@@ -1,8 +1,8 @@
 """The children of a training as Kubernetes manifests; pure. Used by `reconcile`."""
 
+import json
+import re
 from datetime import datetime
-
-import yaml
 
 from lora_api import LoraTraining, codes_with, names, spec_digest
 from lora_api.cluster_spec import Storage
@@ -10,6 +10,8 @@ from lora_api.spec import LoraTrainingSpec
 from lora_operator.observed import ANNOTATION_ACTIVE_SECONDS, Job, Manifest, parse_time
 from lora_operator.pod_template import build_pod_template
 from lora_operator.profiles import Profile
+
+_NOT_PRINTABLE_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def resolve(training: LoraTraining, profile: Profile) -> LoraTraining:
@@ -37,15 +39,10 @@ def build_config_map(training: LoraTraining) -> Manifest:
     }
 
 
-class _Dumper(yaml.SafeDumper):
-    """Quotes every string: PyYAML would leave text such as `1e-2` bare, which YAML 1.2 reads as a number."""
-
-
-_Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
-
-
 def _dump(document: Manifest) -> str:
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1_000_000)
+    """JSON, which every YAML reader takes: text such as `1e-2` or `no` stays text without further care."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    return _NOT_PRINTABLE_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def build_job(training: LoraTraining, profile: Profile, attempt: int) -> Manifest:

@@ -292,7 +292,7 @@ def test_a_training_that_names_its_object_store_keeps_it() -> None:
     [
         ("optimizer.arguments", {"weight_decay": "1e-2", "betas": "(0.9, 0.99)"}),
         ("optimizer.learningRate", 5e-05),
-        ("output.comment", "yes: 'no' # \u00e9\U0001f600 \x07 \x7f 0x1f 12:30 ~"),
+        ("output.comment", "yes: 'no' # \u00e9\U0001f600 \x07 \x7f \x85 \u2028 \ufeff \uffff 0x1f 12:30 ~"),
         ("samples.prompts", [{"prompt": "hina wife, 2024-01-01"}, {"prompt": "null"}, {"prompt": "1_000"}]),
     ],
     ids=lambda change: change[0],
