@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
+from lora_api import names
 from lora_devcluster.errors import ApiError
 from lora_devcluster.requests import RequestInfo
-from tests.support.scenario import Scenario
+from tests.support.scenario import DEFINITIONS, Scenario
 
 
 async def test_an_operator_killed_after_any_write_leaves_nothing_half_done(scenario: Scenario) -> None:
@@ -59,6 +60,23 @@ async def test_a_restarted_operator_writes_nothing_that_is_there(scenario: Scena
     await scenario.until_told(lambda: 'result="success"' in scenario.metrics(operator))
 
     assert _writes(scenario) == before
+
+
+@pytest.mark.parametrize("namespaces", [(), ("ml",)], ids=["cluster-wide", "namespaced"])
+async def test_an_operator_that_is_there_before_the_definition_waits_for_it(
+    scenario: Scenario, namespaces: tuple[str, ...]
+) -> None:
+    await scenario.delete(f"{names.PLURAL}.{names.GROUP}", path=DEFINITIONS)
+    operator = await scenario.start_operator(namespaces=namespaces)
+    await scenario.until_told(lambda: 'kind="cluster_unavailable"' in scenario.metrics(operator))
+    not_ready = scenario.status_of(operator, "/readyz")
+
+    await scenario.define()
+    await scenario.create()
+    await scenario.until_phase("Succeeded")
+
+    assert not_ready == 503
+    assert (scenario.status_of(operator, "/readyz"), scenario.status_of(operator, "/healthz")) == (200, 200)
 
 
 async def test_an_outage_of_the_api_server_is_survived(scenario: Scenario) -> None:

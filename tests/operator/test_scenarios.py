@@ -151,6 +151,22 @@ async def test_a_deleted_training_takes_its_children_along_while_the_operator_is
     )
 
 
+async def test_a_training_created_again_under_its_name_starts_anew(scenario: Scenario) -> None:
+    gate = scenario.folder / "gate"
+    await scenario.start_operator()
+    first = await scenario.create(env={"FAKE_GATE": gate})
+    await scenario.until_phase("Running")
+
+    await scenario.delete("hina")
+    second = await scenario.create(env={"FAKE_GATE": gate})
+    gate.touch()
+    body = await scenario.until_phase("Succeeded")
+
+    assert first["metadata"]["uid"] != second["metadata"]["uid"] == body["metadata"]["uid"]
+    assert scenario.jobs() == ["hina-a1"]
+    assert body["status"]["attempts"]["number"] == 1
+
+
 async def test_series_of_a_training_end_with_it(scenario: Scenario) -> None:
     application = await scenario.start_operator()
     await scenario.create()

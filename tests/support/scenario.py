@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -32,6 +33,7 @@ PROFILES = {
 }
 TIMEOUT_SECONDS = 20
 TRAININGS = f"/apis/{names.API_VERSION}/namespaces/ml/{names.PLURAL}"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 JOBS = "/apis/batch/v1/namespaces/ml/jobs"
 
 Manifest = dict[str, Any]
@@ -74,6 +76,9 @@ class Scenario:
             await task
 
     # What a user does, by the API as kubectl uses it.
+
+    async def define(self) -> None:
+        await self.send("POST", DEFINITIONS, _definition())
 
     async def create(self, *changes: tuple[str, Any], name: str = "hina", env: Manifest | None = None) -> Manifest:
         document = make_document(("parallelism.gpusPerNode", 0), *changes, name=name)
@@ -123,6 +128,13 @@ class Scenario:
     def metrics(self, application: Application) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{application.port}/metrics", timeout=5) as response:
             return response.read().decode()
+
+    def status_of(self, application: Application, path: str) -> int:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{application.port}{path}", timeout=5) as response:
+                return response.status
+        except urllib.error.HTTPError as error:
+            return error.code
 
     def jobs(self) -> list[str]:
         return [job["metadata"]["name"] for job in self.stored("batch", "jobs")]
@@ -205,7 +217,7 @@ async def open_scenario(folder: Path) -> AsyncIterator[Scenario]:
     async with DevCluster(folder / "cluster", setting) as cluster, aiohttp.ClientSession() as session:
         scenario = Scenario(cluster, folder, session)
         scenario.profiles_file.write_text(yaml.safe_dump(PROFILES))
-        await scenario.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", _definition())
+        await scenario.define()
         await scenario.send("POST", "/api/v1/namespaces", _namespace("ml"))
         try:
             yield scenario
