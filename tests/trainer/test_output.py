@@ -144,6 +144,20 @@ def test_files_of_an_earlier_attempt_are_fetched_back(store: DirectoryStore, tmp
     assert second.local("samples/a.png").read_bytes() == b"picture"
 
 
+def test_a_file_that_was_removed_is_not_named_again(store: DirectoryStore, tmp_path: Path) -> None:
+    first = open_output(store, tmp_path)
+    for name in ("a", "b"):
+        first.write(f"samples/{name}.png", lambda path: path.write_bytes(b"picture"))
+        first.publish(f"samples/{name}.png", "sample", epoch=0, step=0)
+    first.publish_state(state(1), [])
+    store.delete("samples/a.png")
+    second = open_output(store, tmp_path, attempt=2)
+
+    second.newest_state()
+
+    assert [file.path for file in second.files] == ["samples/b.png"]
+
+
 def test_a_state_says_what_it_holds(store: DirectoryStore, tmp_path: Path) -> None:
     open_output(store, tmp_path, attempt=3).publish_state(state(4), [])
 

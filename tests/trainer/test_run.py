@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from lora_api import MANIFEST_NAME, LoraTraining, RunManifest
-from lora_trainer.errors import Interrupted, InterruptedUnsaved, InvalidConfiguration, StorageUnavailable
+from lora_trainer.errors import Interrupted, InterruptedUnsaved, InvalidConfiguration, OutOfMemory, StorageUnavailable
 from lora_trainer.lora.formats import read_adapter
 from lora_trainer.output import RunOutput
 from lora_trainer.progress import ProgressTracker
 from lora_trainer.run import Ended, run_training
-from tests.support.tiny_run import make_session, make_training, stop_after
+from tests.support.tiny_run import make_session, make_training, stop_after, write_pictures
 
 FINAL = "adapters/tiny.safetensors"
 QUESTIONS_BEFORE_STEP_4 = 1 + 5 + 3
@@ -231,8 +232,34 @@ def test_a_state_that_cannot_be_stored_in_time_is_said(
 def test_gradient_checkpointing_changes_no_number(
     finished: Finished, again: Callable[..., LoraTraining], tmp_path: Path
 ) -> None:
-    changes: dict[str, Any] = {"training": {"gradientCheckpointing": True}, "samples": {"prompts": []}}
+    changes: dict[str, Any] = {"training": {"gradientCheckpointing": True, "epochs": 1}, "samples": {"prompts": []}}
     run_training(again(**changes), make_session(tmp_path / "work").session)
 
-    ours, theirs = (read_adapter(folder / FINAL).modules for folder in (finished.output, tmp_path / "out"))
+    first = "adapters/tiny-000001.safetensors"
+    ours, theirs = (read_adapter(folder / first).modules for folder in (finished.output, tmp_path / "out"))
     assert all(ours[key].down.equal(theirs[key].down) and ours[key].up.equal(theirs[key].up) for key in ours)
+
+
+def test_a_gpu_without_enough_memory_is_the_users_to_solve(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore words")
+
+    monkeypatch.setattr("lora_trainer.run.make_accelerator", refuse)
+
+    with pytest.raises(OutOfMemory, match=r"too little memory: CUDA out of memory\. Tried to allocate 2 GiB\.$"):
+        run_training(finished.training, make_session(tmp_path / "work").session)
+
+
+def test_captions_that_are_cut_are_counted_in_the_plan(tiny_pipeline: Path, tmp_path: Path) -> None:
+    data = write_pictures(tmp_path / "data")
+    (data / "2_zwx shape" / "0.txt").write_text("zwx " + "a " * 100)
+    changes: dict[str, Any] = {"training": {"maxSteps": 1}, "samples": {"prompts": []}}
+    observed = make_session(tmp_path / "work")
+
+    run_training(make_training(tiny_pipeline, data, tmp_path / "out", **changes), observed.session)
+
+    plan = observed.tracker.snapshot().plan
+    assert plan is not None
+    assert "1 captions are longer than 75 tokens and are cut; raise spec.dataset.captions.maxTokens." in plan.warnings

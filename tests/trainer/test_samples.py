@@ -53,6 +53,16 @@ def test_file_names_sort_by_epoch(name: str, expected: str) -> None:
     assert name == expected
 
 
+def test_a_long_run_shows_evenly_spread_epochs(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
+    picture = Picture("x", "", width_px=64, height_px=64, steps=1, guidance=1.0, seed=0)
+
+    write_sheet([picture], {epoch: [tmp_path / "a.png"] for epoch in range(500)}, tmp_path / "sheet.png")
+
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width == 208 + 16 * 136
+
+
 def test_the_sheet_has_a_row_a_prompt_and_a_column_an_epoch(tmp_path: Path) -> None:
     colours = {0: ["red", "lime"], 2: ["blue", "white"]}
     columns: dict[int, list[Path]] = {}

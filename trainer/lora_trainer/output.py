@@ -6,7 +6,7 @@ Used by `run`. A reader trusts only what a manifest names; so every manifest is 
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -147,6 +147,7 @@ class RunOutput:
         for folder in self._state_folders():
             saved = self._read_state(folder)
             if saved is not None:
+                saved = replace(saved, files=self._still_there(saved.files))
                 self._publisher.restore(saved.files)
                 return saved
         return None
@@ -156,6 +157,14 @@ class RunOutput:
         for file in self.files:
             if file.kind == kind and not (self._folder / file.path).is_file():
                 self._store.get_file(file.path, self._local(file.path), sha256=file.sha256)
+
+    def _still_there(self, files: tuple[ManifestFile, ...]) -> tuple[ManifestFile, ...]:
+        """What nobody removed since: a manifest must not name a file that is gone."""
+        keys = set(self._store.list())
+        for file in files:
+            if file.path not in keys:
+                logger.warning("%s was removed; the manifest will not name it", self.uri_of(file.path))
+        return tuple(file for file in files if file.path in keys)
 
     def _local(self, path: str) -> Path:
         target = self._folder / path

@@ -17,6 +17,7 @@ _MARGIN = 8
 _LABEL_HEIGHT = 20
 _PROMPT_WIDTH = 200
 _MAX_CELL = 384
+_MAX_COLUMNS = 16
 _BACKGROUND = "white"
 _INK = "black"
 
@@ -88,30 +89,37 @@ def write_picture(image: Image.Image, path: Path, parameters: str) -> None:
 def write_sheet(pictures: Sequence[Picture], columns: Mapping[int, Sequence[Path]], path: Path) -> None:
     """Writes the sheet: a row for each prompt, a column for each epoch in `columns`, both labelled.
 
+    Of more than 16 epochs, 16 evenly spread ones are shown, the first and the last among them.
+
     Args:
         pictures: the prompts, one a row.
         columns: epoch -> files of its pictures in the order of the prompts; epoch 0 is the base model.
         path: where the PNG goes.
     """
+    shown = _spread(sorted(columns))
     cells = [_cell_size(picture) for picture in pictures]
     cell_width = max(width for width, _ in cells)
     tops = _running_tops([height for _, height in cells])
-    size = (
-        _PROMPT_WIDTH + _MARGIN + len(columns) * (cell_width + _MARGIN),
-        tops[-1],
-    )
+    size = (_PROMPT_WIDTH + _MARGIN + len(shown) * (cell_width + _MARGIN), tops[-1])
     sheet = Image.new("RGB", size, _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(12)
     for row, picture in enumerate(pictures):
         draw.multiline_text((_MARGIN, tops[row]), _wrapped(picture, draw, font), fill=_INK, font=font)
-    for column, epoch in enumerate(sorted(columns)):
+    for column, epoch in enumerate(shown):
         left = _PROMPT_WIDTH + _MARGIN + column * (cell_width + _MARGIN)
         draw.text((left, _MARGIN), "base model" if epoch == 0 else f"epoch {epoch}", fill=_INK, font=font)
         for row, file in enumerate(columns[epoch]):
             with Image.open(file) as image:
                 sheet.paste(image.convert("RGB").resize(cells[row], Image.Resampling.LANCZOS), (left, tops[row]))
     sheet.save(path)
+
+
+def _spread(epochs: Sequence[int]) -> list[int]:
+    """At most as many epochs as fit, evenly spread."""
+    if len(epochs) <= _MAX_COLUMNS:
+        return list(epochs)
+    return [epochs[round(column * (len(epochs) - 1) / (_MAX_COLUMNS - 1))] for column in range(_MAX_COLUMNS)]
 
 
 def _cell_size(picture: Picture) -> tuple[int, int]:

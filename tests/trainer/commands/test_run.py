@@ -1,16 +1,20 @@
 """`lora run` and `lora inspect` from the outside."""
 
 import json
+import logging
 import signal
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from lora_api import ProgressReport, TerminationMessage, names
-from lora_trainer.__main__ import app
-from lora_trainer.commands.run import stop_flag
+from lora_api.status import Progress
+from lora_trainer.__main__ import COMMANDS, app
+from lora_trainer.commands.run import showing, stop_flag
 from tests.support.tiny_run import make_training
 
 
@@ -117,6 +121,44 @@ def test_a_signal_asks_to_stop_and_the_old_handler_comes_back(number: signal.Sig
 
     assert (asked_before, asked_after) == (False, True)
     assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    with stop_flag():
+        signal.raise_signal(signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_terminal_shows_a_bar_with_loss_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    console = Console(file=StringIO(), force_terminal=True, width=120, color_system=None)
+    numbers = Progress(
+        step=3, total_steps=12, epoch=0, total_epochs=2, loss=0.125, steps_per_second=2.5, remaining_seconds=3700
+    )
+
+    with showing(console) as on_progress:
+        on_progress(numbers)
+        logging.getLogger("lora_trainer").warning("a line above the bar")
+
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(words in shown for words in ("epoch 1/2", "3/12", "loss 0.1250", "2.50 steps/s", "1h 1m left"))
+    assert "a line above the bar" in shown
+
+
+def test_the_help_names_every_command() -> None:
+    result = lora("--help")
+
+    assert result.exit_code == 0
+    assert all(f" {command} " in result.stdout for command in COMMANDS)
+
+
+def test_an_unknown_command_is_refused() -> None:
+    result = lora("rnu")
+
+    assert result.exit_code == 2
+    assert "No such command 'rnu'" in result.stderr
 
 
 def test_inspect_shows_modules_rank_alpha_and_metadata(file: Path) -> None:

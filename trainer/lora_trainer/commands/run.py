@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from prometheus_client import CollectorRegistry
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from lora_api.exit_codes import ExitCode, outcome_of
@@ -54,7 +55,7 @@ def run(
             training = load_training_file(file, overrides or ())
             if serve_progress and settings.listen:
                 stack.enter_context(_serving(settings, tracker, registry))
-            on_progress = stack.enter_context(_showing(Console(stderr=True)))
+            on_progress = stack.enter_context(showing(Console(stderr=True)))
             audience = Audience(tracker, TrainingMetrics(registry), on_progress)
             with stop_flag() as should_stop:
                 ended = run_training(training, Session(settings, audience, should_stop))
@@ -68,6 +69,9 @@ def stop_flag() -> Iterator[Callable[[], bool]]:
     asked = threading.Event()
 
     def ask(number: int, _: FrameType | None) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            # Whoever presses Ctrl-C twice does not want to wait for the state to be saved.
+            raise KeyboardInterrupt
         logger.info("%s: stopping after this batch", signal.Signals(number).name)
         asked.set()
 
@@ -122,7 +126,7 @@ def _serving(settings: Settings, tracker: ProgressTracker, registry: CollectorRe
 
 
 @contextmanager
-def _showing(console: Console) -> Iterator[Callable[[ProgressNumbers], None]]:
+def showing(console: Console) -> Iterator[Callable[[ProgressNumbers], None]]:
     """A progress bar on a terminal, plain log lines elsewhere."""
     if not sys.stderr.isatty():
         yield _log_progress
@@ -134,9 +138,21 @@ def _showing(console: Console) -> Iterator[Callable[[ProgressNumbers], None]]:
         TextColumn("loss {task.fields[loss]}  {task.fields[rate]} steps/s  {task.fields[left]} left"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=console) as bar, _logging_above(console):
         task = bar.add_task("training", total=None, visible=False, epoch="", loss="", rate="", left="")
         yield lambda numbers: _update_bar(bar, task, numbers)
+
+
+@contextmanager
+def _logging_above(console: Console) -> Iterator[None]:
+    """Log lines through `console`, which keeps the bar below them."""
+    root = logging.getLogger()
+    before = root.handlers[:]
+    root.handlers = [RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S")]
+    try:
+        yield
+    finally:
+        root.handlers = before
 
 
 def _update_bar(bar: Progress, task: TaskID, numbers: ProgressNumbers) -> None:
