@@ -241,18 +241,17 @@ class Api:
     def _keep(self, key: Key, obj: Json, options: WriteOptions) -> Json:
         if options.dry_run:
             return obj
-        stored = self.store.put(key, obj)
-        self._collect_if_done(key, stored)
-        return stored
+        return self._write(key, obj)
 
-    def _collect_if_done(self, key: Key, obj: Json) -> None:
-        """Removes an object whose deletion waits for nothing any more."""
+    def _write(self, key: Key, obj: Json) -> Json:
+        """Stores the object, or removes it when its deletion waits for nothing any more."""
         meta = obj["metadata"]
         waits = meta.get("finalizers") or meta.get("deletionGracePeriodSeconds")
         if key.plural == "namespaces":
             waits = waits or obj["spec"].get("finalizers")
         if meta.get("deletionTimestamp") and not waits and self.store.get(key) is not None:
-            self.store.remove(key)
+            return self.store.remove(key, obj)
+        return self.store.put(key, obj)
 
     def modify(self, key: Key, change: Callable[[Json], None]) -> Json | None:
         """Changes an object in place of a controller, without admission; None when it is gone."""
@@ -264,9 +263,7 @@ class Api:
         _tidy(obj["metadata"])
         if obj == old:
             return old
-        stored = self.store.put(key, obj)
-        self._collect_if_done(key, stored)
-        return stored
+        return self._write(key, obj)
 
     def discard(self, key: Key, options: DeleteOptions) -> None:
         """Deletes an object on behalf of a controller; nothing when it is gone, or going, already."""
@@ -287,15 +284,11 @@ class Api:
         _plan_deletion(resource, obj, options)
         if options.dry_run:
             return obj
-        if "deletionTimestamp" not in old["metadata"] and not _must_wait(resource, obj):
-            return self.store.remove(key)
         if meta.get("generation"):
             meta["generation"] += 0 if "deletionTimestamp" in old["metadata"] else 1
         if obj == old:
             return old
-        stored = self.store.put(key, obj)
-        self._collect_if_done(key, stored)
-        return stored
+        return self._write(key, obj)
 
 
 def _tidy(meta: Json) -> None:
@@ -386,10 +379,3 @@ def _grace_seconds(resource: Resource, obj: Json, asked: int | None) -> int | No
     if idle:
         return 0
     return asked if asked is not None else int(obj["spec"]["terminationGracePeriodSeconds"])
-
-
-def _must_wait(resource: Resource, obj: Json) -> bool:
-    meta = obj["metadata"]
-    if resource.plural == "namespaces" and obj["spec"].get("finalizers"):
-        return True
-    return bool(meta.get("finalizers") or meta.get("deletionGracePeriodSeconds"))

@@ -11,6 +11,7 @@ from lora_devcluster.errors import Json
 
 KUBERNETES_VERSION = "1.34.0"
 PREFIX = "#/$defs/"
+_SCHEMA = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
 _FILLED_IN = {"io.k8s.api.batch.v1.PodFailurePolicyOnPodConditionsPattern": ("status",)}
 
 
@@ -20,6 +21,10 @@ def definitions() -> Json:
     folder = resources.files("kubernetes_validate") / "kubernetes-json-schema"
     text = (folder / f"v{KUBERNETES_VERSION}-local-strict" / "_definitions.json").read_text("utf-8")
     found: Json = json.loads(text)["$defs"]
+    schema_of_schemas = found[_SCHEMA]
+    # Published as "anything"; the server decodes them as schemas, or as true and false.
+    found[f"{_SCHEMA}OrArray"] = schema_of_schemas
+    found[f"{_SCHEMA}OrBool"] = {**schema_of_schemas, "type": ["object", "boolean"]}
     return {name: _corrected(name, schema) for name, schema in found.items()}
 
 

@@ -181,8 +181,12 @@ def kubeconfig(url: str, token: str, namespace: str) -> str:
 
 def _node_object(node: NodeSpec) -> Json:
     labels = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", **node.labels}
-    info = {
-        "kubeletVersion": f"v{KUBERNETES_VERSION}+devcluster",
+    version = f"v{KUBERNETES_VERSION}+devcluster"
+    info = dict.fromkeys(("machineID", "systemUUID", "bootID", "kubeProxyVersion"), "") | {
+        "kubeletVersion": version,
+        "containerRuntimeVersion": "process://1",
+        "kernelVersion": platform.release(),
+        "operatingSystem": "linux",
         "osImage": platform.platform(),
         "architecture": "amd64",
     }

@@ -57,6 +57,22 @@ def pod_spec_faults(spec: Json, path: str) -> Iterator[Cause]:
                 yield _duplicate(f"{where}.name", container["name"])
             seen.add(container.get("name", ""))
     yield from _scheduling_faults(spec, path)
+    yield from _unserved_faults(spec, path)
+
+
+def _unserved_faults(spec: Json, path: str) -> Iterator[Cause]:
+    """What a real cluster would carry out and this one cannot is refused, not passed over."""
+    for kind in ("initContainers", "containers"):
+        for index, container in enumerate(spec.get(kind) or ()):
+            where = f"{path}.{kind}[{index}]"
+            for name in ("livenessProbe", "readinessProbe", "startupProbe"):
+                probe = container.get(name) or {}
+                if probe.get("exec") or probe.get("grpc"):
+                    yield forbidden(f"{where}.{name}", "this laptop-sized cluster probes by httpGet and tcpSocket only")
+            if container.get("lifecycle"):
+                yield forbidden(f"{where}.lifecycle", "this laptop-sized cluster runs no hooks")
+            if container.get("restartPolicy"):
+                yield forbidden(f"{where}.restartPolicy", "this laptop-sized cluster runs no sidecar containers")
 
 
 def _scheduling_faults(spec: Json, path: str) -> Iterator[Cause]:

@@ -34,10 +34,7 @@ async def _answers(container: Json, probe: Json, address: str) -> bool:
 
 
 class ProbeRunner:
-    """Keeps a container's `ready` true to its readiness probe and ends when its liveness or startup probe gives up.
-
-    Probes by command do not exist here: such a container counts as ready and alive.
-    """
+    """Keeps a container's `ready` true to its readiness probe and ends when its liveness or startup probe gives up."""
 
     def __init__(self, container: Json, address: str, status: Json, publish: Callable[[], None]) -> None:
         self._container = container
@@ -45,15 +42,10 @@ class ProbeRunner:
         self._status = status
         self._publish = publish
 
-    def _probe(self, name: str) -> Json | None:
-        probe: Json | None = self._container.get(name)
-        return probe if probe and (probe.get("httpGet") or probe.get("tcpSocket")) else None
-
     async def until_unhealthy(self) -> None:
         """Returns when the container has to be restarted; runs on without end while it is well."""
-        startup, liveness, readiness = (self._probe(f"{name}Probe") for name in ("startup", "liveness", "readiness"))
-        if self._container.get("readinessProbe") and readiness is None:
-            self._set_ready(True)
+        kinds = ("startup", "liveness", "readiness")
+        startup, liveness, readiness = (self._container.get(f"{kind}Probe") for kind in kinds)
         if startup is not None and not await self._started(startup):
             return
         keeper = asyncio.ensure_future(self._keep_ready(readiness)) if readiness else None

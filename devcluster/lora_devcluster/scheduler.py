@@ -61,13 +61,13 @@ class Scheduler(Controller):
         self._api = api
         self._recorder = recorder
         self._node = node
-        self._allocatable = {name: parse(amount) for name, amount in node.capacity().items()}
+        self._key = Key("", "nodes", "", node.name)
         self._used: dict[str, dict[str, Fraction]] = {}
         self._pending: dict[Key, Json] = {}
         api.store.subscribe(self._listen)
 
     def _listen(self, change: Change) -> None:
-        if change.key.collection == ("", "persistentvolumeclaims") and self._pending:
+        if change.key.collection in (("", "persistentvolumeclaims"), ("", "nodes")) and self._pending:
             self.enqueue(self._ROUND)
         if change.key.collection != ("", "pods"):
             return
@@ -92,20 +92,23 @@ class Scheduler(Controller):
                 pod["metadata"]["resourceVersion"],
             )
 
-        free = dict(self._allocatable)
+        node = self._api.store.get(self._key)
+        if node is None:
+            return
+        free = {name: parse(amount) for name, amount in node["status"]["allocatable"].items()}
         for used in self._used.values():
             _take(free, used)
-        for waiting, seen in sorted(self._pending.items(), key=order):
+        for waiting, _ in sorted(self._pending.items(), key=order):
             pod = self._api.store.get(waiting)
             if pod is not None and pod["spec"].get("schedulerName") == _SOURCE:
-                self._schedule(waiting, pod if "spec" in pod else seen, free)
+                self._schedule(waiting, pod, node, free)
 
-    def _schedule(self, key: Key, pod: Json, free: dict[str, Fraction]) -> None:
+    def _schedule(self, key: Key, pod: Json, node: Json, free: dict[str, Fraction]) -> None:
         if pod["spec"].get("schedulingGates"):
             self._hold(key, pod, "SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates")
             return
         requests = pod_requests(pod)
-        obstacle = self._obstacle(pod) or self._shortage(requests, free)
+        obstacle = self._obstacle(pod, node) or self._shortage(requests, free)
         if obstacle:
             self._hold(key, pod, "Unschedulable", obstacle)
             return
@@ -119,17 +122,17 @@ class Scheduler(Controller):
         words = f"Successfully assigned {key.namespace}/{key.name} to {self._node.name}"
         self._recorder.normal(pod, _SOURCE, "Scheduled", words)
 
-    def _obstacle(self, pod: Json) -> str:
+    def _obstacle(self, pod: Json, node: Json) -> str:
         """Why the node does not suit the pod, however empty it is."""
-        spec = pod["spec"]
-        labels = {**self._node.labels, "kubernetes.io/hostname": self._node.name}
+        spec, labels = pod["spec"], node["metadata"]["labels"]
+        if node["spec"].get("unschedulable"):
+            return _nowhere("node(s) were unschedulable")
         wrong_label = any(labels.get(name) != value for name, value in (spec.get("nodeSelector") or {}).items())
         if wrong_label or not _affinity_fits(spec, labels):
             return _nowhere("node(s) didn't match Pod's node affinity/selector")
-        for taint in self._node.taints:
+        for taint in node["spec"].get("taints") or ():
             if taint["effect"] != "PreferNoSchedule" and not _tolerates(spec, taint):
-                value = f": {taint['value']}" if taint.get("value") else ": "
-                return _nowhere(f"node(s) had untolerated taint {{{taint['key']}{value}}}")
+                return _nowhere(f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}")
         for volume in spec.get("volumes") or ():
             claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
             if (

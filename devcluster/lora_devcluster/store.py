@@ -87,15 +87,19 @@ class Store:
         self._record(Change("MODIFIED" if previous else "ADDED", key, stored, previous, self.version))
         return stored
 
-    def remove(self, key: Key) -> Json:
-        """Removes the object and tells the listeners; the last state, with the version of the removal."""
+    def remove(self, key: Key, last: Json | None = None) -> Json:
+        """Removes the object and tells the listeners; its last state, with the version of the removal.
+
+        `last` is that state when the write that ends the object also changed it.
+        """
         previous = self._objects[key.collection].pop((key.namespace, key.name))
         self.version += 1
         self._unindex(key, previous)
         del self._uids[previous["metadata"]["uid"]]
-        last = {**previous, "metadata": {**previous["metadata"], "resourceVersion": str(self.version)}}
-        self._record(Change("DELETED", key, last, previous, self.version))
-        return last
+        state = last or previous
+        state = {**state, "metadata": {**state["metadata"], "resourceVersion": str(self.version)}}
+        self._record(Change("DELETED", key, state, previous, self.version))
+        return state
 
     def key_of(self, uid: str) -> Key | None:
         """Where the object with this uid lies, or None when it is gone."""

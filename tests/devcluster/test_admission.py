@@ -6,9 +6,10 @@ import pytest
 
 from lora_devcluster.api import WriteOptions
 from tests.support.control import Plane
-from tests.support.devcluster import Manifest, container, job, pod
+from tests.support.devcluster import Manifest, container, definition, job, pod
 
 GPU = "nvidia.com/gpu"
+SIDECAR = container("x", name="i", restartPolicy="Always")
 OWN_NAME = {"fieldRef": {"fieldPath": "metadata.name"}}
 NO_UID = {"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": ""}
 
@@ -101,6 +102,9 @@ def test_a_pod_failure_policy_implies_replacing_only_failed_pods() -> None:
         (pod(container("true", ports=[{"containerPort": 0}])), "must be between 1 and 65535"),
         (pod(container("true"), tolerations=[{"key": "a", "operator": "Exists", "value": "b"}]), "value must be empty"),
         (pod(container("true"), terminationGracePeriodSeconds=-1), "must be greater than or equal to 0"),
+        (pod(container("true", livenessProbe={"exec": {"command": ["true"]}})), "probes by httpGet and tcpSocket only"),
+        (pod(container("true", lifecycle={"preStop": {"sleep": {"seconds": 1}}})), "runs no hooks"),
+        (pod(container("true"), initContainers=[SIDECAR]), "no sidecar containers"),
         (job(pod_spec={"restartPolicy": "Always"}), '"Always": supported values: "OnFailure", "Never"'),
         (job(completionMode="Indexed", parallelism=2), "spec.completions"),
         (job(parallelism=-1), "must be greater than or equal to 0"),
@@ -171,6 +175,23 @@ def test_a_kind_other_than_the_resources_is_refused(kind: str) -> None:
 
     with pytest.raises(Exception, match="does not match the expected kind"):
         plane.api.create(resource, "default", {**obj, "kind": kind}, WriteOptions())
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "integer", "minimum": "one"}, "cannot be handled as a CustomResourceDefinition"),
+        ({"type": "integer", "maxLenght": 1}, "unknown field"),
+        ({"type": "array", "items": {"type": "string", "maxLenght": 1}}, "items.maxLenght"),
+        ({"type": "object", "additionalProperties": {"type": "string", "maxLength": "1"}}, "cannot be handled"),
+    ],
+)
+def test_a_schema_with_an_unknown_word_or_wrong_type_cannot_be_decoded(schema: dict[str, Any], words: str) -> None:
+    obj = definition({"type": "object", "properties": {"a": schema}})
+
+    refusal = Plane().refusal(obj, namespace="", field_validation="Strict")
+
+    assert (refusal.code, words in refusal.message) == (400, True), refusal.message
 
 
 def test_a_jobs_template_is_immutable() -> None:

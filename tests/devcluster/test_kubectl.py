@@ -259,6 +259,19 @@ def test_deleting_a_job_takes_its_pods_along(kubectl: Kubectl) -> None:
     assert kubectl("get", "pods", "-o", "name") == ""
 
 
+def test_a_cordoned_node_takes_no_pods(kubectl: Kubectl) -> None:
+    [node] = kubectl("get", "nodes", "-o", "name").split()
+    kubectl("cordon", node)
+    kubectl.apply(pod(container("true")))
+    kubectl("wait", "--for=jsonpath={.status.conditions[0].reason}=Unschedulable", "pod/p", "--timeout=20s")
+    held = kubectl.get("pod", "p")["status"]["conditions"][0]
+
+    kubectl("uncordon", node)
+    kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/p", "--timeout=20s")
+
+    assert "1 node(s) were unschedulable" in held["message"]
+
+
 def test_get_watch_shows_changes(kubectl: Kubectl) -> None:
     command = [
         KUBECTL,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lora_devcluster.conditions import condition
+from lora_devcluster.store import Key
 from tests.support.devcluster import container, pod, until
 from tests.support.node import Node, ended
 
@@ -116,7 +117,7 @@ async def test_the_environment_holds_what_the_spec_gives_and_nothing_of_ours(
         {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}},
     ]
-    given = {"env": variables, "envFrom": [{"configMapRef": {"name": "c"}, "prefix": "C_"}]}
+    given: dict[str, Any] = {"env": variables, "envFrom": [{"configMapRef": {"name": "c"}, "prefix": "C_"}]}
     node.create(pod(container("env", resources={"limits": {"cpu": "2"}}, **given)))
 
     done = await node.finished()
@@ -185,6 +186,57 @@ async def test_volumes_lie_where_the_container_mounts_them(node: Node) -> None:
     await node.finished()
 
     assert node.log() == "mewho\na: 1\nx\n400\n"
+
+
+async def test_projected_and_downward_volumes_gather_files(node: Node) -> None:
+    node.keep("Secret", "s", {"user": secret("me")})
+    node.keep("ConfigMap", "c", {"a": "x"})
+    name = {"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}
+    labels = {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}
+    sources = [
+        {"secret": {"name": "s", "items": [{"key": "user", "path": "sub/who"}]}},
+        {"configMap": {"name": "c"}},
+        {"configMap": {"name": "absent", "optional": True}},
+        {"downwardAPI": {"items": [name]}},
+        {"serviceAccountToken": {"path": "token"}},
+    ]
+    volumes = [{"name": "all", "projected": {"sources": sources}}, {"name": "own", "downwardAPI": {"items": [labels]}}]
+    mounts = [{"name": "all", "mountPath": "/all"}, {"name": "own", "mountPath": "/own"}]
+    script = "cd /all; cat sub/who a name token; cat /own/labels"
+    body = pod(shell(script, volumeMounts=mounts), volumes=volumes)
+    body["metadata"]["labels"] = {"app": "x"}
+    node.create(body)
+
+    await node.finished()
+
+    assert node.log() == 'mexpsystem:serviceaccount:default:defaultapp="x"'
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"configMap": {"name": "none"}}, 'configmap "none" not found'),
+        (
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "k", "path": "p"}]}},
+            "non-existent config key: k",
+        ),
+        ({"hostPath": {"path": "/no/such/folder", "type": "Directory"}}, "hostPath type check failed"),
+        ({"nfs": {"server": "s", "path": "/"}}, "nfs volumes do not exist in this cluster"),
+    ],
+)
+async def test_what_a_volume_lacks_is_named(node: Node, source: dict[str, Any], words: str) -> None:
+    node.create(pod(shell("true"), volumes=[{"name": "v", **source}]))
+
+    assert words in (await node.event("FailedMount"))["message"]
+
+
+async def test_a_host_path_is_the_folder_itself(node: Node, tmp_path: Path) -> None:
+    volumes = [{"name": "v", "hostPath": {"path": str(tmp_path / "new"), "type": "DirectoryOrCreate"}}]
+    node.create(pod(shell("echo x > /v/f", volumeMounts=[{"name": "v", "mountPath": "/v"}]), volumes=volumes))
+
+    await node.finished()
+
+    assert (tmp_path / "new" / "f").read_text() == "x\n"
 
 
 async def test_a_claim_keeps_its_files_from_pod_to_pod(node: Node) -> None:
@@ -379,6 +431,56 @@ async def test_a_pod_that_fits_nowhere_says_why(node: Node, spec: dict[str, Any]
     event = await node.event("FailedScheduling")
 
     assert words in event["message"]
+
+
+TAINT = {"key": "gpu", "value": "yes", "effect": "NoSchedule"}
+
+
+def affinity(operator: str, *values: str) -> dict[str, Any]:
+    rule = {"key": "room", "operator": operator, **({"values": list(values)} if values else {})}
+    terms = {"nodeSelectorTerms": [{"matchExpressions": [rule]}]}
+    return {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "fits"),
+    [
+        ({}, False),
+        ({"tolerations": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]}, True),
+        ({"tolerations": [{"key": "gpu", "value": "no"}]}, False),
+        ({"tolerations": [{"operator": "Exists"}]}, True),
+        ({"tolerations": [{"operator": "Exists"}], **affinity("In", "attic")}, True),
+        ({"tolerations": [{"operator": "Exists"}], **affinity("NotIn", "attic")}, False),
+    ],
+)
+async def test_taints_and_affinity_decide_who_may_come(node: Node, spec: dict[str, Any], fits: bool) -> None:
+    [key] = [Key("", "nodes", "", obj["metadata"]["name"]) for obj in node.cluster.store.objects("", "nodes")]
+    node.cluster.api.modify(key, lambda obj: obj["spec"].update(taints=[TAINT]))
+    node.create(pod(shell("true"), **spec))
+
+    placed = await until(node.cluster.store, lambda: condition((node.pod() or {})["status"], "PodScheduled"))
+
+    assert (placed["status"] == "True") is fits
+
+
+async def test_a_gated_pod_is_not_scheduled(node: Node) -> None:
+    node.create(pod(shell("true"), schedulingGates=[{"name": "example.com/wait"}]))
+
+    held = await until(node.cluster.store, lambda: condition((node.pod() or {})["status"], "PodScheduled"))
+
+    assert held["reason"] == "SchedulingGated"
+
+
+async def test_the_more_important_pod_goes_first(node: Node) -> None:
+    gpu = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
+    for name, priority in (("late", 0), ("urgent", 10)):
+        node.create(pod(shell("true", **gpu), name=name, priority=priority))
+
+    await node.finished("late")
+
+    events = [e for e in node.cluster.store.objects("", "events") if e["reason"] == "Scheduled"]
+    events.sort(key=lambda event: int(event["metadata"]["resourceVersion"]))
+    assert [event["involvedObject"]["name"] for event in events] == ["urgent", "late"]
 
 
 async def test_a_pod_talks_to_the_api_under_its_service_account(node: Node) -> None:

@@ -37,6 +37,17 @@ def test_an_object_with_finalizers_waits_for_them() -> None:
     assert plane.now(obj) is None
 
 
+def test_the_last_finalizers_removal_is_seen_as_one_deletion() -> None:
+    plane, seen = Plane(), list[str]()
+    obj = plane.create(config("c", finalizers=["example.com/clean"]))
+    plane.delete(obj)
+    plane.store.subscribe(lambda change: seen.append(change.type))
+
+    plane.patch(obj, {"metadata": {"finalizers": []}})
+
+    assert seen == ["DELETED"]
+
+
 def test_no_finalizer_may_join_an_object_that_is_going() -> None:
     plane = Plane()
     obj = plane.create(config("c", finalizers=["example.com/clean"]))
