@@ -4,12 +4,15 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 log = logging.getLogger(__name__)
 
+STOP_SECONDS = 0.1
+"""How long it may take until the server sees that it shall stop."""
 PLAIN = "text/plain; charset=utf-8"
 
 
@@ -27,7 +30,8 @@ class Server:
     def __init__(self, address: tuple[str, int], registry: CollectorRegistry, checks: Checks) -> None:
         self._http = ThreadingHTTPServer(address, _handler(registry, checks))
         self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, name="http", daemon=True)
+        serve = partial(self._http.serve_forever, poll_interval=STOP_SECONDS)
+        self._thread = threading.Thread(target=serve, name="http", daemon=True)
         self._thread.start()
 
     @property

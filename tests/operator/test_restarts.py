@@ -58,6 +58,7 @@ async def test_a_restarted_operator_writes_nothing_that_is_there(scenario: Scena
 
     operator = await scenario.start_operator()
     await scenario.until_told(lambda: 'result="success"' in scenario.metrics(operator))
+    await scenario.until_told(lambda: scenario.status_of(operator, "/readyz") == 200)
 
     assert _writes(scenario) == before
 
