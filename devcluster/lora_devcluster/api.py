@@ -15,7 +15,7 @@ from lora_devcluster.documents import copied
 from lora_devcluster.errors import ApiError, Json, already_exists, bad_request, conflict, forbidden_request, not_found
 from lora_devcluster.ownership import Writer, apply, record_update
 from lora_devcluster.patching import json_patch, merge_patch, strategic_patch
-from lora_devcluster.pod_security import pod_security_faults
+from lora_devcluster.pod_admission import admit_pod
 from lora_devcluster.resources import Registry, Resource
 from lora_devcluster.store import Key, Store
 
@@ -127,7 +127,7 @@ class Api:
         obj = fill_defaults(resource, obj)
         validate(resource, obj, old)
         if resource.plural == "pods" and old is None:
-            self._check_pod_security(obj)
+            admit_pod(self.store, obj)
         if options.writer.operation != "Apply":
             entries = record_update(object_schema(resource), obj, old, options.writer, clock.timestamp())
             obj["metadata"] = {**obj["metadata"], "managedFields": entries}
@@ -145,14 +145,6 @@ class Api:
         if found["metadata"].get("deletionTimestamp"):
             words = f"unable to create new content in namespace {namespace} because it is being terminated"
             raise forbidden_request(resource.group, resource.plural, meta.get("name", ""), words)
-
-    def _check_pod_security(self, pod: Json) -> None:
-        namespace = self.store.get(Key("", "namespaces", "", pod["metadata"]["namespace"])) or {"metadata": {}}
-        level = (namespace["metadata"].get("labels") or {}).get("pod-security.kubernetes.io/enforce", "privileged")
-        faults = pod_security_faults(pod["spec"], level)
-        if faults:
-            words = f'violates PodSecurity "{level}:latest": ' + ", ".join(faults)
-            raise forbidden_request("", "pods", pod["metadata"]["name"], words)
 
     def replace(self, resource: Resource, key: Key, body: Any, options: WriteOptions) -> Written:
         """The object with a new content (PUT).

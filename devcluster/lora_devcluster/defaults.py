@@ -1,5 +1,6 @@
 """Defaults that the API server fills in for built-in kinds: the part that controllers and clients rely on."""
 
+import base64
 from collections.abc import Callable
 from typing import Any
 
@@ -123,6 +124,10 @@ def replica_set(obj: Json) -> None:
 
 def secret(obj: Json) -> None:
     _fill(obj, type="Opaque")
+    text = obj.pop("stringData", None) or {}
+    if text:
+        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in text.items()}
+        obj["data"] = {**(obj.get("data") or {}), **encoded}
 
 
 def service(obj: Json) -> None:

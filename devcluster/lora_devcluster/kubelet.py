@@ -137,7 +137,8 @@ class Kubelet:
     def log_file(self, pod: Json, container: str, previous: bool) -> Path | None:
         """The file that holds what the container printed, or None when it has not started."""
         folder = self._pods / pod["metadata"]["uid"] / "logs"
-        runs = sorted(folder.glob(f"{container}-*.log"), key=lambda path: int(path.stem.rpartition("-")[2]))
+        own = [path for path in folder.glob("*.log") if path.stem.rpartition("-")[0] == container]
+        runs = sorted(own, key=lambda path: int(path.stem.rpartition("-")[2]))
         wanted = runs[:-1] if previous else runs
         return wanted[-1] if wanted else None
 

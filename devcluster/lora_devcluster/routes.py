@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -59,6 +59,18 @@ async def read_body(request: web.Request) -> Any:
         return json.loads(data)
     except ValueError as error:
         raise bad_request(f"the object provided is unrecognized: {error}") from error
+
+
+def whole_number(query: Mapping[str, str], name: str) -> int | None:
+    """A number of the query, or None when it is not given.
+
+    Raises:
+        ApiError: 400 for anything else than digits.
+    """
+    text = query.get(name, "")
+    if text and not text.isdigit():
+        raise bad_request(f"{name}: Invalid value: {text!r}: must be a whole number")
+    return int(text) if text else None
 
 
 def write_options(request: web.Request, subresource: str) -> WriteOptions:
@@ -166,7 +178,7 @@ class ResourceRoutes:
         found = self._api.store.objects(resource.group, resource.plural, info.namespace if resource.namespaced else "")
         objects = [obj for obj in found if selects(obj)]
         start, version = _read_continue(query.get("continue", ""), self._api.store.version)
-        limit = int(query.get("limit") or 0) or len(objects)
+        limit = whole_number(query, "limit") or len(objects)
         page, left = objects[start : start + limit], len(objects) - start - limit
         meta: Json = {"resourceVersion": str(version)}
         if left > 0:
@@ -249,7 +261,7 @@ def _read_continue(token: str, version: int) -> tuple[int, int]:
     if not token:
         return 0, version
     try:
-        start, asked = json.loads(base64.urlsafe_b64decode(token))
-    except ValueError as error:
+        start, asked = (int(number) for number in json.loads(base64.urlsafe_b64decode(token)))
+    except (TypeError, ValueError) as error:
         raise bad_request(f"continue key is not valid: {error}") from error
-    return int(start), int(asked)
+    return start, asked

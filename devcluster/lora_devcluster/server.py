@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +18,7 @@ from lora_devcluster.documents import copied
 from lora_devcluster.errors import ApiError, Json, bad_request, method_not_allowed
 from lora_devcluster.requests import RequestInfo, parse_request
 from lora_devcluster.resources import Resource
-from lora_devcluster.routes import ResourceRoutes, json_response, read_body
+from lora_devcluster.routes import ResourceRoutes, json_response, read_body, whole_number
 from lora_devcluster.store import Key
 from lora_devcluster.watching import Watches
 
@@ -168,26 +169,22 @@ class ApiServer:
         )
 
     async def _log(self, request: web.Request, pod: Json) -> web.StreamResponse:
+        _check_log_options(request.query)
         container = _chosen_container(pod, request.query.get("container", ""))
         previous = request.query.get("previous") == "true"
         path = self._logs.log_file(pod, container, previous)
         if path is None:
             raise bad_request(_not_started(pod, container, previous))
-        text = path.read_bytes()
-        tail = request.query.get("tailLines")
-        if tail is not None:
-            text = b"".join(text.splitlines(keepends=True)[-int(tail) :]) if int(tail) else b""
-        limit = request.query.get("limitBytes")
-        if limit is not None:
-            text = text[: int(limit)]
+        text = _selected(path.read_bytes(), request.query)
         if request.query.get("follow") != "true":
             return web.Response(body=text, content_type="text/plain")
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
-        await response.write(text)
-        async for more in self._follow(path, pod, container):
-            await response.write(more)
-        await response.write_eof()
+        with suppress(ConnectionError):
+            await response.write(text)
+            async for more in self._follow(path, pod, container):
+                await response.write(more)
+            await response.write_eof()
         return response
 
     async def _follow(self, path: Path, pod: Json, container: str) -> AsyncIterator[bytes]:
@@ -214,6 +211,20 @@ def _user(request: web.Request) -> str:
     """The bearer token, which here is the user's name; the administrator without one."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token if scheme.lower() == "bearer" and token else "kubernetes-admin"
+
+
+def _check_log_options(query: Mapping[str, str]) -> None:
+    """Refuses what only a log with times could answer."""
+    asked = [name for name in ("timestamps", "sinceTime", "sinceSeconds") if query.get(name) not in (None, "", "false")]
+    if asked:
+        raise bad_request(f"{asked[0]}: this laptop-sized cluster keeps no times of log lines")
+
+
+def _selected(text: bytes, query: Mapping[str, str]) -> bytes:
+    tail, limit = whole_number(query, "tailLines"), whole_number(query, "limitBytes")
+    if tail is not None:
+        text = b"".join(text.splitlines(keepends=True)[-tail:]) if tail else b""
+    return text if limit is None else text[:limit]
 
 
 def _chosen_container(pod: Json, asked: str) -> str:

@@ -139,6 +139,11 @@ def _event_row(obj: Json) -> list[Cell]:
     ]
 
 
+def _node_row(node: Json) -> list[Cell]:
+    words = "Ready,SchedulingDisabled" if node["spec"].get("unschedulable") else "Ready"
+    return [node["metadata"]["name"], words, "<none>", _created(node), node["status"]["nodeInfo"]["kubeletVersion"]]
+
+
 def _definition_row(obj: Json) -> list[Cell]:
     return [obj["metadata"]["name"], obj["metadata"]["creationTimestamp"]]
 
@@ -179,7 +184,7 @@ _BUILTIN: dict[str, tuple[list[Json], Row]] = {
     ),
     "nodes": (
         [_NAME, _column("Status"), _column("Roles"), _AGE, _column("Version")],
-        lambda o: [o["metadata"]["name"], "Ready", "<none>", _created(o), o["status"]["nodeInfo"]["kubeletVersion"]],
+        _node_row,
     ),
     "customresourcedefinitions": ([_NAME, _column("Created At", "date")], _definition_row),
     "leases": (

@@ -31,9 +31,7 @@ class WatchRequest:
         cls, resource: Resource, namespace: str, selects: Predicate, query: Mapping[str, str]
     ) -> "WatchRequest":
         """Raises ApiError 400 for a version that is no number."""
-        version = query.get("resourceVersion", "")
-        if version and not version.isdigit():
-            raise bad_request(f"invalid resource version {version!r}: must be a number as a list or watch returned it")
+        version = _digits(query, "resourceVersion")
         initial = query.get("sendInitialEvents") == "true" or version in ("", "0")
         return cls(
             resource,
@@ -42,8 +40,15 @@ class WatchRequest:
             version=None if initial else int(version),
             initial_events=query.get("sendInitialEvents") == "true",
             bookmarks=query.get("allowWatchBookmarks") == "true",
-            timeout_seconds=float(query.get("timeoutSeconds") or 1800),
+            timeout_seconds=float(_digits(query, "timeoutSeconds") or 1800),
         )
+
+
+def _digits(query: Mapping[str, str], name: str) -> str:
+    text = query.get(name, "")
+    if text and not text.isdigit():
+        raise bad_request(f"{name}: Invalid value: {text!r}: must be a whole number")
+    return text
 
 
 class Watches:

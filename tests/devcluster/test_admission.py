@@ -194,6 +194,42 @@ def test_a_schema_with_an_unknown_word_or_wrong_type_cannot_be_decoded(schema: d
     assert (refusal.code, words in refusal.message) == (400, True), refusal.message
 
 
+def test_text_of_a_secret_is_kept_as_data() -> None:
+    body = {"stringData": {"a": "x"}, "data": {"b": "eQ=="}}
+
+    created = Plane().create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, **body})
+
+    assert (created["data"], created["type"], "stringData" in created) == ({"a": "eA==", "b": "eQ=="}, "Opaque", False)
+
+
+def test_data_of_a_secret_must_be_base64() -> None:
+    refusal = Plane().refusal({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"a": "?"}})
+
+    assert "must be of type byte" in refusal.message
+
+
+@pytest.mark.parametrize(("name", "priority"), [("system-cluster-critical", 2_000_000_000), ("mine", 7)])
+def test_a_priority_class_gives_the_pod_its_priority(name: str, priority: int) -> None:
+    plane = Plane()
+    meta = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "mine"}}
+    plane.create({**meta, "value": 7}, namespace="")
+
+    assert plane.create(pod(container("true"), priorityClassName=name))["spec"]["priority"] == priority
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"priorityClassName": "none"}, "no PriorityClass with name none was found"),
+        ({"serviceAccountName": "none"}, 'serviceaccount "none" not found'),
+    ],
+)
+def test_a_pod_that_names_what_is_not_there_is_forbidden(spec: dict[str, Any], words: str) -> None:
+    refusal = Plane().refusal(pod(container("true"), **spec))
+
+    assert (refusal.code, words in refusal.message) == (403, True)
+
+
 def test_a_jobs_template_is_immutable() -> None:
     plane = Plane()
     created = plane.create(job())

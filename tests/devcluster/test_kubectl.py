@@ -233,6 +233,13 @@ def test_a_job_runs_logs_and_is_complete(kubectl: Kubectl) -> None:
     assert kubectl("get", "pods").splitlines()[1].split()[1:3] == ["0/1", "Completed"]
 
 
+def test_times_of_log_lines_are_not_kept(kubectl: Kubectl) -> None:
+    kubectl.apply(pod(container("true")))
+    kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/p", "--timeout=20s")
+
+    assert "keeps no times of log lines" in kubectl.refusal("logs", "p", "--timestamps")
+
+
 def test_logs_follow_a_running_container(kubectl: Kubectl) -> None:
     kubectl.apply(pod(container("sh", "-c", "echo up; sleep 0.2; echo down")))
     kubectl("wait", "--for=jsonpath={.status.phase}=Running", "pod/p", "--timeout=20s")

@@ -180,6 +180,8 @@ async def test_metadata_alone_can_be_asked_for(client: Client) -> None:
         ("GET", f"{CONFIGS}?labelSelector=a b", 400),
         ("POST", f"{CONFIGS}?dryRun=Some", 400),
         ("GET", f"{CONFIGS}?watch=1&resourceVersion=x", 400),
+        ("GET", f"{CONFIGS}?limit=many", 400),
+        ("GET", f"{CONFIGS}?continue=x", 400),
     ],
 )
 async def test_wrong_requests_are_refused_with_a_status(client: Client, method: str, path: str, code: int) -> None:
