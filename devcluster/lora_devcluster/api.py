@@ -74,7 +74,7 @@ def _generated_name(meta: Json) -> str:
 
 
 class Api:
-    """All operations on one store. `hooks` are called with every object just before it is stored."""
+    """All operations on the objects of one store."""
 
     def __init__(self, store: Store, registry: Registry) -> None:
         self.store = store

@@ -13,6 +13,8 @@ from functools import cache
 from typing import Any
 
 from cel_expr_python import cel
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from lora_devcluster.cel_types import TypeBook, escaped, is_dynamic
 from lora_devcluster.errors import Cause, Json
@@ -173,7 +175,7 @@ def to_cel(schema: Json, value: Any) -> Any:
         case "object":
             return _object_to_cel(schema, value)
         case "array":
-            return [_inner_to_cel(schema["items"], part) for part in value]
+            return [to_cel(schema["items"], part) for part in value]
         case "number":
             return float(value)
         case "integer":
@@ -187,24 +189,22 @@ def to_cel(schema: Json, value: Any) -> Any:
 def _object_to_cel(schema: Json, value: Json) -> Json:
     properties, additional = schema.get("properties") or {}, schema.get("additionalProperties")
     if isinstance(additional, dict):
-        return {name: _inner_to_cel(additional, part) for name, part in value.items()}
+        return {name: to_cel(additional, part) for name, part in value.items()}
     known = ((escaped(name), properties[name], part) for name, part in value.items() if name in properties)
-    return {name: _inner_to_cel(child, part) for name, child, part in known if name is not None and part is not None}
-
-
-def _inner_to_cel(schema: Json, value: Any) -> Any:
-    """A part of a value: the evaluator takes dates and durations only by themselves, so inside they stay text."""
-    is_text = not is_dynamic(schema) and schema["type"] == "string"
-    return value if is_text else to_cel(schema, value)
+    return {name: to_cel(child, part) for name, child, part in known if name is not None and part is not None}
 
 
 def _string_to_cel(form: str, value: str) -> Any:
+    """Dates and durations as messages, which the evaluator also takes inside other values."""
     if form in ("date", "date-time", "datetime"):
-        moment = datetime.fromisoformat(value)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        moment, stamp = datetime.fromisoformat(value), Timestamp()
+        stamp.FromDatetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+        return stamp
     if form == "duration":
         seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(value))
-        return timedelta(seconds=-seconds if value.startswith("-") else seconds)
+        span = Duration()
+        span.FromTimedelta(timedelta(seconds=-seconds if value.startswith("-") else seconds))
+        return span
     return base64.b64decode(value) if form == "byte" else value
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -60,7 +60,11 @@ class DevCluster:
         images: Table | None = None,
         gpus: int | None = None,
     ) -> None:
-        setting = setting or ClusterSetting(images=images or {}, node=NodeSpec(gpus=gpus or 0))
+        setting = setting or ClusterSetting()
+        if images is not None:
+            setting = replace(setting, images=images)
+        if gpus is not None:
+            setting = replace(setting, node=replace(setting.node, gpus=gpus))
         self.folder = folder.resolve()
         self.setting = setting
         self.store = Store(setting.history)
@@ -145,13 +149,20 @@ class ThreadedCluster:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._await(self.cluster.__aenter__())
+        try:
+            self._await(self.cluster.__aenter__())
+        except BaseException:
+            self._end_thread()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._await(self.cluster.__aexit__(kind, error, trace))
+        self._end_thread()
+
+    def _end_thread(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
         self._loop.close()

@@ -56,7 +56,8 @@ class Kubelet:
         return self._setting.folder / "pods"
 
     def register(self) -> None:
-        """Makes the Node object."""
+        """Makes the Node object; what an earlier cluster in the same folder left of its pods goes."""
+        remove_files(self._pods)
         self._api.store.put(Key("", "nodes", "", self._node.name), _node_object(self._node))
 
     def _listen(self, change: Change) -> None:

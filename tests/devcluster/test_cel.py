@@ -14,6 +14,8 @@ SPEC: dict[str, Any] = {
         "rate": {"type": "number"},
         "name": {"type": "string", "maxLength": 20},
         "wait": {"type": "string", "format": "duration"},
+        "since": {"type": "string", "format": "date-time"},
+        "blob": {"type": "string", "format": "byte", "maxLength": 20},
         "size": {"x-kubernetes-int-or-string": True},
         "tags": {"type": "array", "maxItems": 5, "items": {"type": "string", "maxLength": 5}},
         "labels": {"type": "object", "maxProperties": 5, "additionalProperties": {"type": "string", "maxLength": 5}},
@@ -155,6 +157,21 @@ def test_a_rule_that_fails_to_evaluate_counts_as_broken() -> None:
 
 def test_whole_numbers_in_number_fields_are_doubles() -> None:
     assert broken("self.rate > 0.5", {"rate": 1}) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "spec", "kept"),
+    [
+        ("self.wait > duration('1m')", {"wait": "1h30m"}, True),
+        ("self.wait > duration('1m')", {"wait": "500ms"}, False),
+        ("self.since < timestamp('2026-01-02T00:00:00Z')", {"since": "2026-01-01T23:00:00-02:00"}, False),
+        ("self.since.getFullYear() == 2026", {"since": "2026-01-01T00:00:00Z"}, True),
+        ("self.blob == b'x'", {"blob": "eA=="}, True),
+        ("self.size == 1 || self.size == '1'", {"size": "1"}, True),
+    ],
+)
+def test_formatted_strings_are_what_they_stand_for(rule: str, spec: dict[str, Any], kept: bool) -> None:
+    assert (broken(rule, spec) == []) is kept
 
 
 def test_names_that_cel_cannot_spell_are_escaped() -> None:
