@@ -1,41 +1,26 @@
-"""The `lora` command, also `python -m lora_trainer`: names the sub-commands and sets logging up."""
+"""The `lora` command, also `python -m lora_trainer`: registers the sub-commands and sets logging up."""
 
-import importlib
 import logging
 import os
 import sys
 import warnings
-from typing import Any
 
 import typer
-from typer.core import TyperGroup
-from typer.main import get_command
 
-COMMANDS = ("run", "plan", "validate", "inspect")
-"""Sub-commands: each is the function of that name in `commands.<name>`."""
+from lora_trainer.commands.inspect import inspect
+from lora_trainer.commands.plan import plan
+from lora_trainer.commands.run import run
+from lora_trainer.commands.validate import validate
 
-
-class _Commands(TyperGroup):
-    """Imports a sub-command when it is called: torch and diffusers take ten seconds, and `validate` needs neither."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"lora_trainer.commands.{cmd_name}")
-        single = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
-        single.command(cmd_name)(getattr(module, cmd_name))
-        return get_command(single)
-
-
-app = typer.Typer(name="lora", cls=_Commands, no_args_is_help=True, add_completion=False)
-
-
-@app.callback()
-def lora() -> None:
-    """Train LoRA adapters for Stable Diffusion, here or in a cluster, with the same file."""
+app = typer.Typer(
+    name="lora",
+    help="Train LoRA adapters for Stable Diffusion, here or in a cluster, with the same file.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+for command in (run, plan, validate, inspect):
+    app.command()(command)
 
 
 def main() -> None:

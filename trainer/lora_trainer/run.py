@@ -106,7 +106,8 @@ def run_training(training: LoraTraining, session: Session) -> Ended:
     try:
         return _run(training, session)
     except StopRequested as stop:
-        raise Interrupted("told to stop before the first new step; nothing was lost") from stop
+        message = "told to stop before the first new step; nothing was lost"
+        raise Interrupted(message, hint="The next attempt begins where this one did.") from stop
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(f"the GPU has too little memory: {str(error).splitlines()[0]}") from error
 

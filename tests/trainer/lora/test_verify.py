@@ -49,7 +49,7 @@ def test_one_wrong_module_is_named(
     file = written(adapted, tmp_path)
     wrong = AdapterFile({**file.modules, key: damage(file.modules[key])}, file.metadata)
 
-    with pytest.raises(AdapterMismatch, match=f"{key} differs from the trained weights"):
+    with pytest.raises(AdapterMismatch, match=key):
         verify_adapter(wrong, adapted.adapters, adapted.probe, tolerance=1e-3)
 
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lora_api.exit_codes import ExitCode
-from lora_trainer.lora.formats import InvalidAdapterFile
-from lora_trainer.lora.inspect import AdapterSummary, PartSummary, summarise
+
+if TYPE_CHECKING:
+    from lora_trainer.lora.inspect import AdapterSummary, PartSummary
 
 _LONGEST_VALUE = 100
 
@@ -31,6 +32,10 @@ def inspect(
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print the answer.")] = Output.TEXT,
 ) -> None:
     """Show an adapter's metadata, modules, rank, alpha and norms."""
+    # torch takes seconds to import; `lora --help`, `plan` and `validate` do without it.
+    from lora_trainer.lora.formats import InvalidAdapterFile  # noqa: PLC0415
+    from lora_trainer.lora.inspect import summarise  # noqa: PLC0415
+
     try:
         summary = summarise(file)
     except InvalidAdapterFile as error:
@@ -42,7 +47,7 @@ def inspect(
         _print(summary, Console())
 
 
-def _print(summary: AdapterSummary, console: Console) -> None:
+def _print(summary: "AdapterSummary", console: Console) -> None:
     dtypes = ", ".join(summary.dtypes)
     console.print(f"{summary.file}: {summary.size_bytes:,} bytes, {summary.parameters:,} parameters in {dtypes}")
     table = Table("part", "modules", "rank", "alpha", "mean norm", "largest norm", "in module")
@@ -56,7 +61,7 @@ def _print(summary: AdapterSummary, console: Console) -> None:
     console.print(metadata)
 
 
-def _cells(part: PartSummary) -> tuple[str, ...]:
+def _cells(part: "PartSummary") -> tuple[str, ...]:
     return (
         str(part.modules),
         ", ".join(map(str, part.ranks)),

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from prometheus_client import CollectorRegistry
@@ -24,9 +24,10 @@ from lora_trainer.commands.overrides import load_training_file
 from lora_trainer.errors import InvalidConfiguration, TrainingError
 from lora_trainer.metrics import TrainingMetrics
 from lora_trainer.progress import ProgressTracker, serve, write_termination
-from lora_trainer.recorder import Audience
-from lora_trainer.run import Ended, Session, run_training
 from lora_trainer.settings import Settings
+
+if TYPE_CHECKING:
+    from lora_trainer.run import Ended
 
 logger = logging.getLogger(__name__)
 
@@ -47,18 +48,22 @@ def run(
     ] = True,
 ) -> None:
     """Train a LoRA here, with the same file as in a cluster. Started again, it goes on from its newest state."""
-    with exit_with_code():
+    # The flag comes first: told to stop while torch is still imported, the process must end as interrupted.
+    with exit_with_code(), stop_flag() as should_stop:
         settings = Settings.from_environment()
         settings = replace(settings, work_dir=work_dir or settings.work_dir)
         tracker, registry = ProgressTracker(), CollectorRegistry()
         with ExitStack() as stack, _last_word(settings.termination_log, tracker):
-            training = load_training_file(file, overrides or ())
             if serve_progress and settings.listen:
                 stack.enter_context(_serving(settings, tracker, registry))
-            on_progress = stack.enter_context(showing(Console(stderr=True)))
-            audience = Audience(tracker, TrainingMetrics(registry), on_progress)
-            with stop_flag() as should_stop:
-                ended = run_training(training, Session(settings, audience, should_stop))
+            training = load_training_file(file, overrides or ())
+            metrics, on_progress = TrainingMetrics(registry), stack.enter_context(showing(Console(stderr=True)))
+            # torch and diffusers take ten seconds to import; `lora --help`, `plan` and `validate` do without them.
+            from lora_trainer.recorder import Audience  # noqa: PLC0415
+            from lora_trainer.run import Session, run_training  # noqa: PLC0415
+
+            session = Session(settings, Audience(tracker, metrics, on_progress), should_stop)
+            ended = run_training(training, session)
             _say_end(settings.termination_log, tracker, ended)
     typer.echo(f"{ended.reason}: {ended.message}")
 
@@ -102,7 +107,7 @@ def _last_word(path: Path | None, tracker: ProgressTracker) -> Iterator[None]:
         raise
 
 
-def _say_end(path: Path | None, tracker: ProgressTracker, ended: Ended) -> None:
+def _say_end(path: Path | None, tracker: ProgressTracker, ended: "Ended") -> None:
     tracker.set_reason(ended.reason, ended.message)
     if path:
         write_termination(path, tracker.termination(ExitCode.COMPLETED, reason=ended.reason, message=ended.message))
