@@ -31,7 +31,7 @@ SEED = 20
 VAE_STEPS = 2200
 TEXT_STEPS = 500
 SCENES = 6000
-UNET_PLAN = unet_training.Plan(steps=6000, small_steps=1000, seed=SEED)
+UNET_PLAN = unet_training.Plan(steps=3200, small_steps=1000, seed=SEED)
 
 
 def train_vae(run: Path, workers: int) -> None:
