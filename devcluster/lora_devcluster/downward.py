@@ -11,29 +11,24 @@ _PLAIN = {
     "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP",
     "status.podIP",
 }  # fmt: skip
+_PLURAL = {"status.podIPs": "status.podIP", "status.hostIPs": "status.hostIP"}
 
 
-class FieldError(ValueError):
-    """A reference to a field that pods may not read."""
+def is_field(path: str, in_volume: bool = False) -> bool:
+    """Whether a pod may refer to this field of itself; whole maps only in volumes."""
+    whole = path in ("metadata.labels", "metadata.annotations")
+    return path in _PLAIN or path in _PLURAL or bool(_KEYED.fullmatch(path)) or (whole and in_volume)
 
 
 def field_value(pod: Json, path: str) -> str:
-    """The text of a field of the pod.
-
-    Raises:
-        FieldError: the field is not one that may be referred to.
-    """
+    """The text of a field for which `is_field` holds; empty when the pod has none."""
     if found := _KEYED.fullmatch(path):
         return str((pod["metadata"].get(found[1]) or {}).get(found[2], ""))
     if path in ("metadata.labels", "metadata.annotations"):
         entries: Json = pod["metadata"].get(path.split(".")[1]) or {}
         return "\n".join(f'{key}="{value}"' for key, value in sorted(entries.items()))
-    if path in ("status.podIPs", "status.hostIPs"):
-        path = path[:-1]
-    if path not in _PLAIN:
-        raise FieldError(f"unsupported fieldPath: {path}")
     value: Any = pod
-    for name in path.split("."):
+    for name in _PLURAL.get(path, path).split("."):
         value = (value or {}).get(name)
     return str(value or "")
 

@@ -59,7 +59,8 @@ def _find(kind: str, reference: Json, pod: Json, lookup: Lookup) -> dict[str, st
         raise ConfigError(f'{kind.removesuffix("s")} "{name}" not found')
     data: dict[str, str] = found.get("data") or {}
     if kind == "secrets":
-        return {key: base64.b64decode(value).decode() for key, value in data.items()}
+        # Bytes that are no text reach the process as they are.
+        return {key: base64.b64decode(value).decode("utf-8", "surrogateescape") for key, value in data.items()}
     return data
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from lora_devcluster.downward import is_field
 from lora_devcluster.errors import Cause, Json, forbidden, invalid_value, required, unsupported
 from lora_devcluster.names import is_subdomain, label_faults
 from lora_devcluster.quantity import parse
@@ -119,8 +120,21 @@ def _volume_faults(volumes: list[Json], path: str) -> Iterator[Cause]:
         ):
             if volume.get(source) is not None and not volume[source].get(field):
                 yield required(f"{where}.{source}.{field}")
+        for source, place in _downward_sources(volume, where):
+            for number, item in enumerate(source.get("items") or ()):
+                yield from _field_faults(
+                    item.get("fieldRef"), f"{place}.items[{number}].fieldRef.fieldPath", in_volume=True
+                )
         if (volume.get("hostPath") or {}).get("path") and ".." in volume["hostPath"]["path"].split("/"):
             yield invalid_value(f"{where}.hostPath.path", volume["hostPath"]["path"], "must not contain '..'")
+
+
+def _downward_sources(volume: Json, path: str) -> Iterator[tuple[Json, str]]:
+    if volume.get("downwardAPI"):
+        yield volume["downwardAPI"], f"{path}.downwardAPI"
+    for index, source in enumerate((volume.get("projected") or {}).get("sources") or ()):
+        if source.get("downwardAPI"):
+            yield source["downwardAPI"], f"{path}.projected.sources[{index}].downwardAPI"
 
 
 def _container_faults(container: Json, path: str, volumes: list[str]) -> Iterator[Cause]:
@@ -168,10 +182,18 @@ def _value_source_faults(source: Json, variable: Json, path: str) -> Iterator[Ca
             else "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`"
         )
         yield invalid_value(path, "", words)
+    yield from _field_faults(source.get("fieldRef"), f"{path}.fieldRef.fieldPath")
     for name in ("secretKeyRef", "configMapKeyRef"):
         reference = source.get(name)
         if reference is not None:
             yield from (required(f"{path}.{name}.{part}") for part in ("name", "key") if not reference.get(part))
+
+
+def _field_faults(reference: Json | None, path: str, in_volume: bool = False) -> Iterator[Cause]:
+    if reference is not None and not is_field(reference.get("fieldPath") or "", in_volume):
+        yield invalid_value(
+            path, reference.get("fieldPath", ""), "error converting fieldPath: field label not supported"
+        )
 
 
 def _mount_faults(mounts: list[Json], path: str, volumes: list[str]) -> Iterator[Cause]:

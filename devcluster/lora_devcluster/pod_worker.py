@@ -269,6 +269,8 @@ class PodWorker:
         reason = "Completed" if code == 0 else "OOMKilled" if name in self._out_of_memory else "Error"
         ended = terminated(code, reason=reason, message=message, started=started, container_id=identity)
         status |= {"state": ended, "ready": False, "started": False}
+        if len(self._mains) > 1:
+            self._publish(final=False)
         return code
 
     async def _wait(self, container: Json, status: Json, child: asyncio.subprocess.Process) -> None:

@@ -97,17 +97,18 @@ class Watches:
 
     async def _live(self, request: WatchRequest, queue: asyncio.Queue[Change | None]) -> AsyncIterator[Json]:
         loop = asyncio.get_running_loop()
-        end = loop.time() + request.timeout_seconds
-        while (left := end - loop.time()) > 0:
-            change = None
+        end, bookmark_due = loop.time() + request.timeout_seconds, loop.time() + BOOKMARK_SECONDS
+        while (now := loop.time()) < end:
             with suppress(TimeoutError):
-                change = await asyncio.wait_for(queue.get(), min(left, BOOKMARK_SECONDS))
+                change = await asyncio.wait_for(queue.get(), max(min(end, bookmark_due) - now, 0.001))
                 if change is None:
                     return
                 if event := _event(request, change):
                     yield event
-            if change is None and request.bookmarks:
-                yield _bookmark(request.resource, self._store.version, {})
+            if queue.empty() and loop.time() >= bookmark_due:
+                bookmark_due = loop.time() + BOOKMARK_SECONDS
+                if request.bookmarks:
+                    yield _bookmark(request.resource, self._store.version, {})
 
 
 def _bookmark(resource: Resource, version: int, annotations: Mapping[str, str]) -> Json:

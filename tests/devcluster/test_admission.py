@@ -11,6 +11,9 @@ from tests.support.devcluster import Manifest, container, definition, job, pod
 GPU = "nvidia.com/gpu"
 SIDECAR = container("x", name="i", restartPolicy="Always")
 OWN_NAME = {"fieldRef": {"fieldPath": "metadata.name"}}
+OWN_LABELS = {"fieldRef": {"fieldPath": "metadata.labels"}}
+OWN_FILE = {"path": "p", "fieldRef": {"fieldPath": "spec.containers"}}
+OWN_SPEC = {"name": "v", "projected": {"sources": [{"downwardAPI": {"items": [OWN_FILE]}}]}}
 NO_UID = {"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": ""}
 
 
@@ -102,6 +105,8 @@ def test_a_pod_failure_policy_implies_replacing_only_failed_pods() -> None:
         (pod(container("true", ports=[{"containerPort": 0}])), "must be between 1 and 65535"),
         (pod(container("true"), tolerations=[{"key": "a", "operator": "Exists", "value": "b"}]), "value must be empty"),
         (pod(container("true"), terminationGracePeriodSeconds=-1), "must be greater than or equal to 0"),
+        (pod(container("true", **env({"name": "A", "valueFrom": OWN_LABELS}))), "field label not supported"),
+        (pod(container("true"), volumes=[OWN_SPEC]), "sources[0].downwardAPI.items[0].fieldRef.fieldPath"),
         (pod(container("true", livenessProbe={"exec": {"command": ["true"]}})), "probes by httpGet and tcpSocket only"),
         (pod(container("true", lifecycle={"preStop": {"sleep": {"seconds": 1}}})), "runs no hooks"),
         (pod(container("true"), initContainers=[SIDECAR]), "no sidecar containers"),

@@ -135,6 +135,28 @@ async def test_the_environment_holds_what_the_spec_gives_and_nothing_of_ours(
     assert "OUR_SECRET" not in seen
 
 
+async def test_bytes_of_a_secret_reach_the_process_as_they_are(node: Node) -> None:
+    node.keep("Secret", "s", {"key": base64.b64encode(b"\xff\xfe").decode()})
+    variable = {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "key"}}}
+    node.create(pod(container("python", "-c", "import os; print(os.environb[b'KEY'])", env=[variable])))
+
+    await node.finished()
+
+    assert node.log() == "b'\\xff\\xfe'\n"
+
+
+async def test_a_container_that_ends_before_the_others_shows_it(node: Node) -> None:
+    node.create(pod(shell("exit 3", name="short"), shell("exec sleep 60", name="long")))
+
+    def short_ended() -> bool:
+        statuses = (node.pod() or {"status": {}})["status"].get("containerStatuses") or []
+        return any(status["name"] == "short" and "terminated" in status["state"] for status in statuses)
+
+    await until(node.cluster.store, short_ended)
+
+    assert (node.pod() or {})["status"]["phase"] == "Running"
+
+
 async def test_arguments_are_expanded_by_the_containers_variables(node: Node) -> None:
     node.create(pod(container("echo", "$(WHO)", "$$(WHO)", env=[{"name": "WHO", "value": "you"}])))
 

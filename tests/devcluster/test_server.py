@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from lora_devcluster import DevCluster
+from lora_devcluster import DevCluster, watching
 from lora_devcluster.cluster import ClusterSetting
 from lora_devcluster.errors import ApiError
 from lora_devcluster.proto import decode
@@ -117,6 +117,28 @@ async def test_initial_events_end_with_a_marked_bookmark(client: Client) -> None
 
     assert [event["type"] for event in events[:2]] == ["ADDED", "BOOKMARK"]
     assert events[1]["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+
+
+async def test_bookmarks_come_in_time_however_busy_the_collection_is(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "BOOKMARK_SECONDS", 0.05)
+    query = "allowWatchBookmarks=true&labelSelector=nobodys"
+    seen: list[Any] = []
+
+    async def keep_busy() -> None:
+        while not seen:
+            await client.create("other")
+            await client.send("DELETE", f"{CONFIGS}/other")
+
+    busy = asyncio.create_task(keep_busy())
+    async with asyncio.timeout(10):
+        async for event in client.watch(query):
+            seen.append(event)
+            break
+    await busy
+
+    assert seen[0]["type"] == "BOOKMARK"
 
 
 async def test_a_watch_ends_after_its_timeout(client: Client) -> None:
