@@ -12,8 +12,8 @@ GPU = "nvidia.com/gpu"
 SIDECAR = container("x", name="i", restartPolicy="Always")
 OWN_NAME = {"fieldRef": {"fieldPath": "metadata.name"}}
 OWN_LABELS = {"fieldRef": {"fieldPath": "metadata.labels"}}
-OWN_FILE = {"path": "p", "fieldRef": {"fieldPath": "spec.containers"}}
-OWN_SPEC = {"name": "v", "projected": {"sources": [{"downwardAPI": {"items": [OWN_FILE]}}]}}
+OWN_FILE: dict[str, Any] = {"path": "p", "fieldRef": {"fieldPath": "spec.containers"}}
+OWN_SPEC: dict[str, Any] = {"name": "v", "projected": {"sources": [{"downwardAPI": {"items": [OWN_FILE]}}]}}
 NO_UID = {"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": ""}
 
 
