@@ -120,11 +120,10 @@ def _volume_faults(volumes: list[Json], path: str) -> Iterator[Cause]:
         ):
             if volume.get(source) is not None and not volume[source].get(field):
                 yield required(f"{where}.{source}.{field}")
-        for source, place in _downward_sources(volume, where):
-            for number, item in enumerate(source.get("items") or ()):
-                yield from _field_faults(
-                    item.get("fieldRef"), f"{place}.items[{number}].fieldRef.fieldPath", in_volume=True
-                )
+        for projection, place in _downward_sources(volume, where):
+            for number, item in enumerate(projection.get("items") or ()):
+                target = f"{place}.items[{number}].fieldRef.fieldPath"
+                yield from _field_faults(item.get("fieldRef"), target, in_volume=True)
         if (volume.get("hostPath") or {}).get("path") and ".." in volume["hostPath"]["path"].split("/"):
             yield invalid_value(f"{where}.hostPath.path", volume["hostPath"]["path"], "must not contain '..'")
 
