@@ -196,8 +196,14 @@ class JobController(Controller):
         else:
             self._recorder.warning(job, _SOURCE, target.get("reason", ""), target.get("message", ""))
 
+    def _dismiss(self, job: Json, pods: list[Json]) -> None:
+        """Deletes pods that did nothing wrong: released first, they never count as failures."""
+        for pod in pods:
+            self._api.modify(_key(pod), _release)
+        self._delete_pods(job, pods)
+
     def _suspend(self, job: Json, live: list[Json]) -> None:
-        self._delete_pods(job, live)
+        self._dismiss(job, live)
         if not is_true(job["status"], "Suspended"):
             set_condition(job["status"], "Suspended", "True", "JobSuspended", "Job suspended")
             self._recorder.normal(job, _SOURCE, "Suspended", "Job suspended")
@@ -220,7 +226,7 @@ class JobController(Controller):
             remaining = 0
         missing = remaining - len(occupied)
         if missing < 0 and len(active) > remaining:
-            self._delete_pods(job, active[remaining:])
+            self._dismiss(job, active[remaining:])
         wait = self._backoff_left(job)
         if missing > 0 and wait > 0:
             self.enqueue_after(key, wait)

@@ -205,6 +205,34 @@ async def test_suspending_ends_the_pods_and_forgets_the_start() -> None:
     assert (run.plane.now(pod) or {})["metadata"]["deletionTimestamp"]
 
 
+async def test_pods_that_end_because_of_a_suspension_are_no_failures() -> None:
+    run = Run(backoffLimit=0)
+    pod = await run.pod()
+    run.plane.patch(run.job, {"spec": {"suspend": True}})
+    await run.condition("Suspended")
+
+    run.plane.finish(pod, 143)
+    run.plane.patch(run.job, {"spec": {"suspend": False}})
+
+    await run.pod(pod)
+    assert run.status.get("failed", 0) == 0
+
+
+async def test_pods_beyond_a_lowered_parallelism_are_no_failures() -> None:
+    run = Run(completions=4, parallelism=2, backoffLimit=0)
+    first = await run.pod()
+    second = await run.pod(first)
+    run.plane.patch(run.job, {"spec": {"parallelism": 1}})
+    going = await until(
+        run.plane.store, lambda: [p for p in run.plane.pods() if p["metadata"].get("deletionTimestamp")]
+    )
+
+    run.plane.finish(going[0], 143)
+
+    await until(run.plane.store, lambda: run.status.get("terminating") == 0 or None)
+    assert (run.status.get("failed", 0), len({first["metadata"]["name"], second["metadata"]["name"]})) == (0, 2)
+
+
 async def test_resuming_starts_again() -> None:
     run = Run(suspend=True)
     await run.condition("Suspended")
