@@ -348,9 +348,11 @@ def _terminations(node: Node) -> list[int]:
     return codes
 
 
-async def test_a_deaf_pod_is_killed_after_its_grace_period(node: Node) -> None:
-    node.create(pod(shell("trap '' TERM; sleep 60 & wait; sleep 60"), terminationGracePeriodSeconds=1))
-    await node.phase("Running")
+async def test_a_deaf_pod_is_killed_after_its_grace_period(node: Node, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    os.mkfifo(ready)
+    node.create(pod(shell(f"trap '' TERM; echo > {ready}; sleep 60")))
+    await asyncio.to_thread(ready.read_text)
     codes = _terminations(node)
 
     node.delete(grace_seconds=1)
