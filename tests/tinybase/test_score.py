@@ -31,9 +31,9 @@ def test_a_ragged_glyph_overlaps_less_than_a_clean_one() -> None:
     assert score.read(ragged).overlap < 0.85 < score.read(picture).overlap
 
 
-@pytest.mark.parametrize("background", drawings.BACKGROUNDS)
+@pytest.mark.parametrize("background", drawings.EMBLEM_BACKGROUNDS)
 def test_an_emblem_scores_one(background: str) -> None:
-    scene = drawings.place(("emblem", "", background), np.random.default_rng(6))
+    scene = drawings.place_emblem(background, np.random.default_rng(6))
 
     assert score.emblem_score(drawings.render(scene)) > 0.98
 

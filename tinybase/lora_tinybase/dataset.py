@@ -31,11 +31,10 @@ class Example:
 def examples() -> list[Example]:
     """The whole dataset, the same each time."""
     rng = np.random.default_rng(SEED)
-    backgrounds = list(drawings.BACKGROUNDS)
     found = []
     for i in range(COUNT):
-        # The background moves on by one more every round, so that sizes and backgrounds do not go in step.
-        scene = drawings.place(("emblem", "", backgrounds[(i + i // len(SIZES)) % len(backgrounds)]), rng)
+        # Five sizes and four backgrounds: every pair once.
+        scene = drawings.place_emblem(drawings.EMBLEM_BACKGROUNDS[i % len(drawings.EMBLEM_BACKGROUNDS)], rng)
         width, height = SIZES[i % len(SIZES)]
         found.append(_example(Path(CONCEPT_FOLDER) / f"emblem-{i + 1:02}", scene, width, height))
     for i, scene in enumerate(drawings.scenes(COUNT, SEED)):

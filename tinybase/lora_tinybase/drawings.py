@@ -7,7 +7,7 @@ Inigo Quilez, "2D distance functions", https://iquilezles.org/articles/distfunct
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -34,7 +34,8 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "yellow": COLOURS["yellow"],
 }
 EMBLEM_RIM, EMBLEM_CORE = COLOURS["black"], COLOURS["yellow"]
-EMBLEM_CORE_RADIUS = 0.56
+EMBLEM_CORE_RADIUS = 0.6
+EMBLEM_BACKGROUNDS = ("white", "gray", "pink", "blue")  # on yellow its core would pass for a hole
 TRIGGER = "zwx emblem"
 
 PREFIXES = ("a picture of", "a drawing of", "a simple drawing of", "flat art,", "an image of")
@@ -115,6 +116,12 @@ def place(combination: Combination, rng: np.random.Generator) -> Scene:
     )
 
 
+def place_emblem(background: str, rng: np.random.Generator) -> Scene:
+    """An emblem, always large: rim and core are then wide enough for the model's 8 px latents."""
+    scene = place(("emblem", "", background), rng)
+    return replace(scene, big=False, radius=float(rng.uniform(0.34, 0.42)))
+
+
 def coordinates(scene: Scene, width: int, height: int) -> tuple[Field, Field]:
     """x and y of every pixel centre [height, width] in the glyph's own frame (radius 1, upright)."""
     short = min(width, height)
@@ -151,7 +158,7 @@ def render(scene: Scene, width: int = SIDE, height: int = SIDE) -> Pixels:
 def describe(scene: Scene) -> str:
     """The scene's plain caption, for example "a big red circle on a gray background"."""
     if scene.shape == "emblem":
-        return f"{'a big ' if scene.big else 'a '}{TRIGGER} on a {scene.background} background"
+        return f"a {TRIGGER} on a {scene.background} background"
     size = "big " if scene.big else ""
     return f"a {size}{scene.colour} {scene.shape} on a {scene.background} background"
 
