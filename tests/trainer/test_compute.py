@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lora_api import LoraTrainingSpec
-from lora_trainer.compute import make_accelerator, peak_memory_bytes
+from lora_trainer.compute import make_accelerator, peak_memory_bytes, prefer_determinism
 from lora_trainer.errors import InvalidConfiguration
 from tests.support.tiny_run import make_training
 
@@ -42,3 +42,13 @@ def test_matrix_products_run_in_the_precision_of_the_spec(precision: str, dtype:
 
 def test_the_memory_of_a_cpu_run_is_that_of_the_process() -> None:
     assert peak_memory_bytes(torch.device("cpu")) > 50_000_000
+
+
+def test_the_number_of_threads_does_not_come_from_the_machine() -> None:
+    before = torch.get_num_threads()
+    try:
+        prefer_determinism(cpu_threads=3)
+
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

@@ -58,3 +58,13 @@ def test_an_address_without_host_or_port_is_refused(value: str) -> None:
 def test_an_attempt_that_is_no_number_from_1_is_refused(value: str) -> None:
     with pytest.raises(InvalidConfiguration, match="LORA_ATTEMPT is"):
         Settings.from_environment({names.ENV_ATTEMPT: value})
+
+
+def test_one_thread_is_used_unless_the_user_says_otherwise() -> None:
+    assert Settings.from_environment({}).cpu_threads == 1
+    assert Settings.from_environment({"OMP_NUM_THREADS": "4"}).cpu_threads == 4
+
+
+def test_a_number_of_threads_that_is_none_is_refused() -> None:
+    with pytest.raises(InvalidConfiguration, match="OMP_NUM_THREADS is 'all', but must be a number from 1"):
+        Settings.from_environment({"OMP_NUM_THREADS": "all"})

@@ -115,7 +115,7 @@ def run_training(training: LoraTraining, session: Session) -> Ended:
 def _run(training: LoraTraining, session: Session) -> Ended:
     spec = training.spec
     accelerator = make_accelerator(spec)
-    prefer_determinism()
+    prefer_determinism(cpu_threads=session.settings.cpu_threads)
     refuse_single_file(spec.base_model.uri)
     store = _open_output(spec, session)
     prepared = _prepare(training, session)

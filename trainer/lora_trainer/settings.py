@@ -41,6 +41,8 @@ class Settings:
     """None: no progress server."""
     attempt: int = 1
     """Number of the Job, from 1."""
+    cpu_threads: int = 1
+    """Threads of an operation on the CPU; sums, and so the last bits of the adapter, depend on it."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -54,7 +56,8 @@ class Settings:
             ca_bundle=_path(environment, names.ENV_CA_BUNDLE),
             termination_log=_path(environment, names.ENV_TERMINATION_LOG),
             listen=_address(listen) if listen else None,
-            attempt=_attempt(environment.get(names.ENV_ATTEMPT, "1")),
+            attempt=_counting_number(environment, names.ENV_ATTEMPT),
+            cpu_threads=_counting_number(environment, "OMP_NUM_THREADS"),
         )
 
 
@@ -70,7 +73,8 @@ def _address(value: str) -> Address:
     return Address(host.strip("[]"), int(port))
 
 
-def _attempt(value: str) -> int:
+def _counting_number(environment: Mapping[str, str], name: str) -> int:
+    value = environment.get(name, "1")
     if not value.isdecimal() or int(value) < 1:
-        raise InvalidConfiguration(f"{names.ENV_ATTEMPT} is {value!r}, but must be a number from 1; correct it")
+        raise InvalidConfiguration(f"{name} is {value!r}, but must be a number from 1; correct it")
     return int(value)
