@@ -118,7 +118,7 @@ def train(rank: int, workers: int, plan: Plan, run: Path) -> None:
     parameters = list(unet.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=plan.peak_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     state = {"model": unet, "optimizer": optimizer, "average": average}
-    checkpoint = Checkpoint(run / "unet-training.pt", seconds=120 if rank == 0 else float("inf"))
+    checkpoint = Checkpoint(run / "unet-training.pt")  # the first process alone reports, and so saves
     first = checkpoint.restore(state)
     dist.barrier()
     running = 0.0
