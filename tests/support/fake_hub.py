@@ -40,7 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"}, with_body)
         elif name in self.hub.gated and self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self._send(403, b"{}", {"X-Error-Code": "GatedRepo"}, with_body)
-        elif path.startswith("/api/models/"):
+        elif path.startswith(("/api/models/", "/api/datasets/")):
             self._send_listing(name, path, with_body)
         else:
             self._send_file(name, path, with_body)
@@ -61,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, json.dumps(rows).encode(), {"Content-Type": "application/json"}, with_body)
 
     def _send_file(self, name: str, path: str, with_body: bool) -> None:
-        data = self.hub.repositories[name][path.split("/", 5)[5]]
+        data = self.hub.repositories[name][path.removeprefix("/datasets").split("/", 5)[5]]
         etag = hashlib.sha1(data).hexdigest()
         self._send(200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}, with_body)
 

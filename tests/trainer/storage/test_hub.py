@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from lora_api.cluster_spec import Storage
-from lora_trainer.errors import AccessDenied, BaseModelUnavailable, StorageUnavailable
+from lora_trainer.errors import AccessDenied, BaseModelUnavailable, InvalidDataset, StorageUnavailable
 from lora_trainer.settings import Settings
 from lora_trainer.storage import Connection, Source, fetch
 from tests.support.fake_hub import TOKEN, FakeHub, fake_hub
@@ -30,7 +30,18 @@ def hub(_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     _hub.requests.clear()
     download = functools.partial(huggingface_hub.snapshot_download, endpoint=_hub.endpoint)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub, "repo_info", huggingface_hub.HfApi(endpoint=_hub.endpoint).repo_info)
     return _hub
+
+
+def test_pictures_come_from_a_dataset_repository(hub: FakeHub, tmp_path: Path) -> None:
+    source = Source("hf://owner/sd", "spec.dataset.uri", InvalidDataset)
+    connection = Connection(Storage(), Settings(work_dir=tmp_path))
+
+    fetch(source, tmp_path / "data", connection, on_bytes=lambda count: None, workers=1)
+
+    assert hub.requests[0] == "GET /api/datasets/owner/sd"
+    assert any(request.startswith("GET /datasets/owner/sd/resolve/") for request in hub.requests)
 
 
 def fetch_from(uri: str, tmp_path: Path, *, token: str | None = None, counted: list[int] | None = None) -> Path:
@@ -113,7 +124,7 @@ def test_a_hub_that_is_switched_off_is_said(tmp_path: Path, monkeypatch: pytest.
     def offline(*args: object, **options: object) -> None:
         raise OfflineModeIsEnabled("offline")
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    monkeypatch.setattr(huggingface_hub, "repo_info", offline)
 
     with pytest.raises(BaseModelUnavailable, match="is not here, and the hub is switched off"):
         fetch_from("hf://owner/sd", tmp_path)
@@ -129,3 +140,15 @@ def test_what_counting_raises_ends_the_transfer(hub: FakeHub, tmp_path: Path) ->
     source = Source("hf://owner/sd", "spec.baseModel.uri", BaseModelUnavailable)
     with pytest.raises(Stop):
         fetch(source, tmp_path / "m", Connection(Storage(), Settings(work_dir=tmp_path)), on_bytes=stop)
+
+
+def test_half_precision_weights_are_left_where_the_full_ones_lie(hub: FakeHub, tmp_path: Path) -> None:
+    hub.repositories["owner/both"] = {
+        "unet/a.safetensors": b"full",
+        "unet/a.fp16.safetensors": b"half",
+        "unet/b.fp16.safetensors": b"half",
+    }
+
+    folder = fetch_from("hf://owner/both", tmp_path)
+
+    assert sorted(path.name for path in (folder / "unet").iterdir()) == ["a.safetensors", "b.fp16.safetensors"]

@@ -1,4 +1,4 @@
-"""Fetches a model repository from the Hugging Face hub: only the wanted files, resumed where it stopped."""
+"""Fetches a model or dataset repository from the Hugging Face hub: only the wanted files, resumed where it stopped."""
 
 import threading
 from pathlib import Path
@@ -36,14 +36,18 @@ def fetch_from_hub(
         AccessDenied: the repository is gated, and there is no token that may read it.
         StorageUnavailable: the hub does not answer, or the disk fails.
     """
+    # The hub keeps models and datasets apart, under names that may be the same.
+    kind = "dataset" if source.field.startswith("spec.dataset") else "model"
     token = token_file.read_text(encoding="utf-8").strip() if token_file and token_file.is_file() else None
     with disk_errors(target):
         try:
+            there = huggingface_hub.repo_info(place.repository, repo_type=kind, revision=place.revision, token=token)
             huggingface_hub.snapshot_download(
                 place.repository,
+                repo_type=kind,
                 revision=place.revision,
                 local_dir=target,
-                allow_patterns=list(source.patterns) or None,
+                allow_patterns=sorted(source.choose(file.rfilename for file in there.siblings or ())),
                 token=token,
                 max_workers=max(1, workers),
                 tqdm_class=_bar_that_asks(on_bytes),

@@ -56,10 +56,11 @@ def _folder(client: "S3Client", place: S3Place, source: Source) -> tuple[RemoteF
         for entry in (entry for page in pages for entry in page.get("Contents", [])):
             relative = entry["Key"].removeprefix(prefix)
             # Consoles mark a folder by an empty object whose key ends with a slash.
-            if relative and not relative.endswith("/") and source.wants(relative):
+            if relative and not relative.endswith("/"):
                 file = FetchedFile(relative, entry["Size"], entry["ETag"].strip('"'))
                 files.append(RemoteFile(entry["Key"], file))
-    return tuple(files)
+    chosen = source.choose(remote.file.path for remote in files)
+    return tuple(remote for remote in files if remote.file.path in chosen)
 
 
 def _single(client: "S3Client", place: S3Place, source: Source) -> tuple[RemoteFile, ...]:

@@ -1,6 +1,6 @@
 """What is to be fetched: a URI of the spec, the field it stands in, and who is to blame when it is unusable."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -22,6 +22,11 @@ class Source:
     patterns: tuple[str, ...] = ()
     """Only files whose relative path matches one of these (`*` matches `/` too); none: all files."""
 
-    def wants(self, relative: str) -> bool:
-        """Whether a file of the folder is to be fetched."""
-        return not self.patterns or any(fnmatchcase(relative, pattern) for pattern in self.patterns)
+    def choose(self, names: Iterable[str]) -> frozenset[str]:
+        """Which files of the folder are to be fetched, by relative path.
+
+        Weights in half precision (`x.fp16.safetensors`) are left out where the full ones (`x.safetensors`) lie
+        beside them: only one of the two is loaded, and they are most of a model's bytes.
+        """
+        wanted = {name for name in names if not self.patterns or any(fnmatchcase(name, p) for p in self.patterns)}
+        return frozenset(name for name in wanted if ".fp16." not in name or name.replace(".fp16.", ".") not in wanted)
