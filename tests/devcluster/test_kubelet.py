@@ -198,12 +198,12 @@ async def test_volumes_lie_where_the_container_mounts_them(node: Node) -> None:
     mounts = [
         {"name": "s", "mountPath": "/creds"},
         {"name": "c", "mountPath": "/etc/app"},
-        {"name": "scratch", "mountPath": "/work"},
+        {"name": "scratch", "mountPath": "/scratch"},
     ]
     script = (
-        "cat /creds/who; ls /creds; cat /etc/app/config.yaml; echo x > /work/x; cat $WHERE/x; stat -c %a -L /creds/who"
+        "cat /creds/who; ls /creds; cat /etc/app/config.yaml; echo x > /scratch/x; cat $WHERE/x; stat -c %a -L /creds/who"
     )
-    node.create(pod(shell(script, volumeMounts=mounts, env=[{"name": "WHERE", "value": "/work"}]), volumes=volumes))
+    node.create(pod(shell(script, volumeMounts=mounts, env=[{"name": "WHERE", "value": "/scratch"}]), volumes=volumes))
 
     await node.finished()
 

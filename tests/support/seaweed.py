@@ -1,4 +1,4 @@
-"""A real S3 server that checks signatures and checksums: SeaweedFS on loopback, for the session."""
+"""A real S3 server that checks signatures and checksums: SeaweedFS on loopback, one for all tests."""
 
 from collections.abc import Iterator
 from pathlib import Path
