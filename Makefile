@@ -1,6 +1,7 @@
 # make setup     .venv with everything that development, tests and the demo need
 # make demo      the whole path on this machine: cluster, object store, operator, one training (KEEP=1 leaves it running)
 # make test      every check and every test
+# make coverage  the tests, and which lines they reach
 # make check     formatting, lint, types, layers, drift of generated files
 # make generate  the files that are made from the models
 
@@ -12,7 +13,7 @@ PROMTOOL := $(TOOLS)/prometheus/usr/bin/promtool
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup demo test check generate clean
+.PHONY: setup demo test coverage check generate clean
 
 setup: $(VENV)/.ready $(PROMTOOL)
 
@@ -36,6 +37,10 @@ demo: setup
 	$(BIN)/python -m lora_demo $(if $(KEEP),--keep) $(DEMO_ARGS)
 
 test: setup check
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Half as slow again as make test.
+coverage: setup
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 check: $(VENV)/.ready
