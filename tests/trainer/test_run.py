@@ -97,6 +97,8 @@ def test_the_report_says_what_was_made(finished: Finished) -> None:
     assert report.plan.regularization_images == 2
     assert [checkpoint.epoch for checkpoint in report.checkpoints] == [1, 2]
     assert report.artifacts is not None and report.artifacts.adapter_uri == f"{finished.output.as_uri()}/{FINAL}"
+    assert report.progress is not None and report.progress.percent == 100
+    assert [checkpoint.epoch for checkpoint in report.checkpoints] == [1, 2]
 
 
 def test_the_metrics_hold_the_last_step(finished: Finished) -> None:

@@ -44,7 +44,7 @@ from lora_trainer.lora.verify import Probe
 from lora_trainer.optim import learning_rates, optimizer_class_name
 from lora_trainer.output import RunIdentity, RunOutput
 from lora_trainer.plan import TrainingPlan, derive_plan
-from lora_trainer.recorder import Audience, Product, Recorder, artifacts_of, checkpoint_of
+from lora_trainer.recorder import Audience, Product, Recorder, adapter_path, artifacts_of, checkpoint_of
 from lora_trainer.rng import Purpose, generator
 from lora_trainer.settings import Settings
 from lora_trainer.storage import Connection, Source, Store, fetch, open_store
@@ -190,9 +190,12 @@ def _identity(prepared: Prepared) -> RunIdentity:
 def _already_trained(manifest: RunManifest, output: RunOutput, session: Session) -> Ended:
     tracker = session.audience.tracker
     output.take_over(manifest)
+    loss = None
     for file in manifest.files:
-        if file.kind == "adapter":
+        if file.kind == "adapter" and file.path != adapter_path(manifest.name, None):
             tracker.add_checkpoint(checkpoint_of(file, output))
+            loss = file.loss
+    tracker.step(manifest.step, epoch=manifest.epoch, loss=loss, learning_rate=None)
     artifacts = artifacts_of(output, manifest.name)
     tracker.set_artifacts(artifacts)
     return Ended("AlreadyTrained", f"this very run was completed {manifest.created_time}: {artifacts.adapter_uri}")
