@@ -200,7 +200,8 @@ async def test_volumes_lie_where_the_container_mounts_them(node: Node) -> None:
         {"name": "c", "mountPath": "/etc/app"},
         {"name": "scratch", "mountPath": "/scratch"},
     ]
-    script = "cat /creds/who; ls /creds; cat /etc/app/config.yaml; echo x > /scratch/x; cat $WHERE/x; stat -c %a -L /creds/who"
+    script = "cat /creds/who; ls /creds; cat /etc/app/config.yaml; echo x > /scratch/x; cat $WHERE/x"
+    script += "; stat -c %a -L /creds/who"
     node.create(pod(shell(script, volumeMounts=mounts, env=[{"name": "WHERE", "value": "/scratch"}]), volumes=volumes))
 
     await node.finished()
