@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lora_demo.processes import wait_until
 from lora_devcluster import ThreadedCluster
 from tests.support.documents import make_document
 
@@ -50,14 +50,13 @@ class Session:
 
     def condition(self, name: str, kind: str, *, reason: str, seconds: float = 30) -> dict[str, Any]:
         """The condition once it has this reason."""
-        deadline = time.monotonic() + seconds
-        found: dict[str, Any] = {}
-        while found.get("reason") != reason and time.monotonic() < deadline:
+
+        def current() -> dict[str, Any]:
             conditions = self.get("lt", name).get("status", {}).get("conditions", ())
-            found = next((c for c in conditions if c["type"] == kind), {})
-            time.sleep(0.1)
-        assert found.get("reason") == reason, found
-        return found
+            return next((c for c in conditions if c["type"] == kind), {})
+
+        wait_until(lambda: current().get("reason") == reason, f"{kind} with reason {reason}", seconds=seconds)
+        return current()
 
 
 @pytest.fixture(

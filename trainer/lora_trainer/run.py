@@ -47,7 +47,7 @@ from lora_trainer.plan import TrainingPlan, derive_plan
 from lora_trainer.recorder import Audience, Product, Recorder, adapter_path, artifacts_of, checkpoint_of
 from lora_trainer.rng import Purpose, generator
 from lora_trainer.settings import Settings
-from lora_trainer.storage import Connection, Source, Store, fetch, open_store
+from lora_trainer.storage import Connection, Source, Store, check_writable, fetch, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def _open_output(spec: LoraTrainingSpec, session: Session) -> Store:
     connection = Connection(spec.storage, session.settings)
     metrics = session.audience.metrics
     store = open_store(spec.output.uri, connection, field="spec.output.uri", on_bytes=metrics.add_stored)
-    store.check_writable()
+    check_writable(store)
     return store
 
 

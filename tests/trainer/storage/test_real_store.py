@@ -12,7 +12,7 @@ from lora_api.cluster_spec import Storage
 from lora_demo.seaweed import ObjectStore
 from lora_trainer.errors import AccessDenied, InvalidConfiguration, InvalidDataset, StorageUnavailable
 from lora_trainer.settings import Settings
-from lora_trainer.storage import Connection, Source, fetch, open_store
+from lora_trainer.storage import Connection, Source, check_writable, fetch, open_store
 
 BUCKET = "lora"
 Connect = Callable[..., Connection]
@@ -85,7 +85,7 @@ def test_wrong_keys_are_refused(client: Any, connect: Connect, keys: dict[str, s
     output = open_store(f"s3://{BUCKET}/run", connect(**keys), field="spec.output.uri", on_bytes=nothing)
 
     with pytest.raises(AccessDenied, match=r"spec\.output\.uri: not allowed to write s3://lora/run"):
-        output.check_writable()
+        check_writable(output)
 
 
 def test_a_missing_bucket_is_told_apart_from_missing_rights(client: Any, connect: Connect, tmp_path: Path) -> None:

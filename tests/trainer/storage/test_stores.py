@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lora_trainer.errors import AccessDenied, InvalidConfiguration, StorageUnavailable
-from lora_trainer.storage import DamagedFile, MissingFile, Store, open_store
+from lora_trainer.storage import DamagedFile, MissingFile, Store, check_writable, open_store
 from tests.support.object_store import Fault, FaultyStore
 
 DATA = b"adapter" * 1000
@@ -90,7 +90,7 @@ def test_a_damaged_file_is_told_apart_and_not_left_behind(output: Store, tmp_pat
 
 
 def test_trying_it_out_leaves_nothing(output: Store) -> None:
-    output.check_writable()
+    check_writable(output)
 
     assert output.list() == []
 
@@ -111,7 +111,7 @@ def test_a_hub_is_no_place_for_results(store: FaultyStore, tmp_path: Path) -> No
 
 def test_a_missing_bucket_is_found_before_the_training(store: FaultyStore, tmp_path: Path) -> None:
     with pytest.raises(InvalidConfiguration, match=r"spec\.output\.uri: bucket 'no-such' does not exist"):
-        open_bucket(store, tmp_path, "no-such").check_writable()
+        check_writable(open_bucket(store, tmp_path, "no-such"))
 
 
 @pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
@@ -120,7 +120,7 @@ def test_a_missing_right_is_found_before_the_training(store: FaultyStore, tmp_pa
     store.faults.append(Fault(method, ".write-check", status=403, code="AccessDenied"))
 
     with pytest.raises(AccessDenied, match=r"spec\.output\.uri: not allowed to (write|read|delete) s3://"):
-        open_bucket(store, tmp_path, bucket).check_writable()
+        check_writable(open_bucket(store, tmp_path, bucket))
 
 
 def test_an_upload_carries_its_digest(store: FaultyStore, adapter: Path, tmp_path: Path) -> None:

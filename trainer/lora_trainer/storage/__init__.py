@@ -20,7 +20,7 @@ from lora_trainer.storage.s3_client import make_client
 from lora_trainer.storage.s3_fetch import Retry, S3Fetcher
 from lora_trainer.storage.s3_store import S3Store
 from lora_trainer.storage.source import OnBytes, Source
-from lora_trainer.storage.store import DamagedFile, MissingFile, Store
+from lora_trainer.storage.store import DamagedFile, MissingFile, Store, check_writable
 from lora_trainer.storage.uris import DiskPlace, HubPlace, S3Place, parse_uri
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Source",
     "Store",
     "UnreadableManifest",
+    "check_writable",
     "describe",
     "fetch",
     "fetch_published",

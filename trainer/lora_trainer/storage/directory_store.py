@@ -15,7 +15,6 @@ from lora_trainer.storage.source import OnBytes
 from lora_trainer.storage.store import DamagedFile, MissingFile
 from lora_trainer.storage.uris import join_uri
 
-_PROBE = ".write-check"
 _PARTIAL = ".partial-"
 
 
@@ -30,12 +29,6 @@ class DirectoryStore:
     def uri_of(self, key: str) -> str:
         """The full URI of a key."""
         return join_uri(self._uri, key)
-
-    def check_writable(self) -> None:
-        """Writes, reads back and deletes a probe."""
-        self.put_bytes(b"probe", _PROBE)
-        self.get_bytes(_PROBE)
-        self.delete(_PROBE)
 
     def put_file(self, path: Path, key: str, *, sha256: str) -> None:
         """Copies a file and checks its digest on the way."""

@@ -18,7 +18,6 @@ from lora_trainer.storage.uris import S3Place, join_uri
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_PROBE = ".write-check"
 _CHUNK_BYTES = 1 << 20
 SINGLE_PUT_BYTES = 4 << 30
 """S3 takes at most 5 GiB in one request; larger files go up in parts."""
@@ -38,12 +37,6 @@ class S3Store:
     def uri_of(self, key: str) -> str:
         """The full URI of a key."""
         return join_uri(self._uri, key)
-
-    def check_writable(self) -> None:
-        """Writes, reads back and deletes a probe."""
-        self.put_bytes(b"probe", _PROBE)
-        self.get_bytes(_PROBE)
-        self.delete(_PROBE)
 
     def put_file(self, path: Path, key: str, *, sha256: str) -> None:
         """Uploads a file; a server that received anything else than this digest refuses it."""

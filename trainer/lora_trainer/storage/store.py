@@ -5,6 +5,8 @@ from typing import Protocol
 
 from lora_trainer.errors import StorageUnavailable
 
+_PROBE = ".write-check"
+
 
 class MissingFile(LookupError):
     """The store has no file of that key."""
@@ -19,10 +21,6 @@ class Store(Protocol):
 
     def uri_of(self, key: str) -> str:
         """The full URI of a key, for messages and the status."""
-        ...
-
-    def check_writable(self) -> None:
-        """Writes, reads back and deletes a probe, so that a wrong bucket or key is found before the training."""
         ...
 
     def put_file(self, path: Path, key: str, *, sha256: str) -> None:
@@ -48,3 +46,10 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Removes a file; one that is not there is no error."""
         ...
+
+
+def check_writable(store: Store) -> None:
+    """Writes, reads back and deletes a probe, so that a wrong bucket or key is found before the training."""
+    store.put_bytes(b"probe", _PROBE)
+    store.get_bytes(_PROBE)
+    store.delete(_PROBE)
