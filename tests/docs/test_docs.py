@@ -19,7 +19,7 @@ from tests.support.definition import refusals
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("charts/**/*.md"), *ROOT.glob("*/README.md")]
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("charts/**/*.md"), *ROOT.glob("[!.]*/README.md")]
 )
 HAND_WRITTEN = [page for page in PAGES if page.parent == ROOT / "docs" or page.name == "README.md"]
 
