@@ -52,21 +52,49 @@ class Storage(ApiModel):
     """Send unsigned requests."""
 
 
+class ModelCard(ApiModel):
+    """Texts for people who get the adapter file, written as `modelspec.*`."""
+
+    title: ShortText | None = None
+    """Title. Default: the adapter's name."""
+    author: ShortText | None = None
+    """Who made it."""
+    description: Text | None = None
+    """What it is."""
+    license: ShortText | None = None
+    """Under which terms it may be used."""
+    tags: Text | None = None
+    """Tags, separated by commas."""
+    usage_hint: Text | None = None
+    """How to use it."""
+    trigger_phrase: ShortText | None = None
+    """Words that call the concept up."""
+
+
 class Output(ApiModel):
     """What is written, and where."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.formats) || self.formats.all(f, self.formats.exists_one(g, g == f))",
+            message="formats names a format twice; remove one",
+            holds=lambda m: len(set(m.formats)) == len(m.formats),
+        ),
+    )
 
     uri: WriteUri
     """Folder of the run: `s3://bucket/prefix` or `pvc://claim/path`. One run a folder."""
     name: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
     """File name of the adapter without `.safetensors`. Default: the object's name."""
-    formats: Annotated[
-        tuple[Literal["kohya", "diffusers"], ...], Field(min_length=1, max_length=2), supported(("kohya",))
-    ] = ("kohya",)
-    """File formats. `kohya` opens in AUTOMATIC1111, ComfyUI, diffusers and sd-scripts."""
+    formats: Annotated[tuple[Literal["kohya", "diffusers"], ...], Field(min_length=1, max_length=2)] = ("kohya",)
+    """File formats. `kohya` opens in AUTOMATIC1111, ComfyUI, diffusers and sd-scripts; `diffusers`, for
+    `load_lora_weights` and PEFT, is written beside it as `<name>-diffusers.safetensors`."""
     precision: Literal["fp16", "bf16", "fp32"] = "fp16"
     """Number format of the adapter files."""
     comment: Text | None = None
     """Free text written into the adapter's metadata (ss_training_comment)."""
+    card: ModelCard = ModelCard()
+    """What the adapter's metadata says for people who get the file."""
     storage: Annotated[Storage, supported()] | None = None
     """Overrides `spec.storage` for the output."""
 

@@ -9,23 +9,17 @@ from pydantic_core import PydanticCustomError
 from lora_api import names
 from lora_api.base import ApiModel, Rule, supported
 from lora_api.cluster_spec import Limits, Output, Parallelism, Pod, Retry, Scheduling, Storage
+from lora_api.dataset_spec import Dataset
+from lora_api.evaluation_spec import Checkpoints, Evaluation, Samples
 from lora_api.fields import MUTABLE, ObjectName
+from lora_api.model_spec import BaseModelSpec, Network
+from lora_api.optimizer_spec import ADAPTIVE, SCHEDULE_FREE, Optimizer
 from lora_api.status import LoraTrainingStatus
-from lora_api.training_spec import (
-    BaseModelSpec,
-    Checkpoints,
-    Dataset,
-    Evaluation,
-    Network,
-    Optimizer,
-    Samples,
-    Training,
-)
+from lora_api.training_spec import Training
 
 
-def _output_inside_dataset(spec: "LoraTrainingSpec") -> bool:
-    dataset, output = spec.dataset.uri, spec.output.uri
-    return dataset is not None and (output.rstrip("/") + "/").startswith(dataset.rstrip("/") + "/")
+def _inside(uri: str, folder: str | None) -> bool:
+    return folder is not None and (uri.rstrip("/") + "/").startswith(folder.rstrip("/") + "/")
 
 
 class LoraTrainingSpec(ApiModel):
@@ -36,7 +30,7 @@ class LoraTrainingSpec(ApiModel):
             cel="!has(self.dataset.uri) || !(self.output.uri + '/').startsWith("
             "self.dataset.uri.endsWith('/') ? self.dataset.uri : self.dataset.uri + '/')",
             message="output.uri must not lie inside dataset.uri; write somewhere else",
-            holds=lambda m: not _output_inside_dataset(m),
+            holds=lambda m: not _inside(m.output.uri, m.dataset.uri),
         ),
         Rule(
             cel="!has(self.training.maxSteps) || self.optimizer.schedule.warmupSteps < self.training.maxSteps",
@@ -44,9 +38,66 @@ class LoraTrainingSpec(ApiModel):
             holds=lambda m: m.training.max_steps is None or m.optimizer.schedule.warmup_steps < m.training.max_steps,
         ),
         Rule(
-            cel="self.network.textEncoder || !has(self.optimizer.textEncoderLearningRate)",
+            cel="self.network.textEncoder || (!has(self.optimizer.textEncoderLearningRate) && "
+            "!has(self.optimizer.textEncoder2LearningRate))",
             message="optimizer.textEncoderLearningRate has no effect while network.textEncoder is false; remove it",
-            holds=lambda m: m.network.text_encoder or m.optimizer.text_encoder_learning_rate is None,
+            holds=lambda m: (
+                m.network.text_encoder
+                or (m.optimizer.text_encoder_learning_rate is None and m.optimizer.text_encoder2_learning_rate is None)
+            ),
+        ),
+        Rule(
+            cel="self.network.unet || !has(self.optimizer.unetLearningRate)",
+            message="optimizer.unetLearningRate has no effect while network.unet is false; remove it",
+            holds=lambda m: m.network.unet or m.optimizer.unet_learning_rate is None,
+        ),
+        Rule(
+            cel="!has(self.optimizer.textEncoder2LearningRate) || !has(self.baseModel.family) || "
+            "self.baseModel.family == 'sdxl'",
+            message="optimizer.textEncoder2LearningRate belongs to sdxl, which has two text encoders; remove it",
+            holds=lambda m: m.optimizer.text_encoder2_learning_rate is None or m.base_model.family in (None, "sdxl"),
+        ),
+        Rule(
+            cel="!has(self.training.ema) || !(self.optimizer.name in "
+            f"[{', '.join(repr(name) for name in SCHEDULE_FREE)}])",
+            message="training.ema does not work with a schedule-free optimizer, which averages by itself; remove it",
+            holds=lambda m: m.training.ema is None or m.optimizer.name not in SCHEDULE_FREE,
+        ),
+        Rule(
+            cel=f"!(self.optimizer.name in [{', '.join(repr(name) for name in ADAPTIVE)}]) || "
+            "self.network.blocks.all(b, b.learningRateFactor == 1.0 || b.learningRateFactor == 0.0)",
+            message="network.blocks[].learningRateFactor must be 0 or 1 with prodigy and dadaptation, which know one "
+            "learning rate; change it",
+            holds=lambda m: (
+                m.optimizer.name not in ADAPTIVE or all(b.learning_rate_factor in (0, 1) for b in m.network.blocks)
+            ),
+        ),
+        Rule(
+            cel="!has(self.baseModel.prediction) || self.baseModel.prediction != 'epsilon' || "
+            "(!self.training.loss.scaleVPredictionLikeNoise && !self.training.loss.zeroTerminalSnr)",
+            message="training.loss.zeroTerminalSnr and scaleVPredictionLikeNoise belong to v_prediction models, but "
+            "baseModel.prediction is epsilon; remove them",
+            holds=lambda m: (
+                m.base_model.prediction != "epsilon"
+                or not (m.training.loss.scale_v_prediction_like_noise or m.training.loss.zero_terminal_snr)
+            ),
+        ),
+        Rule(
+            cel="!has(self.baseModel.prediction) || self.baseModel.prediction != 'v_prediction' || "
+            "!has(self.training.loss.vPredictionLikeLoss)",
+            message="training.loss.vPredictionLikeLoss belongs to epsilon models, but baseModel.prediction is "
+            "v_prediction; remove it",
+            holds=lambda m: m.base_model.prediction != "v_prediction" or m.training.loss.v_prediction_like_loss is None,
+        ),
+        Rule(
+            cel="!has(self.dataset.cacheUri) || !(self.output.uri + '/').startsWith(self.dataset.cacheUri + '/')",
+            message="output.uri must not lie inside dataset.cacheUri; write somewhere else",
+            holds=lambda m: not _inside(m.output.uri, m.dataset.cache_uri),
+        ),
+        Rule(
+            cel="self.parallelism.gpusPerNode != 0 || self.training.precision != 'fp16'",
+            message="training.precision fp16 does not train on a CPU (parallelism.gpusPerNode: 0); use bf16 or fp32",
+            holds=lambda m: m.parallelism.gpus_per_node != 0 or m.training.precision != "fp16",
         ),
     )
 

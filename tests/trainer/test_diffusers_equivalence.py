@@ -9,7 +9,7 @@ import torch
 from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from lora_api.training_spec import Network
+from lora_api.model_spec import Network
 from lora_trainer.diffusion.noise import make_schedule
 from lora_trainer.drawing import Painter
 from lora_trainer.families import sd15

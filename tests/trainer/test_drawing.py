@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lora_api.training_spec import Network
+from lora_api.model_spec import Network
 from lora_trainer.diffusion.noise import make_schedule
 from lora_trainer.drawing import Painter, to_image
 from lora_trainer.families import sd15

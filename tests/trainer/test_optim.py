@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lora_api.training_spec import Optimizer, Schedule
+from lora_api.optimizer_spec import Optimizer, Schedule
 from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.optim import (
     learning_rates,

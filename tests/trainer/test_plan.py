@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_api.training_spec import Buckets
+from lora_api.dataset_spec import Buckets
 from lora_trainer.data.buckets import placing
 from lora_trainer.errors import InvalidConfiguration, InvalidDataset
 from lora_trainer.plan import PlannedPicture, TrainingPlan, derive_plan

@@ -10,8 +10,8 @@ import torch
 from bitsandbytes.optim import AdamW8bit
 from torch import nn
 
-from lora_api.training_spec import Optimizer as OptimizerSpec
-from lora_api.training_spec import Schedule
+from lora_api.optimizer_spec import Optimizer as OptimizerSpec
+from lora_api.optimizer_spec import Schedule
 from lora_trainer.errors import InvalidConfiguration
 
 _CLASSES: dict[str, Any] = {"adamw": torch.optim.AdamW, "adamw8bit": AdamW8bit}

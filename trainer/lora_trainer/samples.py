@@ -10,8 +10,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from lora_api.evaluation_spec import SamplePrompt
 from lora_api.spec import LoraTrainingSpec
-from lora_api.training_spec import SamplePrompt
 
 _MARGIN = 8
 _LABEL_HEIGHT = 20

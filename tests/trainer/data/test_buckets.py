@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_api.training_spec import Buckets
+from lora_api.dataset_spec import Buckets
 from lora_trainer.data.buckets import Placement, TooSmall, bucket_sizes, placing, side_limits
 from lora_trainer.errors import InvalidConfiguration
 

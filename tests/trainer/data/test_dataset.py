@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_api.training_spec import Captions, Dataset
+from lora_api.dataset_spec import Captions, Dataset
 from lora_trainer.data.dataset import scan
 from lora_trainer.errors import InvalidDataset
 from tests.support.pictures import write_picture

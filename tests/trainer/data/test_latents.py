@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lora_api.training_spec import Dataset
+from lora_api.dataset_spec import Dataset
 from lora_trainer.data.dataset import scan
 from lora_trainer.data.latents import encode_pictures, to_tensor
 from lora_trainer.data.placed import PlacedExample, place_examples

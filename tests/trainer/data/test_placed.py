@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_api.training_spec import Buckets, Dataset
+from lora_api.dataset_spec import Buckets, Dataset
 from lora_trainer.data.dataset import scan
 from lora_trainer.data.placed import place_examples
 from lora_trainer.errors import InvalidDataset

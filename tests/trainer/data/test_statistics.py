@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lora_api.training_spec import Dataset
+from lora_api.dataset_spec import Dataset
 from lora_trainer.data.dataset import scan
 from lora_trainer.data.placed import place_examples
 from lora_trainer.data.statistics import DatasetStatistics, describe_dataset

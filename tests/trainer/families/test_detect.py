@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lora_api.training_spec import BaseModelSpec
+from lora_api.model_spec import BaseModelSpec
 from lora_trainer.errors import BaseModelUnavailable, InvalidConfiguration
 from lora_trainer.families.detect import Identity, identify, refuse_single_file
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lora_api.training_spec import Network
+from lora_api.model_spec import Network
 from lora_trainer.families import sd15
 from lora_trainer.families.sd15 import StableDiffusion15
 from lora_trainer.lora.inject import Adapters, add_adapters

@@ -7,7 +7,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from lora_api.training_spec import Network
+from lora_api.model_spec import Network
 from lora_trainer.families import sd15
 from lora_trainer.families.sd15 import StableDiffusion15
 from lora_trainer.lora.inject import Adapters, add_adapters, text_encoder_targets, unet_targets

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lora_api.training_spec import Buckets
+from lora_api.dataset_spec import Buckets
 from lora_trainer.errors import InvalidConfiguration
 
 Size = tuple[int, int]

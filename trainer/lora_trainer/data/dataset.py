@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_api.training_spec import Captions, Dataset
+from lora_api.dataset_spec import Captions, Dataset
 from lora_trainer.data.captions import Caption, CaptionSource, UnusableCaption, holds_token, read_caption
 from lora_trainer.data.folders import ConceptFolder, find_folders
 from lora_trainer.data.images import UnusableImage, check_image, is_image

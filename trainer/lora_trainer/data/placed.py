@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lora_api.training_spec import Dataset
+from lora_api.dataset_spec import Dataset
 from lora_trainer.data.buckets import Placement, TooSmall, placing
 from lora_trainer.data.dataset import Example
 from lora_trainer.errors import InvalidDataset

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_api.training_spec import BaseModelSpec
+from lora_api.model_spec import BaseModelSpec
 from lora_trainer.errors import BaseModelUnavailable, InvalidConfiguration
 
 _SD1_DOWN_BLOCKS = ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]

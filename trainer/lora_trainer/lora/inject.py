@@ -14,7 +14,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from lora_api.training_spec import Network
+from lora_api.model_spec import Network
 from lora_trainer.rng import Purpose, generator
 
 Part = Literal["unet", "text_encoder"]
