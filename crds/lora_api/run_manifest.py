@@ -67,10 +67,10 @@ _RESULT_FIELDS = ("base_model", "dataset", "network", "optimizer", "training", "
 def spec_digest(spec: LoraTrainingSpec) -> str:
     """SHA-256 over the fields that change the result; where files lie and where pods run does not count."""
     content = spec.model_dump(mode="json", by_alias=True, include=set(_RESULT_FIELDS))
-    for part in ("baseModel", "dataset"):
-        for place in ("uri", "vaeUri", "tokenSecretRef", "storage", "workers"):
-            content[part].pop(place, None)
-    content["dataset"]["regularization"].pop("uri")
-    content["output"] = {"name": spec.output.name, "precision": spec.output.precision, "comment": spec.output.comment}
+    base, dataset = content["baseModel"], content["dataset"]
+    for section in (base, dataset, dataset["regularization"], content["network"], *base["adapters"], *dataset["subsets"]):
+        for place in ("uri", "vaeUri", "initialUri", "cacheUri", "tokenSecretRef", "storage", "workers"):
+            section.pop(place, None)
+    content["output"] = spec.output.model_dump(mode="json", by_alias=True, exclude={"uri", "storage"})
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

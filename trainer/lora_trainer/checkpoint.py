@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 
 
 class UnreadableState(ValueError):
@@ -33,6 +33,8 @@ class TrainingState:
     """The optimizer's `state_dict`."""
     scaler: Mapping[str, Any]
     """The gradient scaler's `state_dict`; empty without one."""
+    average: Mapping[str, Any]
+    """The moving average of the adapter, as `optim.Average` states it; empty without one."""
     losses: Tensor
     """(steps per epoch,) the loss of each of the last steps, at place step modulo steps per epoch."""
 

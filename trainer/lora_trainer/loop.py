@@ -4,25 +4,33 @@ A step is a function of (seed, step) and of tensors whose shapes are fixed per b
 the GPU: the loss stays on the device and is read at the log interval.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from lora_api.spec import LoraTrainingSpec
 from lora_trainer.checkpoint import TrainingState
-from lora_trainer.data.sampler import Batch, Step, steps_of_epoch
-from lora_trainer.diffusion.loss import epsilon_loss
-from lora_trainer.diffusion.noise import NoiseSchedule, add_noise, draw
+from lora_trainer.conditioning import TextStates
+from lora_trainer.data.loader import TrainingBatch
+from lora_trainer.diffusion.objective import Objective
 from lora_trainer.errors import Diverged
 from lora_trainer.families.base import BaseModel
-from lora_trainer.lora.inject import Adapters, Part
-from lora_trainer.optim import learning_rates, make_optimizer, rate_factor, set_rates
+from lora_trainer.lora.inject import Adapters
+from lora_trainer.lora.norms import limit_norms
+from lora_trainer.optim import (
+    Average,
+    TrainedTensor,
+    evaluating,
+    group_parameters,
+    make_optimizer,
+    rate_factor,
+    set_rates,
+)
 from lora_trainer.plan import TrainingPlan
-
-PARTS: tuple[Part, ...] = ("unet", "text_encoder")
 
 
 class StopRequested(Exception):
@@ -31,49 +39,52 @@ class StopRequested(Exception):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the model is trained on, by index of the example."""
+    """What the model is trained on."""
 
-    latents: Callable[[int, bool], Tensor]
-    """(index, flipped) -> (C, h, w), fp32."""
-    states: Callable[[Sequence[int]], Tensor]
-    """Indices -> text states (B, L, D)."""
-    weights: Tensor
-    """(N,) factor on the loss of each example."""
+    steps: Callable[[int, int], Iterator[tuple[TrainingBatch, ...]]]
+    """(epoch from 1, steps made before) -> the batches of each step of the epoch that is left."""
+    text: Callable[[Sequence[str]], TextStates]
+    """Captions -> their states, with gradients where a text encoder is trained."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """The model, what is trained in it and towards what."""
+
+    model: BaseModel
+    adapters: Adapters
+    objective: Objective
 
 
 class Trainer:
     """Makes steps on a model with adapters; holds the optimizer and the position."""
 
     def __init__(
-        self,
-        model: BaseModel,
-        adapters: Adapters,
-        *,
-        schedule: NoiseSchedule,
-        plan: TrainingPlan,
-        spec: LoraTrainingSpec,
-        accelerator: Accelerator,
+        self, learner: Learner, *, plan: TrainingPlan, spec: LoraTrainingSpec, accelerator: Accelerator
     ) -> None:
         """Builds the optimizer. Raises InvalidConfiguration as `optim` does."""
         self.step = 0
         self.epoch = 0
         """Epochs that are wholly done, files included."""
-        self._model, self._adapters, self._schedule = model, adapters, schedule
+        self._model, self._adapters, self._objective = learner.model, learner.adapters, learner.objective
         self.plan, self._accelerator = plan, accelerator
         self.seed = spec.training.seed
-        self._max_norm = spec.optimizer.max_grad_norm
-        self._factor = rate_factor(spec.optimizer.schedule, plan.total_steps)
-        self._peaks = learning_rates(spec.optimizer)
-        for part in PARTS:
-            for parameter in adapters.named_parameters(part).values():
-                parameter.requires_grad_(self._peaks[part] > 0)
-        groups: dict[str, list[nn.Parameter]] = {part: list(adapters.named_parameters(part).values()) for part in PARTS}
+        self._max_norm, self._norm_limit = spec.optimizer.max_grad_norm, spec.network.weight_norm_limit
+        groups = group_parameters(spec.optimizer, _trained_tensors(learner.adapters, spec))
+        self._peaks = {group["name"]: float(group["lr"]) for group in groups}
+        self._factor = rate_factor(
+            spec.optimizer.schedule, plan.total_steps, warmup=plan.warmup_steps, decay=plan.decay_steps
+        )
+        in_groups = {id(parameter) for group in groups for parameter in group["params"]}
+        for parameter in learner.adapters.named_parameters().values():
+            parameter.requires_grad_(id(parameter) in in_groups)
+        self._trained = {n: p for n, p in learner.adapters.named_parameters().items() if p.requires_grad}
         self._optimizer = accelerator.prepare_optimizer(make_optimizer(spec.optimizer, groups))
-        self._trained = {n: p for n, p in adapters.named_parameters().items() if p.requires_grad}
+        self._average = Average(self._trained, spec.training.ema) if spec.training.ema else None
         self._losses = torch.zeros(plan.steps_per_epoch, device=accelerator.device)
         self._gradients_checked = False
 
-    def train_step(self, batches: Step, inputs: Inputs, *, should_stop: Callable[[], bool]) -> None:
+    def train_step(self, batches: Sequence[TrainingBatch], inputs: Inputs, *, should_stop: Callable[[], bool]) -> None:
         """One update from `batches`; the gradient is the mean over batches, also of a short last step.
 
         Raises:
@@ -86,12 +97,15 @@ class Trainer:
             if should_stop():
                 self._optimizer.zero_grad(set_to_none=True)
                 raise StopRequested
-            loss = self._loss(batch, micro, inputs)
-            self._accelerator.backward(loss / len(batches))
+            with self._adapters.training_at(self.step, micro):
+                loss = self._loss(batch, micro, inputs)
+                self._accelerator.backward(loss / len(batches))
             losses.append(loss.detach())
         self._losses[self.step % len(self._losses)] = torch.stack(losses).mean()
         self._update()
         self.step += 1
+        if self._average is not None:
+            self._average.update(self.step)
 
     def mean_loss(self) -> float:
         """Mean loss of the last epoch's worth of steps; waits for the device.
@@ -118,8 +132,18 @@ class Trainer:
         return device
 
     def learning_rates(self) -> dict[str, float]:
-        """The learning rate of each trained part at the last step."""
+        """The learning rate of each group at the last step."""
         return {group["name"]: float(group["lr"]) for group in self._optimizer.param_groups}
+
+    @contextmanager
+    def result(self) -> Iterator[None]:
+        """The adapters as they are saved and drawn: averaged, if an average is kept."""
+        with ExitStack() as stack:
+            if self.step > 0:
+                stack.enter_context(evaluating(self._optimizer))
+                if self._average is not None:
+                    stack.enter_context(self._average.swapped())
+            yield
 
     def state(self) -> TrainingState:
         """What `restore` needs; tensors are shared with the training, so write it before the next step."""
@@ -130,6 +154,7 @@ class Trainer:
             adapters={name: parameter.detach() for name, parameter in self._adapters.named_parameters().items()},
             optimizer=self._optimizer.state_dict(),
             scaler=scaler.state_dict() if scaler else {},
+            average=self._average.state() if self._average else {},
             losses=self._losses,
         )
 
@@ -143,21 +168,30 @@ class Trainer:
         self._optimizer.load_state_dict(dict(state.optimizer))
         if self._accelerator.scaler and state.scaler:
             self._accelerator.scaler.load_state_dict(dict(state.scaler))
+        if self._average is not None:
+            self._average.restore(state.average)
         self._losses.copy_(state.losses)
         self.step, self.epoch = state.step, state.epoch
 
-    def _loss(self, batch: Batch, micro: int, inputs: Inputs) -> Tensor:
-        device = self._accelerator.device
-        indices = [one.example_index for one in batch.draws]
-        latents = torch.stack([inputs.latents(one.example_index, one.flipped) for one in batch.draws])
-        random = draw(latents.shape, self._schedule, seed=self.seed, step=self.step, micro=micro)
-        signal = self._schedule.alphas_cumprod[random.timesteps].to(device)
-        noise = random.noise.to(device)
-        noisy = add_noise(latents.to(device), noise, signal)  # (B, C, h, w)
+    def _loss(self, batch: TrainingBatch, micro: int, inputs: Inputs) -> Tensor:
+        device, objective = self._accelerator.device, self._objective
+        latents, sizes = batch.latents.to(device), batch.sizes.to(device)
+        random = objective.draw(latents, seed=self.seed, step=self.step, micro=micro)
+        noisy = objective.noisy(latents, random)  # (B, C, h, w)
+        target = objective.target(latents, random)
         with self._accelerator.autocast():
-            states = inputs.states(indices)  # (B, L, D)
-            prediction = self._model.predict(noisy, random.timesteps.to(device), states)
-        return epsilon_loss(prediction, noise, inputs.weights[indices].to(device))
+            prediction = self._model.predict(noisy, random.timesteps, inputs.text(batch.captions), sizes)
+            if bool(batch.from_base.any()):
+                taught = batch.from_base.to(device).view(-1, 1, 1, 1)
+                target = torch.where(taught, self._base_prediction(noisy, random.timesteps, batch, inputs), target)
+        masks = None if batch.masks is None else batch.masks.to(device)
+        return objective.loss(prediction, target, random, weights=batch.weights.to(device), masks=masks)
+
+    @torch.no_grad()
+    def _base_prediction(self, noisy: Tensor, timesteps: Tensor, batch: TrainingBatch, inputs: Inputs) -> Tensor:
+        with self._adapters.disabled():
+            text = inputs.text(batch.captions)
+            return self._model.predict(noisy, timesteps, text, batch.sizes.to(noisy.device))
 
     def _update(self) -> None:
         if not self._gradients_checked:
@@ -170,6 +204,8 @@ class Trainer:
             self._check_finite(0.0 if norm is None else float(norm))
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        if self._norm_limit is not None:
+            limit_norms(self._adapters.layers, self._norm_limit)
 
     def _check_finite(self, value: float) -> None:
         if not torch.isfinite(torch.tensor(value)):
@@ -177,10 +213,25 @@ class Trainer:
 
     def _check_gradients(self) -> None:
         """Fails when a trained tensor gets no gradient: it would stay as it is without a word."""
-        unused = tuple(f"text_encoder.{prefix}" for prefix in self._model.unused_text_layers)
+        unused = self._model.unused_text_layers
         without = [n for n, p in self._trained.items() if p.grad is None and not n.startswith(unused)]
         assert not without, f"{len(without)} trained tensors get no gradient, such as {without[0]}"
         self._gradients_checked = True
+
+
+def _trained_tensors(adapters: Adapters, spec: LoraTrainingSpec) -> list[TrainedTensor]:
+    factors: Mapping[str, float] = {block.name: block.learning_rate_factor for block in spec.network.blocks}
+    return [
+        TrainedTensor(
+            part=layer.part,
+            block=layer.block,
+            block_factor=factors.get(layer.block or "", 1.0),
+            is_up=suffix in layer.ups(),
+            parameter=parameter,
+        )
+        for layer in adapters.layers
+        for suffix, parameter in layer.tensors().items()
+    ]
 
 
 def train(
@@ -200,10 +251,8 @@ def train(
         after_step: called after each step with the number of the epoch (from 1).
         after_epoch: called when all steps of an epoch are made; the epoch counts as done when it returns.
     """
-    plan = trainer.plan
-    for epoch in range(trainer.epoch + 1, plan.epochs + 1):
-        already_made = trainer.step - (epoch - 1) * plan.steps_per_epoch
-        for batches in steps_of_epoch(plan, epoch, trainer.seed)[already_made:]:
+    for epoch in range(trainer.epoch + 1, trainer.plan.epochs + 1):
+        for batches in inputs.steps(epoch, trainer.step):
             trainer.train_step(batches, inputs, should_stop=should_stop)
             after_step(epoch)
         after_epoch(epoch)
