@@ -4,7 +4,7 @@ import hashlib
 
 import torch
 
-from lora_trainer.rng import Purpose, derive_seed, generator
+from lora_trainer.rng import Purpose, derive_seed, generator, uniform
 
 
 def test_a_seed_is_blake2b_of_its_tagged_parts() -> None:
@@ -48,3 +48,12 @@ def test_equal_generators_draw_equal_numbers_and_leave_the_global_one_alone() ->
 
     assert torch.equal(first, second)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_uniform_numbers_fill_the_unit_interval_evenly() -> None:
+    drawn = [uniform(3, Purpose.COLOR, index) for index in range(4000)]
+
+    assert all(0 <= number < 1 for number in drawn)
+    # The mean of 4000 has a standard deviation of 0.0046.
+    assert abs(sum(drawn) / 4000 - 0.5) < 0.023
+    assert uniform(3, Purpose.COLOR, 7) == drawn[7] == (derive_seed(3, Purpose.COLOR, 7) // 1024) / 2**53

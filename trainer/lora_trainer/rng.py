@@ -19,6 +19,9 @@ class Purpose(StrEnum):
     FLIP = "flip"
     INIT = "init"
     SAMPLE = "sample"
+    VARIANT = "variant"
+    CROP = "crop"
+    COLOR = "color"
 
 
 def derive_seed(seed: int, *parts: int | str) -> int:
@@ -32,6 +35,11 @@ def derive_seed(seed: int, *parts: int | str) -> int:
         text = f"{'i' if isinstance(part, int) else 's'}{part}".encode()
         digest.update(len(text).to_bytes(4, "little") + text)
     return int.from_bytes(digest.digest(), "little") >> 1
+
+
+def uniform(seed: int, *parts: int | str) -> float:
+    """A number in [0, 1), evenly spread: the upper 53 bits of `derive_seed(seed, *parts)`."""
+    return (derive_seed(seed, *parts) >> 10) / 2**53
 
 
 def generator(seed: int, *parts: int | str) -> torch.Generator:
