@@ -14,6 +14,9 @@ class Purpose(StrEnum):
     """What a random number is for; the first part after the seed, so that no two purposes share a stream."""
 
     NOISE = "noise"
+    NOISE_OFFSET = "noise offset"
+    MULTIRES_NOISE = "multires noise"
+    PERTURBATION = "perturbation"
     TIMESTEP = "timestep"
     ORDER = "order"
     FLIP = "flip"
