@@ -29,6 +29,10 @@ class Regularization(ApiModel):
     the adapter predicts, which keeps the class as the base knows it whatever the pictures show."""
 
 
+ResizeFilter = Literal["Auto", "Box", "Bilinear", "Bicubic", "Lanczos", "Nearest"]
+CropPosition = Literal["Center", "Top", "Bottom", "Left", "Right"]
+
+
 class Buckets(ApiModel):
     """Aspect-ratio buckets: pictures are trained at sizes of about equal area instead of being cropped square."""
 
@@ -63,9 +67,9 @@ class Buckets(ApiModel):
     upscale: bool = True
     """Enlarge pictures smaller than the resolution. Off: they keep their size, and minPx and maxPx do not
     apply (kohya's bucket_no_upscale)."""
-    resize_filter: Literal["Auto", "Box", "Bilinear", "Bicubic", "Lanczos", "Nearest"] = "Auto"
+    resize_filter: ResizeFilter = "Auto"
     """How pictures are scaled. Auto: Box (the mean over whole areas) to shrink, Lanczos to enlarge."""
-    crop_position: Literal["Center", "Top", "Bottom", "Left", "Right"] = "Center"
+    crop_position: CropPosition = "Center"
     """Which part of a picture is kept when it stands over its bucket; `Top` suits portraits."""
 
 

@@ -76,6 +76,8 @@ class BucketSummary(StatusModel):
     """Pictures times repeats, regularisation included."""
     batches: Count
     """Batches an epoch."""
+    crop_loss_percent: Annotated[float, Field(ge=0.0, le=100.0)] | None = None
+    """Mean share of its pictures' area that is cut off, in percent."""
 
 
 class Plan(StatusModel):
