@@ -22,6 +22,7 @@ class Purpose(StrEnum):
     FLIP = "flip"
     INIT = "init"
     SAMPLE = "sample"
+    NETWORK_DROPOUT = "network dropout"
     VARIANT = "variant"
     CROP = "crop"
     COLOR = "color"
