@@ -8,6 +8,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from lora_api.cluster_spec import Parallelism
+from lora_api.dataset_spec import Captions, Dataset
+from lora_api.optimizer_spec import Schedule
 from lora_api.spec import LoraTrainingSpec
 from lora_api.status import BucketSummary, Plan
 from lora_trainer.errors import InvalidConfiguration, InvalidDataset
@@ -17,6 +20,9 @@ Bucket = tuple[int, int]
 
 _STATUS_BUCKETS = 128
 _STATUS_WARNINGS = 16
+_MUCH_CROPPED = 0.2
+"""Pictures that lose a larger share of their area are named."""
+_SHOWN_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,12 @@ class PlannedPicture:
     repeats: int
     is_regularization: bool = False
     has_caption_file: bool = True
+    flip: bool = False
+    """Half of its draws are mirrored."""
+    crop_loss: float = 0.0
+    """Share of its area that is cut off, 0 to 1."""
+    name: str = ""
+    """Its name in warnings."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,8 @@ class PlannedBucket:
     images: int
     batches: int
     """Forward passes an epoch."""
+    crop_loss: float = 0.0
+    """Mean share of its pictures' area that is cut off, 0 to 1."""
 
     @property
     def samples(self) -> int:
@@ -71,14 +85,22 @@ class TrainingPlan:
     """Ascending by size; only buckets with samples."""
     batch_size: int
     accumulation: int
-    """Batches per step; the last step of an epoch may have fewer."""
+    """Batches per step and process; the last step of an epoch may have fewer."""
+    processes: int
+    """Processes that share the batches of a step."""
     batches_per_epoch: int
     steps_per_epoch: int
     epochs: int
     """Epochs begun; `maxSteps` may cut the last one."""
     total_steps: int
-    flip: bool
-    """Half of the draws are mirrored."""
+    warmup_steps: int
+    """First steps, over which the learning rate rises."""
+    decay_steps: int
+    """Last steps, over which it falls; 0 unless the schedule has such a part."""
+    mirrored: frozenset[int]
+    """Example indices of which half of the draws are mirrored."""
+    variants: int
+    """Versions of a picture among which its draws choose; 1 unless the spec keeps several."""
     save_epochs: tuple[int, ...]
     """After these epochs an adapter is written."""
     sample_epochs: tuple[int, ...]
@@ -103,6 +125,7 @@ class TrainingPlan:
                 images=bucket.images,
                 samples=bucket.samples,
                 batches=bucket.batches,
+                crop_loss_percent=round(100 * bucket.crop_loss, 1),
             )
             for bucket in self.buckets
         )
@@ -129,27 +152,34 @@ class TrainingPlan:
 
 
 def derive_plan(
-    pictures: Sequence[PlannedPicture], spec: LoraTrainingSpec, *, warnings: Iterable[str] = ()
+    pictures: Sequence[PlannedPicture],
+    spec: LoraTrainingSpec,
+    *,
+    warnings: Iterable[str] = (),
+    processes: int | None = None,
 ) -> TrainingPlan:
-    """The plan for `pictures` under `spec`.
+    """The plan for `pictures` under `spec`, for as many processes as it says, or for `processes`.
 
     Batches per epoch are the sum over buckets of ceil(samples / batchSize), steps per epoch ceil(batches /
-    gradientAccumulationSteps), as in sd-scripts. Every epoch takes as many regularisation samples as
-    training samples, but unlike sd-scripts, which uses the first pictures only, epochs take turns.
+    processes / gradientAccumulationSteps), as in sd-scripts. Every epoch takes as many regularisation samples as
+    training samples, but unlike sd-scripts, which uses the first pictures only, epochs take turns. Fractions of
+    all steps are rounded down, as in sd-scripts.
 
     Raises:
         InvalidDataset: there is no training picture.
-        InvalidConfiguration: the warm-up is longer than the run.
+        InvalidConfiguration: warm-up, decay or token warm-up do not fit into the run.
     """
     training = spec.training
+    processes = _processes(spec.parallelism) if processes is None else processes
     buckets, unused = _buckets(pictures, training.batch_size)
     batches = sum(bucket.batches for bucket in buckets)
-    steps_per_epoch = math.ceil(batches / training.gradient_accumulation_steps)
+    steps_per_epoch = math.ceil(batches / (processes * training.gradient_accumulation_steps))
     total_steps = training.epochs * steps_per_epoch
     if training.max_steps is not None:
         total_steps = min(total_steps, training.max_steps)
-    _check_warmup(spec.optimizer.schedule.warmup_steps, total_steps)
     epochs = math.ceil(total_steps / steps_per_epoch)
+    warmup_steps, decay_steps = _schedule_steps(spec.optimizer.schedule, total_steps)
+    _check_token_warmup(spec.dataset, total_steps)
     found = sum(picture.has_caption_file for picture in pictures)
     return TrainingPlan(
         images=sum(not picture.is_regularization for picture in pictures),
@@ -159,15 +189,24 @@ def derive_plan(
         buckets=buckets,
         batch_size=training.batch_size,
         accumulation=training.gradient_accumulation_steps,
+        processes=processes,
         batches_per_epoch=batches,
         steps_per_epoch=steps_per_epoch,
         epochs=epochs,
         total_steps=total_steps,
-        flip=spec.dataset.augmentation.flip,
+        warmup_steps=warmup_steps,
+        decay_steps=decay_steps,
+        mirrored=frozenset(picture.index for picture in pictures if picture.flip),
+        variants=spec.dataset.latent_variants or 1,
         save_epochs=_every(spec.checkpoints.every_epochs, epochs),
         sample_epochs=(0, *_every(spec.samples.every_epochs, epochs)) if spec.samples.prompts else (),
-        warnings=(*warnings, *_regularization_warnings(buckets, unused, epochs)),
+        warnings=(*warnings, *_regularization_warnings(buckets, unused, epochs), *_crop_warnings(pictures)),
     )
+
+
+def _processes(parallelism: Parallelism) -> int:
+    """One for each GPU, or for each node that has none."""
+    return parallelism.nodes * max(1, parallelism.gpus_per_node)
 
 
 def _buckets(pictures: Sequence[PlannedPicture], batch_size: int) -> tuple[tuple[PlannedBucket, ...], int]:
@@ -188,8 +227,14 @@ def _buckets(pictures: Sequence[PlannedPicture], batch_size: int) -> tuple[tuple
         if drawn or share:
             batches = math.ceil((len(drawn) + share) / batch_size)
             images = len(set(drawn)) + (len(set(regularization[size])) if share else 0)
-            buckets.append(PlannedBucket(size, drawn, regularization[size], share, images, batches))
+            loss = _mean_crop_loss(by_size[size], with_regularization=share > 0)
+            buckets.append(PlannedBucket(size, drawn, regularization[size], share, images, batches, loss))
     return tuple(buckets), unused
+
+
+def _mean_crop_loss(pictures: Sequence[PlannedPicture], *, with_regularization: bool) -> float:
+    losses = [p.crop_loss for p in pictures if with_regularization or not p.is_regularization]
+    return sum(losses) / len(losses)
 
 
 def _repeated(pictures: Iterable[PlannedPicture]) -> tuple[int, ...]:
@@ -228,12 +273,44 @@ def _every(period: int, epochs: int) -> tuple[int, ...]:
     return tuple(sorted({*range(period, epochs + 1, period), epochs}))
 
 
-def _check_warmup(warmup_steps: int, total_steps: int) -> None:
-    if warmup_steps >= total_steps:
-        raise InvalidConfiguration(
-            f"spec.optimizer.schedule.warmupSteps is {warmup_steps}, but the run has only {total_steps} steps; "
-            "lower it or train longer"
-        )
+def _schedule_steps(schedule: Schedule, total_steps: int) -> tuple[int, int]:
+    """(warm-up, decay) in steps. Raises InvalidConfiguration where they do not fit into the run."""
+    warmup, warmup_field = schedule.warmup_steps, f"warmupSteps is {schedule.warmup_steps}"
+    if schedule.warmup_fraction is not None:
+        warmup = int(schedule.warmup_fraction * total_steps)
+        warmup_field = f"warmupFraction is {schedule.warmup_fraction} ({warmup} steps)"
+    decay, decay_field = schedule.decay_steps or 0, f"decaySteps is {schedule.decay_steps}"
+    if schedule.decay_fraction is not None:
+        decay = int(schedule.decay_fraction * total_steps)
+        decay_field = f"decayFraction is {schedule.decay_fraction} ({decay} steps)"
+    where, run = "spec.optimizer.schedule.", f"the run has only {total_steps} steps"
+    if warmup >= total_steps:
+        raise InvalidConfiguration(f"{where}{warmup_field}, but {run}; lower it or train longer")
+    if schedule.decay_fraction is not None and not decay:
+        raise InvalidConfiguration(f"{where}{decay_field}, less than one step of {total_steps}; raise it")
+    if warmup + decay > total_steps:
+        both = f"{where}{warmup_field} and {decay_field}"
+        raise InvalidConfiguration(f"{both}, together more than the {total_steps} steps of the run; lower one")
+    return warmup, decay
+
+
+def _check_token_warmup(dataset: Dataset, total_steps: int) -> None:
+    """Raises InvalidConfiguration when a token warm-up would not end before the run does."""
+    for field, captions in _captions(dataset):
+        warmup = captions.token_warmup
+        if warmup is not None and warmup.steps is not None and warmup.steps > total_steps:
+            raise InvalidConfiguration(
+                f"{field}.tokenWarmup.steps is {warmup.steps}, but the run has only {total_steps} steps, so some tags "
+                "would never be trained; lower it or train longer"
+            )
+
+
+def _captions(dataset: Dataset) -> Iterable[tuple[str, Captions]]:
+    """The settings of all captions, each with its path in the YAML file."""
+    yield "spec.dataset.captions", dataset.captions
+    for number, subset in enumerate(dataset.subsets):
+        if subset.captions is not None:
+            yield f"spec.dataset.subsets[{number}].captions", subset.captions.applied_to(dataset.captions)
 
 
 def _regularization_warnings(buckets: Sequence[PlannedBucket], unused: int, epochs: int) -> list[str]:
@@ -250,6 +327,19 @@ def _regularization_warnings(buckets: Sequence[PlannedBucket], unused: int, epoc
 def _unseen(bucket: PlannedBucket, epochs: int) -> int:
     drawn = bucket.regularization[: epochs * bucket.regularization_samples]
     return len(set(bucket.regularization)) - len(set(drawn))
+
+
+def _crop_warnings(pictures: Sequence[PlannedPicture]) -> list[str]:
+    cropped = sorted((p for p in pictures if p.crop_loss > _MUCH_CROPPED), key=lambda p: (-p.crop_loss, p.index))
+    if not cropped:
+        return []
+    names = ", ".join(f"{p.name or p.index} ({p.crop_loss:.0%})" for p in cropped[:_SHOWN_NAMES])
+    more = f" and {len(cropped) - _SHOWN_NAMES} more" if len(cropped) > _SHOWN_NAMES else ""
+    subject = "1 picture loses" if len(cropped) == 1 else f"{len(cropped)} pictures lose"
+    return [
+        f"{subject} more than {_MUCH_CROPPED:.0%} of the area to cropping: {names}{more}. Crop them yourself, or widen "
+        "spec.dataset.buckets.minPx and maxPx."
+    ]
 
 
 def _largest(summaries: Sequence[BucketSummary]) -> tuple[BucketSummary, ...]:

@@ -6,12 +6,15 @@ reading of pictures. Sizes are (width, height) in px, ratios width / height.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from lora_api.dataset_spec import Buckets
+from lora_api.dataset_spec import Buckets, CropPosition
 from lora_trainer.errors import InvalidConfiguration
 
 Size = tuple[int, int]
+
+_MOST_AREA = 50
+"""A picture scaled to more than this many times its bucket's area is refused: next to nothing of it would be left."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,14 @@ class Placement:
     ratio_error: float
     """Ratio of the bucket minus ratio of the picture."""
 
+    @property
+    def crop_loss(self) -> float:
+        """Share of the scaled picture's area that is cut off, 0 to 1."""
+        return 1 - self.bucket[0] * self.bucket[1] / (self.resized[0] * self.resized[1])
+
 
 class TooSmall(ValueError):
-    """A picture that would have to be enlarged, while enlarging is off."""
+    """A picture too small for a bucket while enlarging is off, or too narrow for any."""
 
 
 Place = Callable[[int, int], Placement]
@@ -36,19 +44,47 @@ Place = Callable[[int, int], Placement]
 def placing(resolution: Size, buckets: Buckets) -> Place:
     """The function `(width, height) -> Placement` of these settings.
 
-    It raises TooSmall when `buckets.upscale` is off and a side of the picture is shorter than a step.
+    It raises TooSmall when `buckets.upscale` is off and a side of the picture is shorter than a step, where
+    sd-scripts divides by zero or makes an empty bucket; and when cropping would leave less than 2 % of it.
 
     Raises:
         InvalidConfiguration: the limits of the bucket sides do not fit the resolution.
     """
+    to_bucket = _to_bucket(resolution, buckets)
+
+    def place(width: int, height: int) -> Placement:
+        placement = to_bucket((width, height))
+        crop = _crop_at(buckets.crop_position, placement.resized, placement.bucket)
+        return replace(placement, crop=crop)
+
+    return place
+
+
+def _to_bucket(resolution: Size, buckets: Buckets) -> Callable[[Size], Placement]:
     if not buckets.enabled:
-        return lambda width, height: _cover((width, height), resolution)
+        return lambda picture: _cover(picture, resolution)
     smallest, largest = side_limits(resolution, buckets)
     _check_limits(resolution, smallest, largest, buckets.step_px)
     if not buckets.upscale:
-        return lambda width, height: _without_enlarging((width, height), resolution, buckets.step_px)
+        return lambda picture: _without_enlarging(picture, resolution, buckets.step_px)
     sizes = bucket_sizes(resolution, smallest, largest, step=buckets.step_px)
-    return lambda width, height: _cover((width, height), _nearest((width, height), sizes))
+    return lambda picture: _cover(picture, _nearest(picture, sizes))
+
+
+def letterbox(picture: Size, bucket: Size) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) in px of the whole picture laid into its bucket without cropping, centred.
+
+    SDXL gets left and top of this as the offset of the crop, as in sd-scripts (its `crop_ltrb`): it is not the
+    crop that was made, but adapters trained there learnt these numbers.
+    """
+    ratio = picture[0] / picture[1]
+    width, height = float(bucket[0]), float(bucket[1])
+    if width / height > ratio:
+        width = height * ratio
+    else:
+        height = width / ratio
+    left, top = (bucket[0] - width) // 2, (bucket[1] - height) // 2
+    return left, top, left + width, top + height
 
 
 def side_limits(resolution: Size, buckets: Buckets) -> tuple[int, int]:
@@ -100,7 +136,13 @@ def _cover(picture: Size, bucket: Size) -> Placement:
     width, height = picture
     wider = width / height > bucket[0] / bucket[1]
     scale = bucket[1] / height if wider else bucket[0] / width
-    return _cropped(picture, (_rounded(width * scale), _rounded(height * scale)), bucket)
+    resized = (_rounded(width * scale), _rounded(height * scale))
+    if resized[0] * resized[1] > _MOST_AREA * bucket[0] * bucket[1]:
+        raise TooSmall(
+            f"is {width}x{height} px, so narrow that less than {100 // _MOST_AREA} % of it would be left in a bucket "
+            f"of {bucket[0]}x{bucket[1]} px; crop it yourself"
+        )
+    return _cropped(picture, resized, bucket)
 
 
 def _without_enlarging(picture: Size, resolution: Size, step: int) -> Placement:
@@ -132,8 +174,16 @@ def _error(width: int, height: int, ratio: float) -> float:
 
 
 def _cropped(picture: Size, resized: Size, bucket: Size) -> Placement:
-    crop = ((resized[0] - bucket[0]) // 2, (resized[1] - bucket[1]) // 2)
+    crop = _crop_at("Center", resized, bucket)
     return Placement(bucket, resized, crop, bucket[0] / bucket[1] - picture[0] / picture[1])
+
+
+def _crop_at(position: CropPosition, resized: Size, bucket: Size) -> tuple[int, int]:
+    """Offset of the bucket: at the side that `position` names, in the middle of the other axis."""
+    over_x, over_y = resized[0] - bucket[0], resized[1] - bucket[1]
+    x = {"Left": 0, "Right": over_x}.get(position, over_x // 2)
+    y = {"Top": 0, "Bottom": over_y}.get(position, over_y // 2)
+    return x, y
 
 
 def _rounded(value: float) -> int:
