@@ -1,13 +1,14 @@
 """Draws sample pictures with the model as it is trained, without disturbing the training; used by `run`."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from lora_trainer.conditioning import TextStates, size_conditions
 from lora_trainer.diffusion.noise import NoiseSchedule
 from lora_trainer.diffusion.sampling import Request, sample_euler_ancestral
 from lora_trainer.families.base import BaseModel
@@ -17,46 +18,67 @@ _BATCH = 4
 """Pictures drawn at once: more is hardly faster and needs more memory than a training step."""
 
 
+def _stay(*parts: str) -> AbstractContextManager[object]:
+    """Every part lies on the device already."""
+    return nullcontext()
+
+
 @dataclass(frozen=True)
 class Painter:
     """Draws pictures with a live model."""
 
     model: BaseModel
     schedule: NoiseSchedule
+    """The one that the training uses: of a model with zero terminal SNR the rescaled one."""
     autocast: Callable[[], AbstractContextManager[object]]
     on_step: Callable[[], None]
     """Called before each denoising step; may raise to stop."""
+    placing: Callable[..., AbstractContextManager[object]] = _stay
+    """Names of parts, as `BaseModel.place` takes them -> has them on the device while it is open."""
 
     @torch.no_grad()
     def draw(self, pictures: Sequence[Picture]) -> list[Image.Image]:
         """The pictures in their order. Alike ones are drawn together; each depends on its own seed only."""
-        drawn: dict[int, Image.Image] = {}
-        with _evaluating(self.model.unet, self.model.text_encoder):
-            for places in _alike(pictures):
-                latents = self._latents([pictures[place] for place in places])
-                for place, one in zip(places, latents, strict=True):
-                    drawn[place] = to_image(self.model.decode_latents(one[None])[0])
-        return [drawn[place] for place in range(len(pictures))]
+        groups = list(_alike(pictures))
+        with _evaluating(*self.model.parts.values()):
+            with self.placing(*(part for part in self.model.parts if part != "unet")):
+                requests = [self._request([pictures[place] for place in places]) for places in groups]
+            latents = self._denoise(requests, groups)
+            with self.placing("vae"):
+                return [to_image(self.model.decode_latents(latents[place][None])[0]) for place in sorted(latents)]
 
-    def _latents(self, pictures: Sequence[Picture]) -> Tensor:
+    def _request(self, pictures: Sequence[Picture]) -> Request:
         model, first = self.model, pictures[0]
-        cell = model.pixels_per_latent
+        cell, size = model.pixels_per_latent, (first.width_px, first.height_px)
+        sizes = size_conditions(original=size, crop=(0, 0), target=size)
         with self.autocast():
-            request = Request(
-                states=self._encode([picture.prompt for picture in pictures]),
-                negative_states=self._encode([picture.negative_prompt for picture in pictures]),
-                guidance=self._on_device(torch.tensor([picture.guidance for picture in pictures])),
+            return Request(
+                text=self._encode([picture.prompt for picture in pictures]),
+                negative_text=self._encode([picture.negative_prompt for picture in pictures]),
+                sizes=sizes.expand(len(pictures), -1).to(self._device),
+                guidance=torch.tensor([picture.guidance for picture in pictures]).to(self._device),
                 seeds=tuple(picture.seed for picture in pictures),
                 shape=(model.latent_channels, first.height_px // cell, first.width_px // cell),
                 steps=first.steps,
             )
-            return sample_euler_ancestral(model.predict, self.schedule, request, on_step=self.on_step)
 
-    def _encode(self, texts: Sequence[str]) -> Tensor:
-        return self.model.encode_texts(self._on_device(self.model.tokenize(texts)))
+    def _denoise(self, requests: Sequence[Request], groups: Sequence[Sequence[int]]) -> dict[int, Tensor]:
+        """Place of each picture -> its latents (C, h, w)."""
+        model, latents = self.model, {}
+        with self.autocast():
+            for request, places in zip(requests, groups, strict=True):
+                drawn = sample_euler_ancestral(
+                    model.predict, self.schedule, request, prediction=model.prediction, on_step=self.on_step
+                )
+                latents |= dict(zip(places, drawn, strict=True))
+        return latents
 
-    def _on_device(self, tensor: Tensor) -> Tensor:
-        return tensor.to(next(self.model.unet.parameters()).device)
+    def _encode(self, texts: Sequence[str]) -> TextStates:
+        return self.model.encode_texts(self.model.tokenize(texts).to(self._device))
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parts["unet"].parameters()).device
 
 
 def to_image(pixels: Tensor) -> Image.Image:

@@ -11,20 +11,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lora_api.model_spec import Prediction
+from lora_trainer.conditioning import TextStates
 from lora_trainer.diffusion.noise import NoiseSchedule
 
-Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(latents (B, C, h, w), timesteps (B,), states (B, L, D)) -> noise (B, C, h, w)."""
+Predict = Callable[[Tensor, Tensor, TextStates, Tensor], Tensor]
+"""(latents (B, C, h, w), timesteps (B,), text of B, sizes (B, 6)) -> noise or v (B, C, h, w)."""
+
+_SMALLEST_SIGNAL = 2.0**-24
+"""Stands for a signal share of 0, whose sigma would be infinite; diffusers takes the same number."""
 
 
 @dataclass(frozen=True)
 class Request:
     """B pictures of one size and number of steps."""
 
-    states: Tensor
-    """(B, L, D) text states of the prompts."""
-    negative_states: Tensor
-    """(B, L, D) text states of the negative prompts."""
+    text: TextStates
+    """Of the prompts, B long."""
+    negative_text: TextStates
+    """Of the negative prompts, B long."""
+    sizes: Tensor
+    """(B, 6) as `conditioning.size_conditions` gives them."""
     guidance: Tensor
     """(B,) classifier-free guidance scales."""
     seeds: tuple[int, ...]
@@ -35,28 +42,35 @@ class Request:
 
 
 def sample_euler_ancestral(
-    predict: Predict, schedule: NoiseSchedule, request: Request, *, on_step: Callable[[], None] = lambda: None
+    predict: Predict,
+    schedule: NoiseSchedule,
+    request: Request,
+    *,
+    prediction: Prediction = "epsilon",
+    on_step: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Latents (B, C, h, w) of the pictures; `on_step` is called before each step and may raise to stop.
 
-    All noise of a picture comes from one CPU generator with its seed, so a picture does not depend on the
-    device or on what is drawn beside it.
+    `prediction` is what `predict` gives. All noise of a picture comes from one CPU generator with its seed, so a
+    picture does not depend on the device or on what is drawn beside it.
     """
     timesteps, sigmas = _levels(schedule, request.steps)
     generators = [torch.Generator().manual_seed(seed) for seed in request.seeds]
-    both = torch.cat([request.negative_states, request.states])
+    both = TextStates.cat([request.negative_text, request.text])
+    sizes = torch.cat([request.sizes, request.sizes])
     scale = request.guidance.view(-1, 1, 1, 1)
 
     def noise() -> Tensor:
-        return torch.stack([torch.randn(request.shape, generator=one) for one in generators]).to(both.device)
+        return torch.stack([torch.randn(request.shape, generator=one) for one in generators]).to(sizes.device)
 
     latents = noise() * sigmas[0]
     for timestep, sigma, target in zip(timesteps, sigmas[:-1], sigmas[1:], strict=True):
         on_step()
         scaled = latents / (sigma**2 + 1) ** 0.5
-        times = torch.full((len(both),), timestep, device=both.device)
-        without, with_text = predict(torch.cat([scaled, scaled]), times, both).chunk(2)
-        epsilon = without + scale * (with_text - without)
+        times = torch.full((len(both),), timestep, device=sizes.device)
+        without, with_text = predict(torch.cat([scaled, scaled]), times, both, sizes).chunk(2)
+        guided = without + scale * (with_text - without)
+        epsilon = guided if prediction == "epsilon" else (guided + sigma * scaled) / (sigma**2 + 1) ** 0.5
         up, down = _ancestral_split(sigma, target)
         latents = latents + epsilon * (down - sigma)
         latents = latents + noise() * up
@@ -65,8 +79,9 @@ def sample_euler_ancestral(
 
 def _levels(schedule: NoiseSchedule, steps: int) -> tuple[list[float], list[float]]:
     """`steps` timesteps from the last to the first, evenly spaced, and their sigmas, followed by 0."""
+    finite = NoiseSchedule(schedule.alphas_cumprod.clamp(min=_SMALLEST_SIGNAL))
     timesteps = np.linspace(schedule.timesteps - 1, 0, steps, dtype=np.float32)
-    sigmas = np.interp(timesteps, np.arange(schedule.timesteps), schedule.sigmas.double().numpy())
+    sigmas = np.interp(timesteps, np.arange(schedule.timesteps), finite.sigmas.double().numpy())
     return [float(t) for t in timesteps], [*(float(np.float32(sigma)) for sigma in sigmas), 0.0]
 
 
