@@ -1,136 +1,193 @@
-"""Puts LoRA adapters into a UNet and a text encoder; used by `run` once, before training.
+"""Puts adapters into the parts of a base model; used by `run` once, before training.
 
-Hu et al. 2021, https://arxiv.org/abs/2106.09685: y = W x + (alpha / r) B A x, A random, B zero. PEFT does the
-forward pass; which modules are adapted and how A starts is decided here.
+PEFT does the forward pass; with the base weight W, s = alpha / r:
+
+- `lora`, `locon`: W + s B A, Hu et al. 2021, https://arxiv.org/abs/2106.09685;
+- `dora`: the same, then each row given a trained length, Liu et al. 2024, https://arxiv.org/abs/2402.09353;
+- `loha`: W + s (A1 B1) * (A2 B2), elementwise, Hyeon-Woo et al. 2021, https://arxiv.org/abs/2108.06098;
+- `lokr`: W + s kron(C, A B), Yeh et al. 2023, https://arxiv.org/abs/2309.14859.
+
+Which modules are adapted is decided by `lora.targets`, how they start by `lora.start`.
 """
 
-import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
-from torch import nn
+from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, inject_adapter_in_model
+from peft.tuners.lora.dora import DoraLinearLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
 
-from lora_api.model_spec import Network
-from lora_trainer.rng import Purpose, generator
+from lora_api.model_spec import Family, Network
+from lora_trainer.conditioning import PARTS, Part
+from lora_trainer.errors import InvalidConfiguration
+from lora_trainer.lora.dropout import Dropout
+from lora_trainer.lora.layer import ADAPTER, AdaptedLayer
+from lora_trainer.lora.start import start
+from lora_trainer.lora.targets import Target, targets
 
-Part = Literal["unet", "text_encoder"]
-
-_ADAPTER = "default"
-_UNET_PARENTS = ("Transformer2DModel",)
-_TEXT_PARENTS = ("CLIPAttention", "CLIPMLP")
-
-
-@dataclass(frozen=True)
-class AdaptedLayer:
-    """One module of the base model with its adapter, live: training changes what `down` and `up` hold."""
-
-    part: Part
-    path: str
-    """Module path in the UNet or the text encoder."""
-    layer: Any
-    alpha: float
-
-    @property
-    def down(self) -> nn.Parameter:
-        """A: (r, in) or (r, in, 1, 1), fp32."""
-        weight: nn.Parameter = self.layer.lora_A[_ADAPTER].weight
-        return weight
-
-    @property
-    def up(self) -> nn.Parameter:
-        """B: (out, r) or (out, r, 1, 1), fp32."""
-        weight: nn.Parameter = self.layer.lora_B[_ADAPTER].weight
-        return weight
-
-    @property
-    def scale(self) -> float:
-        """Factor on the adapter's output, as the forward pass uses it."""
-        return float(self.layer.scaling[_ADAPTER])
-
-    def enable(self, enabled: bool) -> None:
-        """Switches the adapter in the forward pass; the weights stay trainable."""
-        self.layer._disable_adapters = not enabled
+__all__ = ["AdaptedLayer", "Adapters", "add_adapters"]
 
 
 @dataclass(frozen=True)
 class Adapters:
-    """All adapters of a run."""
+    """All adapters of a run. Outside of `training_at` nothing is dropped."""
 
     layers: tuple[AdaptedLayer, ...]
-    rank: int
-    alpha: float
+    family: Family
+    dropout: Dropout
 
     def of(self, part: Part) -> tuple[AdaptedLayer, ...]:
         """The adapted layers of one part."""
         return tuple(layer for layer in self.layers if layer.part == part)
 
     def named_parameters(self, part: Part | None = None) -> dict[str, nn.Parameter]:
-        """Trainable tensors by a stable name, of one part or of all."""
+        """Trainable tensors by a stable name, `<part>.<path>.<tensor>`, of one part or of all."""
         return {
-            f"{layer.part}.{layer.path}.{side}": parameter
+            f"{layer.name}.{name}": parameter
             for layer in self.layers
             if part in (None, layer.part)
-            for side, parameter in (("down", layer.down), ("up", layer.up))
+            for name, parameter in layer.tensors().items()
         }
 
+    @contextmanager
+    def training_at(self, step: int, micro: int) -> Iterator[None]:
+        """Applies the network's dropout of a micro-batch; forward and backward pass belong inside."""
+        with self.dropout.at(step, micro), _switched_off(self.dropout.skipped(self.layers)):
+            yield
 
-def add_adapters(unet: nn.Module, text_encoder: nn.Module, network: Network, *, seed: int) -> Adapters:
-    """Adapters in all attention blocks of `unet` and, if wanted, in `text_encoder`; their weights are fp32.
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """The base model without its adapters."""
+        with _switched_off(self.layers):
+            yield
 
-    The UNet's linear layers and 1x1 convolutions inside its transformer blocks (192 in SD 1.x), and the text
-    encoder's projections and MLPs (72 at 12 layers): the modules that sd-scripts' `networks.lora` adapts.
+
+@contextmanager
+def _switched_off(layers: Sequence[AdaptedLayer]) -> Iterator[None]:
+    """Leaves layers out of the forward pass; afterwards they are as they were."""
+    were_on = [layer for layer in layers if layer.enabled]
+    try:
+        for layer in were_on:
+            layer.enable(False)
+        yield
+    finally:
+        for layer in were_on:
+            layer.enable(True)
+
+
+def add_adapters(
+    parts: Mapping[Part, nn.Module],
+    network: Network,
+    *,
+    family: Family,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+) -> Adapters:
+    """Adapters in the UNet and the text encoders, as `network` asks for; all else is frozen.
+
+    Args:
+        parts: the live parts of the base model.
+        network: what to add.
+        family: what the parts are.
+        seed: the start is a function of it.
+        dtype: precision of the adapters' tensors; masters are fp32.
+
+    Raises:
+        InvalidConfiguration: `network.blocks` names an unknown block, or nothing is left to adapt.
     """
-    layers = _add(unet, "unet", unet_targets(unet), network)
-    if network.text_encoder:
-        layers += _add(text_encoder, "text_encoder", text_encoder_targets(text_encoder), network)
+    wanted = [part for part in PARTS if part in parts and (network.unet if part == "unet" else network.text_encoder)]
+    layers = [layer for part in wanted for layer in _adapt(parts[part], part, network, family=family, dtype=dtype)]
+    if not layers:
+        raise InvalidConfiguration("spec.network adapts nothing: give at least one of its blocks a rank above 0")
+    for module in parts.values():
+        module.requires_grad_(False)
     for layer in layers:
-        _initialise(layer, seed)
-    return Adapters(tuple(layers), network.rank, network.effective_alpha)
+        for parameter in layer.tensors().values():
+            parameter.requires_grad_(True)
+    start(layers, seed=seed)
+    dropout = Dropout(network, seed=seed)
+    dropout.install(layers)
+    return Adapters(tuple(layers), family, dropout)
 
 
-def unet_targets(unet: nn.Module) -> tuple[str, ...]:
-    """Paths of the UNet's modules that get an adapter, in the order of the model."""
-    return tuple(_adaptable_below(unet, _UNET_PARENTS))
+def _adapt(
+    module: nn.Module, part: Part, network: Network, *, family: Family, dtype: torch.dtype
+) -> list[AdaptedLayer]:
+    chosen = targets(module, part, network, family=family)
+    if not chosen:
+        return []
+    inject_adapter_in_model(_peft_config(network, chosen), module, adapter_name=ADAPTER)
+    found = {path: child for path, child in module.named_modules() if isinstance(child, BaseTunerLayer)}
+    assert set(found) == {target.path for target in chosen}, f"adapted other modules of the {part} than asked"
+    return [_layer(part, target, network, peft_layer=found[target.path], dtype=dtype) for target in chosen]
 
 
-def text_encoder_targets(text_encoder: nn.Module) -> tuple[str, ...]:
-    """Paths of the text encoder's modules that get an adapter, in the order of the model."""
-    return tuple(_adaptable_below(text_encoder, _TEXT_PARENTS))
-
-
-def _adaptable_below(model: nn.Module, parents: tuple[str, ...]) -> Iterator[str]:
-    inside = [name for name, module in model.named_modules() if type(module).__name__ in parents]
-    for name, module in model.named_modules():
-        is_conv1x1 = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
-        if (isinstance(module, nn.Linear) or is_conv1x1) and any(name.startswith(f"{p}.") for p in inside):
-            yield name
-
-
-def _add(model: nn.Module, part: Part, targets: Sequence[str], network: Network) -> list[AdaptedLayer]:
-    config = LoraConfig(
-        r=network.rank,
-        lora_alpha=network.effective_alpha,
-        target_modules=list(targets),
-        init_lora_weights=False,
+def _layer(part: Part, target: Target, network: Network, *, peft_layer: Any, dtype: torch.dtype) -> AdaptedLayer:
+    alpha = target.alpha
+    if network.type == "dora" and isinstance(peft_layer.get_base_layer(), nn.Linear):
+        peft_layer.lora_magnitude_vector[ADAPTER] = _Magnitude.of(peft_layer.lora_magnitude_vector[ADAPTER])
+    if network.type in ("loha", "lokr"):
+        # PEFT tosses torch's global coin in training mode, and at a share of 0 still skips one pass in 2^24.
+        peft_layer.module_dropout[ADAPTER] = -1.0
+    if network.type == "lokr" and ADAPTER in peft_layer.lokr_w2:
+        # Without a low-rank factor there is no rank: every reader of the format then takes the scale as 1.
+        alpha = float(target.rank)
+        peft_layer.scaling[ADAPTER] = 1.0
+    layer = AdaptedLayer(
+        part, target.path, target.block, network.type, target.rank, alpha, target.rate_factor, peft_layer
     )
-    inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
-    found = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
-    assert set(found) == set(targets), f"adapted other modules of the {part} than asked"
-    return [AdaptedLayer(part, path, found[path], network.effective_alpha) for path in targets]
+    for parameter in layer.tensors().values():
+        parameter.data = parameter.data.to(dtype)
+    return layer
 
 
-@torch.no_grad()
-def _initialise(layer: AdaptedLayer, seed: int) -> None:
-    """A uniform as nn.Linear starts (Kaiming, a = sqrt 5), a function of seed and module; B zero."""
-    for parameter in (layer.down, layer.up):
-        parameter.data = parameter.data.float()
-        parameter.requires_grad_(True)
-    random = generator(seed, Purpose.INIT, layer.part, layer.path)
-    drawn = torch.empty(layer.down.shape)
-    nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=random)
-    layer.down.copy_(drawn)
-    layer.up.zero_()
+class _Magnitude(DoraLinearLayer):
+    """PEFT's trained row lengths; B A is one product here.
+
+    PEFT sends the unit matrix through A and B, where the dropout's hooks would mask it.
+    """
+
+    @classmethod
+    def of(cls, made: DoraLinearLayer) -> "_Magnitude":
+        """The same tensor in this class."""
+        magnitude = cls(made.fan_in_fan_out)
+        magnitude.weight = made.weight
+        return magnitude
+
+    def get_lora_weight(self, lora_A: nn.Linear, lora_B: nn.Linear, adapter_name: str | None = None) -> Tensor:  # noqa: N803
+        """B A, (out, in)."""
+        return lora_B.weight @ lora_A.weight
+
+
+def _peft_config(network: Network, chosen: Sequence[Target]) -> PeftConfig:
+    common: dict[str, Any] = {
+        "r": network.rank,
+        "target_modules": _any_of([target.path for target in chosen]),
+        "rank_pattern": _by_pattern(chosen, [target.rank for target in chosen]),
+        "alpha_pattern": _by_pattern(chosen, [target.alpha for target in chosen]),
+    }
+    if network.type == "loha":
+        return LoHaConfig(**common)
+    if network.type == "lokr":
+        return LoKrConfig(**common, decompose_factor=network.lokr_factor or -1)
+    return LoraConfig(**common, use_dora=network.type == "dora", init_lora_weights=False)
+
+
+def _by_pattern(chosen: Sequence[Target], values: Sequence[float]) -> dict[str, float]:
+    """The values by patterns that match the paths with that value, and those only.
+
+    PEFT looks for a pattern at the end of a path, so a pattern has to begin where the path does.
+    """
+    paths: dict[float, list[str]] = {}
+    for target, value in zip(chosen, values, strict=True):
+        paths.setdefault(value, []).append(target.path)
+    return {"^" + _any_of(having): value for value, having in paths.items()}
+
+
+def _any_of(paths: Sequence[str]) -> str:
+    return "(?:" + "|".join(re.escape(path) for path in paths) + ")"
