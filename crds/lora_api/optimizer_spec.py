@@ -2,10 +2,12 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lora_api.base import ApiModel, Rule
 from lora_api.fields import Fraction, LearningRate, ShortText
+from lora_api.optimizer_arguments import problems_with
 
 ScheduleName = Literal[
     "constant", "linear", "cosine", "cosine_with_restarts", "cosine_with_min_lr", "polynomial", "inverse_sqrt",
@@ -199,3 +201,17 @@ class Optimizer(ApiModel):
     """How the learning rate changes over the run."""
     max_grad_norm: Annotated[float, Field(ge=0.0, le=1000.0)] = 1.0
     """Gradients are scaled down to this norm; 0: never."""
+
+    @field_validator("arguments")
+    @classmethod
+    def _check_arguments(cls, arguments: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        """Only Python knows what each optimizer takes; a cluster learns it from the operator."""
+        if "name" not in info.data:
+            return arguments
+        faults = [
+            InitErrorDetails(type=PydanticCustomError("argument", "{fault}", {"fault": fault}), loc=(name,), input=name)
+            for name, fault in problems_with(info.data["name"], arguments).items()
+        ]
+        if faults:
+            raise ValidationError.from_exception_data(cls.__name__, faults)
+        return arguments
