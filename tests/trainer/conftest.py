@@ -17,6 +17,18 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_sd2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder with the topology of SD 2.x that predicts v; read only."""
+    return write_tiny_pipeline(tmp_path_factory.mktemp("sd2") / "tiny", family="sd2", prediction="v_prediction")
+
+
+@pytest.fixture(scope="session")
+def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder with the levels and text encoders of SDXL; read only."""
+    return write_tiny_pipeline(tmp_path_factory.mktemp("sdxl") / "tiny", family="sdxl")
+
+
+@pytest.fixture(scope="session")
 def tiny_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset folder with regularisation pictures; read only."""
     return write_pictures(tmp_path_factory.mktemp("data") / "train")

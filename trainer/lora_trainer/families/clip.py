@@ -1,0 +1,124 @@
+"""CLIP text encoders as Stable Diffusion reads them: captions in chunks of 75 tokens; used by every family.
+
+The layout of chunks is that of kohya's sd-scripts and AUTOMATIC1111: each chunk is a start token, up to 75 tokens
+of the caption, an end token, and padding up to 77.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lora_trainer.conditioning import Tokens
+from lora_trainer.families.emphasis import Piece, split_emphasis
+
+CHUNK_TOKENS = 75
+"""Tokens of a caption that CLIP reads at once, between a start and an end token."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How captions are read, as the spec says."""
+
+    clip_skip: int = 1
+    max_tokens: int = CHUNK_TOKENS
+    """75, 150 or 225 tokens of a caption are read."""
+    weighted: bool = False
+    """Read AUTOMATIC1111's emphasis."""
+
+
+@dataclass(frozen=True)
+class ClipText:
+    """A CLIP text encoder and the tokenizer that belongs to it."""
+
+    encoder: Any
+    tokenizer: Any
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the names of its modules; transformers flattened one of the two classes in 5.6."""
+        return "text_model." if hasattr(self.encoder, "text_model") else ""
+
+    @property
+    def layers(self) -> int:
+        """Number of its transformer layers."""
+        return int(self.encoder.config.num_hidden_layers)
+
+    def layer_prefix(self, index: int) -> str:
+        """Prefix of the names of all modules of a layer, counted from 0."""
+        return f"{self.prefix}encoder.layers.{index}."
+
+    def tokenize(self, texts: Sequence[str], reading: Reading) -> tuple[Tensor, Tensor]:
+        """Ids (B, chunks, 77) and weights (B, chunks, 77) of the tokens; start, end and padding weigh 1."""
+        rows = [self._chunks(text, reading) for text in texts]
+        ids = torch.tensor([[chunk_ids for chunk_ids, _ in row] for row in rows], dtype=torch.int64)
+        weights = torch.tensor([[chunk_weights for _, chunk_weights in row] for row in rows])
+        return ids, weights
+
+    def count_tokens(self, texts: Sequence[str], *, weighted: bool) -> list[int]:
+        """Tokens of each text, uncut, without start and end."""
+        return [len(self._words(text, weighted=weighted)) for text in texts]
+
+    def encode(self, ids: Tensor, weights: Tensor | None, *, layer: int, normed: bool) -> tuple[Tensor, Tensor]:
+        """States (B, 75 chunks + 2, D) of ids (B, chunks, 77), and the last layer's (B, 77, D) of the first chunk.
+
+        Args:
+            ids: as `tokenize` gives them.
+            weights: factor on the state of each token, like `ids`.
+            layer: which hidden state, counted from the end: 1 is the last layer's.
+            normed: whether the final layer norm is applied to it; the last layer's states always are normed.
+        """
+        batch, chunks, length = ids.shape
+        output = self.encoder(ids.flatten(0, 1), output_hidden_states=True)
+        states: Tensor = output.hidden_states[-layer]
+        if normed:
+            states = getattr(self.encoder, "text_model", self.encoder).final_layer_norm(states)
+        states = states.reshape(batch, chunks, length, -1)
+        if weights is not None:
+            states = states * weights[..., None].to(states.dtype)
+        last = output.last_hidden_state.reshape(batch, chunks, length, -1)[:, 0]
+        return _assemble(states), last
+
+    def pool(self, last: Tensor, ids: Tensor) -> Tensor:
+        """Projected states (B, P) of the first end token of the first chunk, of the last layer's states (B, 77, D).
+
+        By the tokenizer's id: model configurations name a wrong one, for which transformers keeps a work-around.
+        """
+        ends = (ids[:, 0] == self.tokenizer.eos_token_id).int().argmax(dim=-1)
+        pooled: Tensor = self.encoder.text_projection(last[torch.arange(len(last), device=last.device), ends])
+        return pooled
+
+    def _chunks(self, text: str, reading: Reading) -> list[tuple[list[int], list[float]]]:
+        words = self._words(text, weighted=reading.weighted)[: reading.max_tokens]
+        return [
+            self._chunk(words[start : start + CHUNK_TOKENS]) for start in range(0, reading.max_tokens, CHUNK_TOKENS)
+        ]
+
+    def _chunk(self, words: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+        start, end, pad = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
+        free = CHUNK_TOKENS - len(words)
+        ids = [start, *(word for word, _ in words), end, *[pad] * free]
+        return ids, [1.0, *(weight for _, weight in words), 1.0, *[1.0] * free]
+
+    def _words(self, text: str, *, weighted: bool) -> list[tuple[int, float]]:
+        """Id and weight of each token of a text; stretches of different weight are tokenised one by one."""
+        pieces = split_emphasis(text) if weighted else (Piece(text, 1.0),)
+        return [
+            (token, piece.weight)
+            for piece in pieces
+            for token in self.tokenizer(piece.text, add_special_tokens=False).input_ids
+        ]
+
+
+def tokenize_for(texts: Sequence[str], encoders: Sequence[ClipText], reading: Reading) -> Tokens:
+    """Tokens of `texts` for each of the encoders; weights only where captions are weighted."""
+    ids, weights = zip(*(encoder.tokenize(texts, reading) for encoder in encoders), strict=True)
+    return Tokens(torch.stack(ids, dim=1), torch.stack(weights, dim=1) if reading.weighted else None)
+
+
+def _assemble(states: Tensor) -> Tensor:
+    """(B, L, D) of (B, chunks, 77, D): the first start state, the 75 states of each chunk, the last end state."""
+    words = states[:, :, 1:-1].flatten(1, 2)  # (B, 75 chunks, D)
+    return torch.cat([states[:, 0, :1], words, states[:, -1, -1:]], dim=1)

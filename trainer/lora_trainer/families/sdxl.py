@@ -1,0 +1,49 @@
+"""Stable Diffusion XL: two text encoders (OpenAI's ViT-L/14 and OpenCLIP's ViT-bigG/14), and size conditions.
+
+Used by `catalogue`. Paper: Podell et al. 2023, SDXL, https://arxiv.org/abs/2307.01952.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+from lora_api.model_spec import Family
+from lora_trainer.conditioning import TextStates, Tokens
+from lora_trainer.families.stable_diffusion import StableDiffusion
+
+_LAYER = 2
+"""Counted from the end: the hidden state that both encoders give, without the final norm."""
+
+
+class StableDiffusionXL(StableDiffusion):
+    """A loaded Stable Diffusion XL model."""
+
+    family: ClassVar[Family] = "sdxl"
+    encoder_classes = (CLIPTextModel, CLIPTextModelWithProjection)
+
+    @property
+    def unused_text_layers(self) -> tuple[str, ...]:
+        """The last layer of the first encoder; the second one's makes the pooled state."""
+        first = self.texts[0]
+        return (f"text_encoder.{first.layer_prefix(first.layers - 1)}",)
+
+    def encode_texts(self, tokens: Tokens) -> TextStates:
+        """States of both encoders side by side (B, L, D1 + D2), and the pooled state (B, P) of the second.
+
+        Weights of tokens act on the states only.
+        """
+        first, second = self.texts
+        tokens = tokens.to(first.encoder.device)
+        ids, weights = tokens.ids, tokens.weights
+        one, _ = first.encode(ids[:, 0], None if weights is None else weights[:, 0], layer=_LAYER, normed=False)
+        two, last = second.encode(ids[:, 1], None if weights is None else weights[:, 1], layer=_LAYER, normed=False)
+        return TextStates(torch.cat([one, two], dim=-1), second.pool(last, ids[:, 1]))
+
+    def _added_conditions(self, text: TextStates, sizes: Tensor) -> dict[str, Any]:
+        """The pooled state, and six sizes in px that the UNet turns into sinusoids of 256 dimensions each."""
+        return {"added_cond_kwargs": {"text_embeds": text.pooled, "time_ids": sizes}}
+
+
+load = StableDiffusionXL.load
