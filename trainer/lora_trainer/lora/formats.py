@@ -1,153 +1,122 @@
-"""Adapter files in kohya's format, which AUTOMATIC1111, ComfyUI, diffusers and sd-scripts open; written and read.
+"""Adapter files in every format: what is trained is written, what lies there is read.
 
-Three tensors a module: `<key>.lora_down.weight`, `<key>.lora_up.weight`, `<key>.alpha`. Used by `run` to publish,
-by `lora.verify` to check and by `lora inspect`.
+Used by `run` to publish, by `lora.verify` to check, and by the commands on adapter files.
 """
 
-import hashlib
-import json
-import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from lora_api.model_spec import Family
+from lora_trainer.lora.adapter import (
+    DORA_SCALE,
+    UP,
+    AdapterFile,
+    AdapterModule,
+    FileFormat,
+    InvalidAdapterFile,
+    family_of,
+    keyed,
+)
+from lora_trainer.lora.diffusers_format import CONFIG_KEY, diffusers_modules, diffusers_tensors
+from lora_trainer.lora.keys import ModuleName, canonical_path
+from lora_trainer.lora.kohya_format import kohya_modules, kohya_tensors
+from lora_trainer.lora.peft_format import read_peft, write_peft
+from lora_trainer.lora.tensor_file import UnreadableTensorFile, content_hashes, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     # Reading a file needs no PEFT, and `lora inspect` should not wait for it.
-    from lora_trainer.lora.inject import AdaptedLayer, Part
+    from lora_trainer.lora.layer import AdaptedLayer
 
-_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-_DOWN, _UP, _ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
-
-
-class InvalidAdapterFile(ValueError):
-    """A file that is no adapter in kohya's format; the message says why."""
+_DIFFUSERS_PARTS = ("unet.", "text_encoder.", "text_encoder_2.")
+_OF_ONE_FILE = ("sshs_model_hash", "sshs_legacy_hash", CONFIG_KEY)
+"""Metadata that says something about the bytes of one file and is made anew for each."""
 
 
-@dataclass(frozen=True)
-class AdapterModule:
-    """The adapter of one module, as a file holds it."""
-
-    key: str
-    down: Tensor
-    up: Tensor
-    alpha: float
-
-    @property
-    def rank(self) -> int:
-        """Inner size r."""
-        return int(self.down.shape[0])
-
-    @property
-    def delta(self) -> Tensor:
-        """What is added to the base weight, (out, in), in fp32: alpha / r * B A."""
-        return self.up.float().flatten(1) @ self.down.float().flatten(1) * (self.alpha / self.rank)
+def to_kohya(layers: "Iterable[AdaptedLayer]", dtype: torch.dtype, family: Family) -> dict[str, Tensor]:
+    """The tensors of a file in kohya's format for live adapters, on the CPU in `dtype`."""
+    return kohya_tensors([_module(layer, dtype) for layer in layers], family)
 
 
-@dataclass(frozen=True)
-class AdapterFile:
-    """A file that was read."""
+def to_diffusers(layers: "Iterable[AdaptedLayer]", dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a file in diffusers' format for live adapters, and the metadata that goes with them.
 
-    modules: Mapping[str, AdapterModule]
-    metadata: Mapping[str, str]
-
-
-def kohya_key(part: "Part", path: str) -> str:
-    """The module's name in the file.
-
-    Since transformers 5.6 the text encoder's paths lack `text_model.`, which every reader of the format expects.
+    Raises:
+        InvalidAdapterFile: LoHa and LoKr, which diffusers does not load.
     """
-    if part == "unet":
-        return "lora_unet_" + path.replace(".", "_")
-    return "lora_te_text_model_" + path.removeprefix("text_model.").replace(".", "_")
+    return diffusers_tensors([_module(layer, dtype) for layer in layers])
 
 
-def to_kohya(layers: "Iterable[AdaptedLayer]", dtype: torch.dtype) -> dict[str, Tensor]:
-    """The file's tensors for live adapters, on the CPU in `dtype`."""
-    tensors: dict[str, Tensor] = {}
-    for layer in layers:
-        key = kohya_key(layer.part, layer.path)
-        tensors[key + _DOWN] = layer.down.detach().to("cpu", dtype)
-        tensors[key + _UP] = layer.up.detach().to("cpu", dtype)
-        tensors[key + _ALPHA] = torch.tensor(layer.alpha, dtype=dtype)
-    return tensors
-
-
-def payload(tensors: Mapping[str, Tensor]) -> bytes:
-    """The bytes of all tensors in the order of their names: what follows the header in the file."""
-    return b"".join(_bytes(tensors[name]) for name in sorted(tensors))
-
-
-def header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """The safetensors header, length included.
-
-    Not left to the safetensors library: it writes metadata in random order, and equal runs give equal files.
-    """
-    entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
-    offset = 0
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        end = offset + tensor.numel() * tensor.element_size()
-        entries[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
-
-
-def content_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
-    """The two hashes by which web UIs know a file: of the tensors alone, and AUTOMATIC1111's old short one."""
-    data = payload(tensors)
-    legacy = (header(tensors, metadata) + data)[0x100000:0x110000]
-    return {
-        "sshs_model_hash": hashlib.sha256(data).hexdigest(),
-        "sshs_legacy_hash": hashlib.sha256(legacy).hexdigest()[:8],
-    }
+def _module(layer: "AdaptedLayer", dtype: torch.dtype) -> AdapterModule:
+    tensors = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in layer.tensors().items()}
+    if DORA_SCALE in tensors:
+        # One column, so that readers take it for the norms of the outputs, not of the inputs.
+        up = tensors[UP]
+        tensors[DORA_SCALE] = tensors[DORA_SCALE].reshape(up.shape[0], *[1] * (up.dim() - 1))
+    tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    return AdapterModule(ModuleName(layer.part, canonical_path(layer.path)), tensors, layer.alpha)
 
 
 def write_adapter(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Writes a `.safetensors` file whose bytes depend on `tensors` and `metadata` only."""
-    with path.open("wb") as file:
-        file.write(header(tensors, metadata))
-        for name in sorted(tensors):
-            file.write(_bytes(tensors[name]))
+    write_tensors(path, tensors, metadata)
+
+
+def save_adapter(path: Path, adapter: AdapterFile, *, to: FileFormat = "kohya") -> None:
+    """Writes an adapter in a format: a file, or for `peft` a folder, which must not exist.
+
+    Raises:
+        InvalidAdapterFile: the format cannot hold this type of adapter.
+    """
+    metadata = {key: value for key, value in adapter.metadata.items() if key not in _OF_ONE_FILE}
+    modules = adapter.modules.values()
+    if to == "peft":
+        write_peft(path, modules, metadata)
+        return
+    if to == "kohya":
+        tensors = kohya_tensors(modules, adapter.family)
+        config: dict[str, str] = {}
+    else:
+        tensors, config = diffusers_tensors(modules)
+    hashes = content_hashes(tensors, {key: value for key, value in metadata.items() if key.startswith("ss_")})
+    write_adapter(path, tensors, metadata | config | hashes)
 
 
 def read_adapter(path: Path) -> AdapterFile:
-    """The adapter in `path`.
+    """The adapter in a file of kohya's or diffusers' format or in a folder of PEFT's.
 
     Raises:
-        InvalidAdapterFile: no safetensors file, or one that does not hold whole LoRA modules.
+        InvalidAdapterFile: no safetensors file, or one that does not hold whole modules of a known kind.
     """
+    if path.is_dir():
+        modules, metadata = read_peft(path)
+        return _adapter(modules, metadata, "peft")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-    except (OSError, SafetensorError) as error:
-        raise InvalidAdapterFile(f"{path.name} cannot be read as a .safetensors file: {error}") from error
-    keys = sorted({name.removesuffix(_DOWN) for name in tensors if name.endswith(_DOWN)})
-    if not keys:
-        raise InvalidAdapterFile(f"{path.name} holds no lora_down weights, so it is no LoRA in kohya's format")
-    modules = {key: _module(key, tensors, path.name) for key in keys}
-    unknown = sorted(set(tensors) - {key + suffix for key in keys for suffix in (_DOWN, _UP, _ALPHA)})
-    if unknown:
-        raise InvalidAdapterFile(f"{path.name} holds {len(unknown)} tensors of no LoRA module, such as {unknown[0]}")
-    return AdapterFile(modules, metadata)
+        tensors, metadata = read_tensors(path)
+    except UnreadableTensorFile as error:
+        raise InvalidAdapterFile(str(error)) from error
+    if any(name.startswith(_DIFFUSERS_PARTS) for name in tensors):
+        return _adapter(diffusers_modules(tensors, metadata, path.name), metadata, "diffusers")
+    return _adapter(kohya_modules(tensors, path.name), metadata, "kohya")
 
 
-def _module(key: str, tensors: Mapping[str, Tensor], file_name: str) -> AdapterModule:
-    down, up = tensors[key + _DOWN], tensors.get(key + _UP)
-    if up is None:
-        raise InvalidAdapterFile(f"{file_name} lacks {key + _UP}")
-    if down.dim() < 2 or up.dim() < 2 or up.shape[1] != down.shape[0]:
-        raise InvalidAdapterFile(f"{file_name}: {key} has ranks that do not fit: {[*down.shape]} and {[*up.shape]}")
-    alpha = float(tensors[key + _ALPHA]) if key + _ALPHA in tensors else float(down.shape[0])
-    return AdapterModule(key, down, up, alpha)
+def _adapter(modules: list[AdapterModule], metadata: Mapping[str, str], origin: FileFormat) -> AdapterFile:
+    family = family_of(modules, metadata)
+    return AdapterFile(keyed(modules, family), metadata, family, origin)
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+__all__ = [
+    "AdapterFile",
+    "AdapterModule",
+    "FileFormat",
+    "InvalidAdapterFile",
+    "content_hashes",
+    "read_adapter",
+    "save_adapter",
+    "to_diffusers",
+    "to_kohya",
+    "write_adapter",
+]
