@@ -29,6 +29,12 @@ class Tokens:
         """The same on a device."""
         return Tokens(self.ids.to(device), None if self.weights is None else self.weights.to(device))
 
+    @staticmethod
+    def cat(parts: Sequence["Tokens"]) -> "Tokens":
+        """One batch of several; either all of them have weights or none."""
+        weights = [part.weights for part in parts if part.weights is not None]
+        return Tokens(torch.cat([part.ids for part in parts]), torch.cat(weights) if weights else None)
+
 
 @dataclass(frozen=True)
 class TextStates:
@@ -54,7 +60,7 @@ class TextStates:
         return TextStates(torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None)
 
 
-def size_conditions(original: tuple[int, int], crop: tuple[int, int], target: tuple[int, int]) -> Tensor:
+def size_conditions(original: tuple[int, int], crop: tuple[float, float], target: tuple[int, int]) -> Tensor:
     """(6,) fp32: original height and width, top and left of the crop, target height and width, as SDXL takes them.
 
     Arguments are (width, height), (x, y) and (width, height) in px.

@@ -1,43 +1,99 @@
-"""The encoded pictures, kept in memory: every picture goes through the VAE once, not once an epoch.
+"""The encoded pictures: where a draw's latent comes from, and the encoding of all views ahead of the training.
 
-Built by `run` with the encoder of the base model, read by the loop. Pictures are encoded one at a time, so that
-a latent depends on its picture alone: not on the batch size, the order, or what else is in the dataset.
+Built by `run` with the encoder of the base model, read by the loader. Views are encoded one at a time, so that a
+latent depends on its picture alone: not on the batch size, the order, or what else is in the dataset.
 """
 
-from collections import deque
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lora_trainer.data.images import UnusableImage, load_pixels
-from lora_trainer.data.placed import PlacedExample
+from lora_trainer.data.augment import Pixels, View
+from lora_trainer.data.latent_store import LatentFiles
+from lora_trainer.data.prefetch import in_order
+from lora_trainer.data.views import Pictures
 from lora_trainer.errors import InvalidDataset
 
 Encode = Callable[[Tensor], Tensor]
 """Pixels (B, 3, H, W) in -1..1 to latents (B, C, h, w): a deterministic function, such as the posterior's mean."""
 OnProgress = Callable[[int, int], None]
-"""Called with (encoded, all) after each picture; what it raises ends the encoding."""
+"""Called with (views ready, all) after each view; what it raises ends the encoding."""
+Finish = Callable[[], Tensor]
+"""Gives a latent (C, h, w), fp32; it may have to go through the VAE, so only the main thread calls it."""
 
-_AHEAD = 8
+_FORMAT = 1
+"""Raised whenever the same picture and settings would give other latents."""
+_UPLOADS = 8
 
 
-class LatentCache:
-    """Latents by (example index, mirrored)."""
+class LatentSource(Protocol):
+    """Where latents come from while the training runs."""
 
-    def __init__(self, latents: Mapping[tuple[int, bool], Tensor]) -> None:
+    def load(self, view: View) -> Finish:
+        """Does what can be done ahead, in any thread; the result gives the latent (C, h, w), in the main thread."""
+        ...
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The VAE."""
+
+    encode: Encode
+    digest: str
+    """SHA-256 of its weights and configuration."""
+    precision: str = "fp32"
+    """Number format in which it computes."""
+
+
+class EncodedOnDemand:
+    """Keeps nothing: every draw goes through the VAE."""
+
+    def __init__(self, pictures: Pictures, encoder: Encoder) -> None:
+        self.pictures, self._encoder = pictures, encoder
+
+    def load(self, view: View) -> Finish:
+        """Reads the pixels of the view; the result encodes them."""
+        pixels = self.pictures.pixels(view)
+        return lambda: self.encode(view, pixels)
+
+    def encode(self, view: View, pixels: Pixels) -> Tensor:
+        """Their latent (C, h, w), fp32, on the CPU. Raises InvalidDataset that names the picture if not finite."""
+        with torch.no_grad():
+            latent = self._encoder.encode(to_tensor(pixels))[0].to(device="cpu", dtype=torch.float32).clone()
+        if not bool(torch.isfinite(latent).all()):
+            raise InvalidDataset(
+                f"{self.pictures[view.index].example.key} gives latents that are not finite",
+                hint="Replace the picture, or the VAE by spec.baseModel.vaeUri: some overflow on some pictures.",
+            )
+        return latent
+
+    def key(self, view: View) -> str:
+        """SHA-256 over everything that the latent of a view depends on, the VAE included."""
+        parts = [_FORMAT, self._encoder.digest, self._encoder.precision, *self.pictures.content_key(view)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+class LatentsInMemory:
+    """All views, encoded."""
+
+    def __init__(self, latents: Mapping[View, Tensor]) -> None:
         self._latents = dict(latents)
 
-    def get(self, index: int, *, flipped: bool) -> Tensor:
-        """The latent (C, h, w), fp32, of an example; `flipped` only if the cache was built with mirrored ones."""
-        return self._latents[index, flipped]
+    def load(self, view: View) -> Finish:
+        """The latent of a view that was encoded."""
+        latent = self._latents[view]
+        return lambda: latent
 
-    def to(self, device: torch.device | str) -> "LatentCache":
-        """The same cache on a device."""
-        return LatentCache({key: latent.to(device) for key, latent in self._latents.items()})
+    def to(self, device: torch.device | str) -> "LatentsInMemory":
+        """The same on a device."""
+        return LatentsInMemory({view: latent.to(device) for view, latent in self._latents.items()})
 
     @property
     def size_bytes(self) -> int:
@@ -45,65 +101,100 @@ class LatentCache:
         return sum(latent.nbytes for latent in self._latents.values())
 
 
-def encode_pictures(
-    pictures: Sequence[PlacedExample], encode: Encode, *, flip: bool, workers: int, on_progress: OnProgress
-) -> LatentCache:
-    """The cache of all `pictures`, with mirrored ones beside them if `flip`; on the CPU.
+class LatentsInFiles:
+    """Views in files; one that is missing or damaged is encoded again and kept."""
 
-    `workers` threads decode ahead; they never change the result.
+    def __init__(self, source: EncodedOnDemand, files: LatentFiles) -> None:
+        self._source, self._files = source, files
+
+    def load(self, view: View) -> Finish:
+        """Reads the latent, or the pixels if there is none that can be read; those are encoded and kept."""
+        found = self.read(view)
+        if isinstance(found, Tensor):
+            return lambda: found
+        return lambda: self._encoded(view, found)
+
+    def read(self, view: View) -> Tensor | Pixels:
+        """The latent, or else the pixels; may be called from any thread."""
+        latent = self._files.get(self._source.key(view))
+        return self._source.pictures.pixels(view) if latent is None else latent
+
+    def keep(self, view: View, latent: Tensor) -> None:
+        """Writes a latent; may be called from any thread."""
+        self._files.put(self._source.key(view), latent)
+
+    def _encoded(self, view: View, pixels: Pixels) -> Tensor:
+        latent = self._source.encode(view, pixels)
+        self.keep(view, latent)
+        return latent
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What an encoding did."""
+
+    encoded: int
+    """Views that went through the VAE."""
+    found: int
+    """Views that an earlier run had kept."""
+
+
+def encode_to_memory(
+    source: EncodedOnDemand, views: Sequence[View], *, workers: int, on_progress: OnProgress
+) -> LatentsInMemory:
+    """All `views`, on the CPU; `workers` threads decode ahead and never change the result.
 
     Raises:
         InvalidDataset: a picture cannot be read any more, or its latent is not finite; it is named.
     """
-    latents: dict[tuple[int, bool], Tensor] = {}
-    for done, (picture, pixels) in enumerate(_decoded(pictures, workers), start=1):
-        for flipped in (False, True) if flip else (False,):
-            seen = pixels[:, ::-1] if flipped else pixels
-            latents[picture.example.index, flipped] = _encode_one(picture, seen, encode)
-        on_progress(done, len(pictures))
-    return LatentCache(latents)
+    latents: dict[View, Tensor] = {}
+    with closing(in_order(source.pictures.pixels, views, workers=workers)) as decoded:
+        for view, pixels in zip(views, decoded, strict=True):
+            latents[view] = source.encode(view, pixels)
+            on_progress(len(latents), len(views))
+    return LatentsInMemory(latents)
 
 
-def to_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
+def encode_to_files(
+    source: EncodedOnDemand, files: LatentFiles, views: Sequence[View], *, workers: int, on_progress: OnProgress
+) -> tuple[LatentsInFiles, Encoded]:
+    """All `views` in `files`; those that lie there already are read and verified instead of encoded.
+
+    Raises:
+        InvalidDataset: as `encode_to_memory`.
+        TrainingError: as the backend of `files` says.
+    """
+    latents = LatentsInFiles(source, files)
+    encoded = 0
+    with _keeping(latents) as keep, closing(in_order(latents.read, views, workers=workers)) as read:
+        for done, (view, found) in enumerate(zip(views, read, strict=True), start=1):
+            if not isinstance(found, Tensor):
+                keep(view, source.encode(view, found))
+                encoded += 1
+            on_progress(done, len(views))
+    return latents, Encoded(encoded, len(views) - encoded)
+
+
+def to_tensor(pixels: Pixels) -> Tensor:
     """Pixels (H, W, 3) of 0..255 as a tensor (1, 3, H, W) in -1..1."""
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1).unsqueeze(0)
     return tensor.to(torch.float32) / 127.5 - 1.0
 
 
-def _encode_one(picture: PlacedExample, pixels: npt.NDArray[np.uint8], encode: Encode) -> Tensor:
-    with torch.no_grad():
-        latent = encode(to_tensor(pixels))[0].to(device="cpu", dtype=torch.float32).clone()
-    if not bool(torch.isfinite(latent).all()):
-        raise InvalidDataset(
-            f"{picture.example.key} gives latents that are not finite",
-            hint="Replace the picture, or use spec.training.precision bf16 or fp32.",
-        )
-    return latent
+@contextmanager
+def _keeping(latents: LatentsInFiles) -> Iterator[Callable[[View, Tensor], None]]:
+    """A function that writes latents by threads, since a store answers slowly; at the end all are written."""
+    waiting: list[Future[None]] = []
+    with ThreadPoolExecutor(max_workers=_UPLOADS, thread_name_prefix="keep") as pool:
 
+        def keep(view: View, latent: Tensor) -> None:
+            if len(waiting) >= 2 * _UPLOADS:
+                waiting.pop(0).result()
+            waiting.append(pool.submit(latents.keep, view, latent))
 
-def _decoded(pictures: Sequence[PlacedExample], workers: int) -> Iterator[tuple[PlacedExample, npt.NDArray[np.uint8]]]:
-    """Every picture with its pixels, in order; a few are decoded ahead."""
-    if workers == 0:
-        for picture in pictures:
-            yield picture, _pixels(picture)
-        return
-    waiting: deque[tuple[PlacedExample, Future[npt.NDArray[np.uint8]]]] = deque()
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode") as pool:
         try:
-            for picture in pictures:
-                waiting.append((picture, pool.submit(_pixels, picture)))
-                if len(waiting) > max(_AHEAD, workers):
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
+            yield keep
+            for future in waiting:
+                future.result()
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _pixels(picture: PlacedExample) -> npt.NDArray[np.uint8]:
-    try:
-        return load_pixels(picture.example.path, picture.placement)
-    except (UnusableImage, OSError) as error:
-        raise InvalidDataset(f"{picture.example.key} can no longer be read: {error}") from error

@@ -17,7 +17,11 @@ class Draw:
     """One picture in a batch."""
 
     example_index: int
+    occurrence: int
+    """How often the epoch drew the picture before."""
     flipped: bool
+    variant: int
+    """Which of the plan's versions of the picture."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def batches_of_epoch(plan: TrainingPlan, epoch: int, seed: int) -> list[Batch]:
 
 def steps_of_epoch(plan: TrainingPlan, epoch: int, seed: int) -> list[Step]:
     """The steps of `epoch` (from 1), cut where `maxSteps` ends the run; the last may have fewer batches."""
-    groups = accumulation_groups(batches_of_epoch(plan, epoch, seed), plan.accumulation)
+    groups = accumulation_groups(batches_of_epoch(plan, epoch, seed), plan.accumulation * plan.processes)
     return list(groups)[: plan.steps_in_epoch(epoch)]
 
 
@@ -61,8 +65,9 @@ def _batches_of_bucket(plan: TrainingPlan, bucket: PlannedBucket, epoch: int, se
         occurrence = seen[index]
         seen[index] += 1
         place = derive_seed(seed, Purpose.ORDER, epoch, "sample", index, occurrence)
-        flipped = plan.flip and derive_seed(seed, Purpose.FLIP, epoch, index, occurrence) % 2 == 1
-        numbered.append((place, Draw(index, flipped)))
+        flipped = index in plan.mirrored and derive_seed(seed, Purpose.FLIP, epoch, index, occurrence) % 2 == 1
+        variant = derive_seed(seed, Purpose.VARIANT, epoch, index, occurrence) % plan.variants
+        numbered.append((place, Draw(index, occurrence, flipped, variant)))
     draws = [draw for _, draw in sorted(numbered, key=lambda pair: pair[0])]
     for start in range(0, len(draws), plan.batch_size):
         yield Batch(tuple(draws[start : start + plan.batch_size]), bucket.size)
