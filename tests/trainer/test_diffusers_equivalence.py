@@ -1,4 +1,4 @@
-"""An adapter that we write does in diffusers what it does in our own sampling."""
+"""Our sampling draws what diffusers draws, and an adapter that we write does there what it does here."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionPipeline
+from diffusers import DiffusionPipeline, EulerAncestralDiscreteScheduler
 from PIL import Image
 
 from lora_api.model_spec import Network
-from lora_trainer.diffusion.noise import make_schedule
+from lora_trainer.diffusion.noise import make_schedule, rescale_zero_terminal
 from lora_trainer.drawing import Painter
-from lora_trainer.families import sd15
+from lora_trainer.families import catalogue
+from lora_trainer.families.base import BaseModel
 from lora_trainer.lora.formats import to_kohya, write_adapter
 from lora_trainer.lora.inject import add_adapters
 from lora_trainer.samples import Picture
@@ -24,25 +25,36 @@ PICTURES = [
 ]
 
 
-def ours(base: Path, adapter: Path, *, alpha: float) -> list[Image.Image]:
-    """Our pictures with a random adapter of rank 4, which is also written to `adapter`."""
-    model = sd15.load(base, torch.device("cpu"), precision=torch.float32)
-    adapters = add_adapters(model.unet, model.text_encoder, Network(rank=4, alpha=alpha), seed=0)
-    random = torch.Generator().manual_seed(5)
-    for layer in adapters.layers:
-        layer.up.data.normal_(0.0, 0.2, generator=random)
-    write_adapter(adapter, to_kohya(adapters.layers, torch.float32), {})
+def load(base: Path) -> BaseModel:
+    return catalogue.load(base, torch.device("cpu"), precision=torch.float32)
+
+
+def painted(model: BaseModel, *, zero_terminal: bool = False) -> list[Image.Image]:
+    """Our pictures."""
     betas = model.betas
     schedule = make_schedule(betas.start, betas.end, steps=betas.steps, name=betas.name)
+    if zero_terminal:
+        schedule = rescale_zero_terminal(schedule)
     return Painter(model, schedule, nullcontext, lambda: None).draw(PICTURES)
 
 
-def theirs(base: Path, adapter: Path | None) -> list[Image.Image]:
+def painted_with_adapter(base: Path, adapter: Path, *, alpha: float) -> list[Image.Image]:
+    """Our pictures with a random adapter of rank 4, which is also written to `adapter`."""
+    model = load(base)
+    adapters = add_adapters(model.parts, Network(rank=4, alpha=alpha), family=model.family, seed=0)
+    random = torch.Generator().manual_seed(5)
+    for layer in adapters.layers:
+        layer.tensors()["lora_up.weight"].data.normal_(0.0, 0.2, generator=random)
+    write_adapter(adapter, to_kohya(adapters.layers, torch.float32, model.family), {})
+    return painted(model)
+
+
+def theirs(base: Path, adapter: Path | None = None, *, zero_terminal: bool = False) -> list[Image.Image]:
     """diffusers' pictures for the same prompts and seeds."""
-    pipeline = StableDiffusionPipeline.from_pretrained(base, safety_checker=None)
+    pipeline = DiffusionPipeline.from_pretrained(base)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(
-        pipeline.scheduler.config, timestep_spacing="linspace"
+        pipeline.scheduler.config, timestep_spacing="linspace", rescale_betas_zero_snr=zero_terminal
     )
     if adapter:
         pipeline.load_lora_weights(adapter.parent, weight_name=adapter.name)
@@ -60,6 +72,12 @@ def theirs(base: Path, adapter: Path | None) -> list[Image.Image]:
     ]
 
 
+def largest_difference(own: list[Image.Image], foreign: list[Image.Image]) -> int:
+    """In levels of 0 to 255."""
+    assert [image.size for image in own] == [image.size for image in foreign]
+    return max(int(abs(a - b).max()) for a, b in zip(levels(own), levels(foreign), strict=True))
+
+
 def levels(images: list[Image.Image]) -> list[np.ndarray]:
     """Pixels as integers that can be subtracted."""
     return [np.asarray(image).astype(int) for image in images]
@@ -69,15 +87,27 @@ def levels(images: list[Image.Image]) -> list[np.ndarray]:
 def test_diffusers_draws_the_same_pictures_with_our_adapter(tiny_pipeline: Path, tmp_path: Path, alpha: float) -> None:
     adapter = tmp_path / "adapter.safetensors"
 
-    own, foreign = levels(ours(tiny_pipeline, adapter, alpha=alpha)), levels(theirs(tiny_pipeline, adapter))
+    own, foreign = painted_with_adapter(tiny_pipeline, adapter, alpha=alpha), theirs(tiny_pipeline, adapter)
 
-    assert [image.shape for image in own] == [image.shape for image in foreign]
-    assert max(int(abs(a - b).max()) for a, b in zip(own, foreign, strict=True)) <= 1
+    assert largest_difference(own, foreign) <= 1
 
 
 def test_the_adapter_matters_in_this_comparison(tiny_pipeline: Path, tmp_path: Path) -> None:
-    own = levels(ours(tiny_pipeline, tmp_path / "adapter.safetensors", alpha=1.5))
+    own = painted_with_adapter(tiny_pipeline, tmp_path / "adapter.safetensors", alpha=1.5)
 
-    without = levels(theirs(tiny_pipeline, None))
+    without = levels(theirs(tiny_pipeline))
 
-    assert min(int(abs(a - b).max()) for a, b in zip(own, without, strict=True)) > 10
+    assert min(int(abs(a - b).max()) for a, b in zip(levels(own), without, strict=True)) > 10
+
+
+@pytest.mark.parametrize("zero_terminal", [False, True])
+def test_diffusers_draws_the_same_pictures_with_a_v_prediction_model(tiny_sd2: Path, zero_terminal: bool) -> None:
+    own = painted(load(tiny_sd2), zero_terminal=zero_terminal)
+
+    assert largest_difference(own, theirs(tiny_sd2, zero_terminal=zero_terminal)) <= 1
+
+
+def test_diffusers_draws_the_same_pictures_with_sdxl(tiny_sdxl: Path) -> None:
+    own = painted(load(tiny_sdxl))
+
+    assert largest_difference(own, theirs(tiny_sdxl)) <= 1
