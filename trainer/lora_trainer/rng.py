@@ -26,6 +26,7 @@ class Purpose(StrEnum):
     VARIANT = "variant"
     CROP = "crop"
     COLOR = "color"
+    CAPTION = "caption"
 
 
 def derive_seed(seed: int, *parts: int | str) -> int:
