@@ -86,7 +86,7 @@ def test_each_part_is_placed_while_it_is_used_and_only_then(tiny_sdxl: Path) -> 
     replace(painter, placing=placing).draw([SQUARE, WIDE])
 
     texts = {"text_encoder", "text_encoder_2"}
-    needed = {"unet": set(), "vae": {"vae"}, **dict.fromkeys(texts, texts)}
+    needed: dict[str, set[str]] = {"unet": set(), "vae": {"vae"}, **dict.fromkeys(texts, texts)}
     assert {name for name, _ in used} == set(needed)
     assert all(parts == needed[name] for name, parts in used)
     assert not placed

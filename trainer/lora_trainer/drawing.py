@@ -64,7 +64,8 @@ class Painter:
 
     def _denoise(self, requests: Sequence[Request], groups: Sequence[Sequence[int]]) -> dict[int, Tensor]:
         """Place of each picture -> its latents (C, h, w)."""
-        model, latents = self.model, {}
+        model = self.model
+        latents: dict[int, Tensor] = {}
         with self.autocast():
             for request, places in zip(requests, groups, strict=True):
                 drawn = sample_euler_ancestral(

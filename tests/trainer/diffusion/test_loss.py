@@ -38,7 +38,8 @@ def test_a_distance_is_its_formula(kind: str, formula: Callable[[np.ndarray, np.
     c = np.array([0.05, 0.3, 1.7], dtype=np.float32)
     expected = formula(prediction.astype(float) - target, c.astype(float)[:, None, None, None])
 
-    found = distance(*map(torch.from_numpy, (prediction, target)), loss_of(type=kind), thresholds=torch.from_numpy(c))
+    tensors = torch.from_numpy(prediction), torch.from_numpy(target)
+    found = distance(*tensors, loss_of(type=kind), thresholds=torch.from_numpy(c))
 
     np.testing.assert_allclose(found.numpy(), expected, rtol=2e-6, atol=1e-7)
 
