@@ -46,6 +46,13 @@ def test_two_concepts_with_a_thousand_regularization_pictures(batch: int, total:
     assert plan_of(found, epochs=8, batchSize=batch).total_steps == total
 
 
+def mixed_pictures() -> list[PlannedPicture]:
+    """Pictures of four shapes in three buckets, ten times each."""
+    sizes = [(768, 768)] * 9 + [(512, 768)] * 5 + [(1152, 640)] * 4 + [(640, 896)] * 2
+    place = placing((768, 768), Buckets(min_px=320, max_px=1024))
+    return [PlannedPicture(index, place(*size).bucket, 10) for index, size in enumerate(sizes)]
+
+
 @pytest.mark.parametrize(
     ("batch", "accumulation", "batches", "updates", "total"),
     [(1, 1, 200, 200, 2000), (3, 1, 68, 68, 680), (4, 1, 51, 51, 510), (8, 1, 26, 26, 260), (8, 2, 26, 13, 130)],
@@ -53,14 +60,45 @@ def test_two_concepts_with_a_thousand_regularization_pictures(batch: int, total:
 def test_every_bucket_rounds_its_batches_up(
     batch: int, accumulation: int, batches: int, updates: int, total: int
 ) -> None:
-    sizes = [(768, 768)] * 9 + [(512, 768)] * 5 + [(1152, 640)] * 4 + [(640, 896)] * 2
-    place = placing((768, 768), Buckets(min_px=320, max_px=1024))
-    found = [PlannedPicture(index, place(*size).bucket, 10) for index, size in enumerate(sizes)]
-
-    plan = plan_of(found, epochs=10, batchSize=batch, gradientAccumulationSteps=accumulation)
+    plan = plan_of(mixed_pictures(), epochs=10, batchSize=batch, gradientAccumulationSteps=accumulation)
 
     assert {b.size: b.samples for b in plan.buckets} == {(640, 896): 70, (768, 768): 90, (1024, 576): 40}
     assert (plan.batches_per_epoch, plan.steps_per_epoch, plan.total_steps) == (batches, updates, total)
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulation", "batches", "updates"),
+    [(1, 1, 200, 100), (3, 1, 68, 34), (4, 1, 51, 26), (8, 1, 26, 13), (8, 2, 26, 7)],
+)
+def test_two_processes_share_the_batches_of_a_step(batch: int, accumulation: int, batches: int, updates: int) -> None:
+    spec = make_training(
+        ("training", {"epochs": 10, "batchSize": batch, "gradientAccumulationSteps": accumulation})
+    ).spec
+
+    plan = derive_plan(mixed_pictures(), spec, processes=2)
+
+    assert plan.processes == 2
+    assert (plan.batches_per_epoch, plan.steps_per_epoch, plan.total_steps) == (batches, updates, 10 * updates)
+
+
+@pytest.mark.parametrize(("nodes", "gpus", "processes"), [(1, 0, 1), (1, 1, 1), (1, 4, 4), (3, 2, 6), (3, 0, 3)])
+def test_there_is_a_process_for_each_gpu_or_each_node_without(nodes: int, gpus: int, processes: int) -> None:
+    # The contract refuses more than one today, so the spec is changed behind its back.
+    spec = make_training().spec
+    parallelism = spec.parallelism.model_copy(update={"nodes": nodes, "gpus_per_node": gpus})
+
+    assert derive_plan(pictures((10, 1)), spec.model_copy(update={"parallelism": parallelism})).processes == processes
+
+
+def test_every_one_of_520_regularization_pictures_is_drawn_in_the_first_epoch_already() -> None:
+    plan = plan_of(pictures((98, 50), regularization=((520, 20),)), epochs=10)
+
+    drawn = Counter(index for index in plan.buckets[0].samples_of_epoch(1) if index >= 98)
+    all_epochs = Counter(index for e in range(1, 11) for index in plan.buckets[0].samples_of_epoch(e) if index >= 98)
+
+    assert len(drawn) == 520
+    assert set(drawn.values()) == {9, 10}
+    assert max(all_epochs.values()) - min(all_epochs.values()) <= 1
 
 
 def test_few_regularization_pictures_are_repeated_evenly() -> None:
@@ -123,11 +161,86 @@ def test_a_dataset_of_regularization_alone_is_refused() -> None:
         plan_of(pictures(regularization=((3, 1),)))
 
 
-def test_a_warm_up_as_long_as_the_run_is_refused() -> None:
-    spec = make_training(("training.epochs", 1), ("optimizer.schedule.warmupSteps", 5)).spec
+def schedule_of(**fields: object) -> tuple[int, int]:
+    """(warm-up, decay) of a run of 100 steps."""
+    plan = derive_plan(pictures((10, 1)), make_training(("optimizer.schedule", fields)).spec)
+    assert plan.total_steps == 100
+    return plan.warmup_steps, plan.decay_steps
 
-    with pytest.raises(InvalidConfiguration, match=r"warmupSteps is 5, but the run has only 5 steps; lower it"):
-        derive_plan(pictures((5, 1)), spec)
+
+@pytest.mark.parametrize(
+    ("fields", "steps"),
+    [
+        ({}, (0, 0)),
+        ({"warmupSteps": 7}, (7, 0)),
+        ({"warmupFraction": 0.1}, (10, 0)),
+        ({"warmupFraction": 0.299}, (29, 0)),
+        ({"warmupFraction": 0.29}, (29, 0)),
+        ({"name": "warmup_stable_decay", "decaySteps": 30}, (0, 30)),
+        ({"name": "warmup_stable_decay", "decayFraction": 0.255, "warmupFraction": 0.745}, (74, 25)),
+        ({"name": "warmup_stable_decay", "decayFraction": 1.0}, (0, 100)),
+    ],
+)
+def test_shares_of_the_run_become_steps_rounded_down(fields: dict[str, object], steps: tuple[int, int]) -> None:
+    assert schedule_of(**fields) == steps
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"warmupSteps": 100}, r"warmupSteps is 100, but the run has only 100 steps; lower it"),
+        (
+            {"name": "warmup_stable_decay", "warmupSteps": 80, "decaySteps": 30},
+            r"warmupSteps is 80 and decaySteps is 30, together more than the 100 steps of the run; lower one",
+        ),
+        (
+            {"name": "warmup_stable_decay", "warmupSteps": 80, "decayFraction": 0.3},
+            r"decayFraction is 0.3 \(30 steps\), together more than the 100",
+        ),
+        (
+            {"name": "warmup_stable_decay", "decayFraction": 0.001},
+            r"0.001 \(0 steps\), less than one step of 100; raise",
+        ),
+    ],
+)
+def test_a_schedule_that_does_not_fit_into_the_run_is_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidConfiguration, match=rf"spec\.optimizer\.schedule\..*{message}"):
+        schedule_of(**fields)
+
+
+def test_a_token_warm_up_longer_than_the_run_is_refused_in_a_subset_too() -> None:
+    subset = {"uri": "s3://lora/a", "captions": {"tokenWarmup": {"steps": 101}}}
+    training = make_training(("dataset", {"subsets": [subset]}))
+
+    with pytest.raises(InvalidConfiguration, match=r"spec\.dataset\.subsets\[0\]\.captions\.tokenWarmup\.steps is 101"):
+        derive_plan(pictures((10, 1)), training.spec)
+
+
+def test_pictures_that_lose_much_to_cropping_are_named_worst_first() -> None:
+    losses = [0.1, 0.25, 0.6, 0.21, 0.3, 0.4, 0.5]
+    found = [
+        PlannedPicture(index, SQUARE, 1, crop_loss=loss, name=f"1_x/{index}.png") for index, loss in enumerate(losses)
+    ]
+
+    plan = plan_of(found)
+
+    assert plan.warnings == (
+        "6 pictures lose more than 20% of the area to cropping: 1_x/2.png (60%), 1_x/6.png (50%), 1_x/5.png (40%), "
+        "1_x/4.png (30%), 1_x/1.png (25%) and 1 more. Crop them yourself, or widen spec.dataset.buckets.minPx and "
+        "maxPx.",
+    )
+
+
+def test_a_bucket_tells_the_mean_loss_of_its_pictures() -> None:
+    found = [PlannedPicture(0, SQUARE, 9, crop_loss=0.1), PlannedPicture(1, SQUARE, 1, crop_loss=0.2)]
+
+    assert plan_of(found).bucket_summaries()[0].crop_loss_percent == 15.0
+
+
+def test_only_pictures_of_subsets_that_flip_are_mirrored() -> None:
+    found = [PlannedPicture(0, SQUARE, 1), PlannedPicture(1, SQUARE, 1, flip=True)]
+
+    assert plan_of(found).mirrored == {1}
 
 
 def test_the_status_holds_at_most_128_buckets_and_says_so() -> None:

@@ -162,8 +162,7 @@ def derive_plan(
 
     Batches per epoch are the sum over buckets of ceil(samples / batchSize), steps per epoch ceil(batches /
     processes / gradientAccumulationSteps), as in sd-scripts. Every epoch takes as many regularisation samples as
-    training samples, but unlike sd-scripts, which uses the first pictures only, epochs take turns. Fractions of
-    all steps are rounded down, as in sd-scripts.
+    training samples, but unlike sd-scripts, which uses the first pictures only, epochs take turns.
 
     Raises:
         InvalidDataset: there is no training picture.
@@ -202,6 +201,11 @@ def derive_plan(
         sample_epochs=(0, *_every(spec.samples.every_epochs, epochs)) if spec.samples.prompts else (),
         warnings=(*warnings, *_regularization_warnings(buckets, unused, epochs), *_crop_warnings(pictures)),
     )
+
+
+def share_of_steps(fraction: float, total_steps: int) -> int:
+    """A share of all steps, rounded down as in sd-scripts, but 0.29 of 100 is 29 although its product is 28.9…96."""
+    return math.floor(fraction * total_steps + 1e-6)
 
 
 def _processes(parallelism: Parallelism) -> int:
@@ -277,11 +281,11 @@ def _schedule_steps(schedule: Schedule, total_steps: int) -> tuple[int, int]:
     """(warm-up, decay) in steps. Raises InvalidConfiguration where they do not fit into the run."""
     warmup, warmup_field = schedule.warmup_steps, f"warmupSteps is {schedule.warmup_steps}"
     if schedule.warmup_fraction is not None:
-        warmup = int(schedule.warmup_fraction * total_steps)
+        warmup = share_of_steps(schedule.warmup_fraction, total_steps)
         warmup_field = f"warmupFraction is {schedule.warmup_fraction} ({warmup} steps)"
     decay, decay_field = schedule.decay_steps or 0, f"decaySteps is {schedule.decay_steps}"
     if schedule.decay_fraction is not None:
-        decay = int(schedule.decay_fraction * total_steps)
+        decay = share_of_steps(schedule.decay_fraction, total_steps)
         decay_field = f"decayFraction is {schedule.decay_fraction} ({decay} steps)"
     where, run = "spec.optimizer.schedule.", f"the run has only {total_steps} steps"
     if warmup >= total_steps:
