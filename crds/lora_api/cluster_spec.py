@@ -1,5 +1,6 @@
 """Where a training runs and where its files lie: output, object store, pods, scheduling, limits, retries."""
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -19,6 +20,7 @@ from lora_api.fields import (
 )
 
 LabelKey = Annotated[str, Field(min_length=1, max_length=253)]
+_IP_ENDPOINT = r"^https?://([0-9]+[.][0-9]+[.][0-9]+[.][0-9]+|[\\[].*)(:[0-9]+)?$"
 RESERVED_LABEL_DOMAINS = ("lora-operator.io/", "app.kubernetes.io/", "batch.kubernetes.io/", "kueue.x-k8s.io/")
 
 
@@ -34,6 +36,18 @@ class Storage(ApiModel):
             cel="!has(self.anonymous) || !self.anonymous || !has(self.credentialsSecretRef)",
             message="anonymous and credentialsSecretRef exclude each other; remove one",
             holds=lambda m: not m.anonymous or m.credentials_secret_ref is None,
+        ),
+        Rule(
+            cel="!has(self.caBundleRef) || !has(self.endpoint) || self.endpoint.startsWith('https://')",
+            message="caBundleRef checks the certificates of https endpoints, but endpoint is http; remove it or "
+            "change endpoint",
+            holds=lambda m: m.ca_bundle_ref is None or m.endpoint is None or m.endpoint.startswith("https://"),
+        ),
+        Rule(
+            cel="!has(self.addressing) || self.addressing != 'Virtual' || !has(self.endpoint) || "
+            f"!self.endpoint.matches('{_IP_ENDPOINT}')",
+            message="addressing Virtual puts the bucket before the host name, but endpoint is an IP address; use Path",
+            holds=lambda m: m.addressing != "Virtual" or not re.search(_IP_ENDPOINT, m.endpoint or ""),
         ),
     )
 
@@ -80,6 +94,11 @@ class Output(ApiModel):
             message="formats names a format twice; remove one",
             holds=lambda m: len(set(m.formats)) == len(m.formats),
         ),
+        Rule(
+            cel="!has(self.formats) || 'kohya' in self.formats",
+            message="formats must hold kohya, the file of each checkpoint; add it",
+            holds=lambda m: "kohya" in m.formats,
+        ),
     )
 
     uri: WriteUri
@@ -110,6 +129,24 @@ class Parallelism(ApiModel):
 
 class Toleration(ApiModel):
     """A Kubernetes toleration."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="has(self.key) || (has(self.operator) && self.operator == 'Exists')",
+            message="operator must be Exists when key is left out; set operator: Exists or a key",
+            holds=lambda m: m.key is not None or m.operator == "Exists",
+        ),
+        Rule(
+            cel="!has(self.value) || self.value == '' || !has(self.operator) || self.operator == 'Equal'",
+            message="value has no effect with operator Exists; remove it",
+            holds=lambda m: not m.value or m.operator == "Equal",
+        ),
+        Rule(
+            cel="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            message="tolerationSeconds belongs to effect NoExecute; remove it or change effect",
+            holds=lambda m: m.toleration_seconds is None or m.effect == "NoExecute",
+        ),
+    )
 
     key: LabelKey | None = None
     """Taint key; all keys when absent."""
@@ -169,6 +206,15 @@ class EnvVar(ApiModel):
 class Resources(ApiModel):
     """Resource requests and limits; GPUs are set by `parallelism`."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="(!has(self.requests) || !self.requests.exists(k, k.endsWith('/gpu'))) && "
+            "(!has(self.limits) || !self.limits.exists(k, k.endsWith('/gpu')))",
+            message="GPUs are asked for by spec.parallelism.gpusPerNode; remove them from requests and limits",
+            holds=lambda m: not any(key.endswith("/gpu") for key in (*m.requests, *m.limits)),
+        ),
+    )
+
     requests: Annotated[dict[LabelKey, Quantity], Field(max_length=16)] = {}
     """What a node must have free, such as `{cpu: "4", memory: 16Gi}`."""
     limits: Annotated[dict[LabelKey, Quantity], Field(max_length=16)] = {}
@@ -186,6 +232,11 @@ class Pod(ApiModel):
             message="labels of lora-operator.io, app.kubernetes.io, batch.kubernetes.io and kueue.x-k8s.io "
             "are set by controllers; choose another prefix",
             holds=lambda m: not any(_reserved(key) for key in m.labels),
+        ),
+        Rule(
+            cel="!has(self.env) || self.env.all(e, self.env.exists_one(f, f.name == e.name))",
+            message="env names a variable twice; remove one",
+            holds=lambda m: len({variable.name for variable in m.env}) == len(m.env),
         ),
     )
 

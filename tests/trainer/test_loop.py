@@ -1,6 +1,6 @@
 """Steps and epochs on the tiny pipeline, with latents that need no pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,22 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from lora_api.spec import LoraTrainingSpec
-from lora_trainer.data.sampler import Batch, Draw
-from lora_trainer.data.texts import trained_texts
-from lora_trainer.diffusion.loss import epsilon_loss
-from lora_trainer.diffusion.noise import add_noise, draw, make_schedule
+from lora_trainer.conditioning import TextStates, size_conditions
+from lora_trainer.data.loader import TrainingBatch
+from lora_trainer.diffusion.noise import make_schedule
+from lora_trainer.diffusion.objective import Objective
 from lora_trainer.errors import Diverged
-from lora_trainer.families import sd15
-from lora_trainer.families.sd15 import StableDiffusion15
-from lora_trainer.loop import Inputs, StopRequested, Trainer, train
+from lora_trainer.families import catalogue
+from lora_trainer.families.base import BaseModel
+from lora_trainer.loop import Inputs, Learner, StopRequested, Trainer, train
 from lora_trainer.lora.inject import Adapters, add_adapters
 from lora_trainer.plan import PlannedPicture, TrainingPlan, derive_plan
 from tests.support.tiny_run import make_training
 
 SCHEDULE = make_schedule(0.00085, 0.012)
 CAPTIONS = ["red", "a blue cat", "green"]
+LATENTS = torch.randn((3, 4, 8, 8), generator=torch.Generator().manual_seed(1))
+SIZES = size_conditions((64, 64), (0, 0), (64, 64))
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,12 @@ class Bench:
     """A trainer with everything around it."""
 
     trainer: Trainer
-    model: StableDiffusion15
+    model: BaseModel
     adapters: Adapters
     inputs: Inputs
     spec: LoraTrainingSpec
 
-    def step(self, *batches: Batch, inputs: Inputs | None = None) -> None:
+    def step(self, *batches: TrainingBatch, inputs: Inputs | None = None) -> None:
         self.trainer.train_step(batches, inputs or self.inputs, should_stop=lambda: False)
 
     def weights(self) -> dict[str, Tensor]:
@@ -63,37 +65,56 @@ def bench(tiny_pipeline: Path, tmp_path: Path) -> Callable[..., Bench]:
     def build(*, clip_skip: int = 1, **changes: Any) -> Bench:
         changes["training"] = {"batchSize": 1} | changes.get("training", {})
         spec = make_training(tiny_pipeline, tmp_path / "data", tmp_path / "out", **changes).spec
-        model = sd15.load(tiny_pipeline, torch.device("cpu"), precision=torch.float32, clip_skip=clip_skip)
-        adapters = add_adapters(model.unet, model.text_encoder, spec.network, seed=spec.training.seed)
-        accelerator = Accelerator(cpu=True)
-        trainer = Trainer(model, adapters, schedule=SCHEDULE, plan=make_plan(spec), spec=spec, accelerator=accelerator)
-        return Bench(trainer, model, adapters, make_inputs(model), spec)
+        model = load(tiny_pipeline, clip_skip=clip_skip)
+        adapters = add_adapters(model.parts, spec.network, family="sd15", seed=spec.training.seed)
+        learner = Learner(model, adapters, Objective(SCHEDULE, "epsilon", spec.training.loss))
+        plan = make_plan(spec)
+        trainer = Trainer(learner, plan=plan, spec=spec, accelerator=Accelerator(cpu=True))
+        return Bench(trainer, model, adapters, make_inputs(model, plan), spec)
 
     return build
+
+
+def load(folder: Path, *, clip_skip: int = 1) -> BaseModel:
+    return catalogue.load(folder, torch.device("cpu"), precision=torch.float32, clip_skip=clip_skip)
 
 
 def make_plan(spec: LoraTrainingSpec) -> TrainingPlan:
     return derive_plan([PlannedPicture(index, (64, 64), repeats=1) for index in range(3)], spec)
 
 
-def make_inputs(model: StableDiffusion15) -> Inputs:
-    latents = torch.randn((3, 4, 8, 8), generator=torch.Generator().manual_seed(1))
-    states = trained_texts(CAPTIONS, model.tokenize, model.encode_texts, device=torch.device("cpu"))
-    return Inputs(lambda index, flipped: latents[index].flip(-1) if flipped else latents[index], states, torch.ones(3))
+def make_inputs(model: BaseModel, plan: TrainingPlan) -> Inputs:
+    """A picture a batch, in the order of their numbers."""
+
+    def steps(epoch: int, made: int) -> Iterator[tuple[TrainingBatch, ...]]:
+        already = made - (epoch - 1) * plan.steps_per_epoch
+        yield from [(batch(index),) for index in range(3)][already : plan.steps_in_epoch(epoch)]
+
+    return Inputs(steps, lambda captions: model.encode_texts(model.tokenize(captions)))
 
 
-def batch(*indices: int) -> Batch:
-    return Batch(tuple(Draw(index, flipped=False) for index in indices), (64, 64))
+def batch(*indices: int, **changes: Any) -> TrainingBatch:
+    count = len(indices)
+    fields: dict[str, Any] = {
+        "latents": LATENTS[list(indices)],
+        "captions": tuple(CAPTIONS[index] for index in indices),
+        "weights": torch.ones(count),
+        "masks": None,
+        "from_base": torch.zeros(count, dtype=torch.bool),
+        "sizes": SIZES.expand(count, 6),
+    }
+    return TrainingBatch(**(fields | changes))
 
 
-def loss_of(bench: Bench, step: int, micro: int, one: Batch) -> Tensor:
-    """The loss of a batch, written down once more."""
-    indices = [drawn.example_index for drawn in one.draws]
-    latents = torch.stack([bench.inputs.latents(index, False) for index in indices])
-    random = draw(latents.shape, SCHEDULE, seed=bench.spec.training.seed, step=step, micro=micro)
-    noisy = add_noise(latents, random.noise, SCHEDULE.alphas_cumprod[random.timesteps])
-    prediction = bench.model.predict(noisy, random.timesteps, bench.inputs.states(indices))
-    return epsilon_loss(prediction, random.noise, torch.ones(len(indices)))
+def loss_of(bench: Bench, step: int, micro: int, one: TrainingBatch) -> Tensor:
+    """The loss of a batch, written down once more: Ho et al. 2020, equation 14."""
+    random = Objective(SCHEDULE, "epsilon", bench.spec.training.loss).draw(
+        one.latents, seed=bench.spec.training.seed, step=step, micro=micro
+    )
+    signal = SCHEDULE.alphas_cumprod[random.timesteps].view(-1, 1, 1, 1)
+    noisy = signal.sqrt() * one.latents + (1 - signal).sqrt() * random.noise
+    prediction = bench.model.predict(noisy, random.timesteps, bench.inputs.text(one.captions), one.sizes)
+    return (prediction - random.noise).square().mean()
 
 
 def test_the_loss_of_a_step_is_that_of_its_batch(bench: Callable[..., Bench]) -> None:
@@ -124,9 +145,8 @@ def test_a_step_is_adam_on_the_mean_gradient_of_its_batches(bench: Callable[...,
 def test_regularisation_pictures_weigh_what_the_spec_says(bench: Callable[..., Bench]) -> None:
     one = bench()
     whole = loss_of(one, 0, 0, batch(0)).item()
-    inputs = Inputs(one.inputs.latents, one.inputs.states, torch.tensor([0.25, 1.0, 1.0]))
 
-    one.step(batch(0), inputs=inputs)
+    one.step(batch(0, weights=torch.tensor([0.25])))
 
     assert one.trainer.mean_loss() == pytest.approx(0.25 * whole, rel=1e-6)
 
@@ -145,17 +165,16 @@ def test_gradients_are_clipped_to_the_norm(bench: Callable[..., Bench]) -> None:
 def test_a_loss_that_is_no_number_stops_before_the_update(bench: Callable[..., Bench]) -> None:
     one = bench()
     before = one.weights()
-    broken = Inputs(lambda *_: torch.full((4, 8, 8), torch.nan), one.inputs.states, one.inputs.weights)
 
     with pytest.raises(Diverged, match="the loss became nan at step 0 of 6"):
-        one.step(batch(0), inputs=broken)
+        one.step(batch(0, latents=torch.full((1, 4, 8, 8), torch.nan)))
 
     assert all(weight.equal(before[name]) for name, weight in one.weights().items())
 
 
 def test_a_trained_tensor_without_gradient_is_our_bug_and_stops(bench: Callable[..., Bench]) -> None:
     one = bench()
-    blind = Inputs(one.inputs.latents, lambda indices: torch.zeros(len(indices), 77, 16), one.inputs.weights)
+    blind = Inputs(one.inputs.steps, lambda captions: TextStates(torch.zeros(len(captions), 77, 16)))
 
     with pytest.raises(AssertionError, match="24 trained tensors get no gradient, such as text_encoder"):
         one.step(batch(0), inputs=blind)
@@ -245,3 +264,88 @@ def test_an_epoch_whose_steps_are_made_but_not_its_files_is_finished_first(bench
     second.trainer.restore(first.trainer.state())
 
     assert second.train()[0] == ("epoch", 1)
+
+
+def test_a_teacher_s_target_is_what_the_model_without_adapter_says(bench: Callable[..., Bench]) -> None:
+    """At the start the adapter changes nothing, so nothing is to be learnt from the base model."""
+    one = bench()
+
+    one.step(batch(0, from_base=torch.tensor([True])))
+
+    assert one.trainer.mean_loss() == 0.0
+
+
+def test_teacher_and_noise_share_a_batch(bench: Callable[..., Bench]) -> None:
+    one = bench()
+    alone = loss_of(one, 0, 0, batch(0, 2))
+    random = Objective(SCHEDULE, "epsilon", one.spec.training.loss).draw(
+        batch(0, 2).latents, seed=one.spec.training.seed, step=0, micro=0
+    )
+    signal = SCHEDULE.alphas_cumprod[random.timesteps].view(-1, 1, 1, 1)
+    noisy = signal.sqrt() * batch(0, 2).latents + (1 - signal).sqrt() * random.noise
+    prediction = one.model.predict(noisy, random.timesteps, one.inputs.text(["red", "green"]), batch(0, 2).sizes)
+    first = float((prediction - random.noise).square().mean(dim=(1, 2, 3))[0].detach())
+
+    one.step(batch(0, 2, from_base=torch.tensor([False, True])))
+
+    assert one.trainer.mean_loss() == pytest.approx(first / 2, rel=1e-5)
+    assert one.trainer.mean_loss() < float(alone.detach())
+
+
+def test_the_result_is_the_average_and_the_training_goes_on_from_its_own_weights(bench: Callable[..., Bench]) -> None:
+    one = bench(training={"ema": {"decay": 0.9}})
+    one.train()
+    trained = one.weights()
+
+    with one.trainer.result():
+        averaged = one.weights()
+
+    assert any(not averaged[name].equal(trained[name]) for name in trained)
+    assert all(weight.equal(trained[name]) for name, weight in one.weights().items())
+
+
+def test_a_restored_average_is_the_same(bench: Callable[..., Bench]) -> None:
+    whole, first, second = (bench(training={"ema": {"decay": 0.9}}) for _ in range(3))
+    whole.train()
+    with pytest.raises(StopRequested):
+        first.train(stop_at=4)
+
+    second.trainer.restore(first.trainer.state())
+    second.train()
+
+    with whole.trainer.result(), second.trainer.result():
+        ours, theirs = second.weights(), whole.weights()
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+
+
+def test_parts_learn_at_rates_of_their_own(bench: Callable[..., Bench]) -> None:
+    one = bench(
+        optimizer={"textEncoderLearningRate": 1e-3, "loraPlus": {"ratio": 4}},
+        network={"blocks": [{"name": "M00", "learningRateFactor": 0.5}]},
+    )
+
+    one.step(batch(0))
+
+    rates = one.trainer.learning_rates()
+    assert rates["unet"] == pytest.approx(1e-2)
+    assert rates["unet plus"] == pytest.approx(4e-2)
+    assert rates["unet M00"] == pytest.approx(0.5e-2)
+    assert rates["text_encoder plus"] == pytest.approx(4e-3)
+
+
+def test_weight_changes_are_kept_below_their_limit(bench: Callable[..., Bench]) -> None:
+    one = bench(network={"weightNormLimit": 0.01}, optimizer={"learningRate": 1.0})
+
+    one.step(batch(0))
+
+    norms = [
+        float(
+            (
+                layer.scale
+                * layer.tensors()["lora_up.weight"].flatten(1)
+                @ layer.tensors()["lora_down.weight"].flatten(1)
+            ).norm()
+        )
+        for layer in one.adapters.layers
+    ]
+    assert max(norms) <= 0.01 * 1.001

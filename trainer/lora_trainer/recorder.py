@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
 from lora_api.run_manifest import ManifestFile
 from lora_api.spec import LoraTraining
 from lora_api.status import Artifacts, Checkpoint, Progress
 from lora_trainer.compute import DTYPES, OUTPUT_TOLERANCE, peak_memory_bytes
 from lora_trainer.drawing import Painter
 from lora_trainer.loop import Trainer
-from lora_trainer.lora.formats import content_hashes, read_adapter, to_kohya, write_adapter
+from lora_trainer.lora.formats import content_hashes, read_adapter, to_diffusers, to_kohya, write_adapter
 from lora_trainer.lora.inject import Adapters
 from lora_trainer.lora.metadata import RunFacts, adapter_metadata
 from lora_trainer.lora.verify import Probe, verify_adapter
@@ -30,6 +28,7 @@ from lora_trainer.samples import picture_name, pictures_of, sheet_name, write_pi
 logger = logging.getLogger(__name__)
 
 _MOST_STEPS_BETWEEN_REPORTS = 10
+_EXTENSION = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Recorder:
         self._saved_position = (saved.training.step, saved.training.epoch)
         self._audience.tracker.set_resumed_from(saved.training.step)
         for file in saved.files:
-            if file.kind == "adapter" and file.epoch and file.path != self._adapter_path(None):
+            if is_checkpoint(file, self._name):
                 self._audience.tracker.add_checkpoint(self._checkpoint(file))
 
     def begin(self) -> None:
@@ -147,23 +146,41 @@ class Recorder:
         audience.on_progress(progress)
 
     def _publish_adapter(self, epoch: int, path: str, loss: float) -> ManifestFile:
+        """Publishes the adapter in every format; gives what the manifest says of kohya's, or of the only one."""
+        published = []
+        with self._trainer.result():
+            for name in self._product.training.spec.output.formats:
+                place = path if name == "kohya" else path.removesuffix(_EXTENSION) + f"-diffusers{_EXTENSION}"
+                local = self._output.write(place, partial(self._write_adapter, format_name=name, epoch=epoch))
+                published.append(
+                    self._output.publish(place, "adapter", epoch=epoch, step=self._trainer.step, loss=loss)
+                )
+                local.unlink()
+        return published[0]
+
+    def _write_adapter(self, path: Path, *, format_name: str, epoch: int) -> None:
+        """Writes the live adapters, reads them back and tries them on the model."""
         product, spec = self._product, self._product.training.spec
-        tensors = to_kohya(product.adapters.layers, DTYPES[spec.output.precision])
         metadata = adapter_metadata(product.training, product.facts, epoch=epoch, step=self._trainer.step)
-        settings = {key: value for key, value in metadata.items() if key.startswith("ss_")}
-        metadata |= content_hashes(tensors, settings)
-        local = self._output.write(path, partial(_write_adapter, tensors=tensors, metadata=metadata))
+        dtype = DTYPES[spec.output.precision]
+        if format_name == "kohya":
+            tensors = to_kohya(product.adapters.layers, dtype, product.adapters.family)
+            settings = {key: value for key, value in metadata.items() if key.startswith("ss_")}
+            metadata |= content_hashes(tensors, settings)
+        else:
+            tensors, config = to_diffusers(product.adapters.layers, dtype)
+            metadata |= config
+        write_adapter(path, tensors, metadata)
         tolerance = OUTPUT_TOLERANCE[DTYPES[spec.training.precision]]
-        verify_adapter(read_adapter(local), product.adapters, product.probe, tolerance=tolerance)
-        file = self._output.publish(path, "adapter", epoch=epoch, step=self._trainer.step, loss=loss)
-        local.unlink()
-        return file
+        verify_adapter(read_adapter(path), product.adapters, product.probe, tolerance=tolerance)
 
     def _draw(self, epoch: int) -> None:
         product = self._product
         self._audience.tracker.set_reason("Sampling", f"{len(self._pictures)} pictures of epoch {epoch}")
         clip_skip = product.training.spec.base_model.clip_skip
-        for place, image in enumerate(product.painter.draw(self._pictures)):
+        with self._trainer.result():
+            images = product.painter.draw(self._pictures)
+        for place, image in enumerate(images):
             path = f"samples/{picture_name(self._name, epoch, place)}"
             parameters = self._pictures[place].parameters(clip_skip)
             self._output.write(path, partial(write_picture, image, parameters=parameters))
@@ -206,6 +223,11 @@ def adapter_path(name: str, epoch: int | None) -> str:
     return f"adapters/{name}.safetensors" if epoch is None else f"adapters/{name}-{epoch:06d}.safetensors"
 
 
+def is_checkpoint(file: ManifestFile, name: str) -> bool:
+    """Whether it is the adapter of an epoch; the final one, and other formats, hold the same weights once more."""
+    return bool(file.kind == "adapter" and file.epoch and file.path == adapter_path(name, file.epoch))
+
+
 def checkpoint_of(file: ManifestFile, output: RunOutput) -> Checkpoint:
     """An adapter of the manifest as the status shows it."""
     return Checkpoint(
@@ -227,7 +249,3 @@ def artifacts_of(output: RunOutput, name: str) -> Artifacts:
         samples_uri=output.uri_of(sheet) if sheet in published else None,
         manifest_uri=output.uri_of("manifest.json"),
     )
-
-
-def _write_adapter(path: Path, *, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    write_adapter(path, tensors, metadata)

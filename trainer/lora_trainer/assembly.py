@@ -1,0 +1,239 @@
+"""Puts a run together: the model with its adapters, latents and captions, and the batches. Used by `run`."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from lora_api.spec import LoraTrainingSpec
+from lora_trainer.compute import DTYPES
+from lora_trainer.conditioning import PARTS, TextStates, Tokens
+from lora_trainer.data.caption_draws import constant_caption, rules_are_constant
+from lora_trainer.data.latent_store import LatentBackend, LatentFiles
+from lora_trainer.data.latents import (
+    EncodedOnDemand,
+    Encoder,
+    LatentSource,
+    encode_to_files,
+    encode_to_memory,
+)
+from lora_trainer.data.loader import Loader
+from lora_trainer.data.texts import FrozenTexts, TextSource, TrainedTexts
+from lora_trainer.data.views import Pictures
+from lora_trainer.diffusion import objective
+from lora_trainer.diffusion.noise import make_schedule
+from lora_trainer.diffusion.objective import Objective
+from lora_trainer.errors import InvalidConfiguration
+from lora_trainer.families.base import BaseModel
+from lora_trainer.families.catalogue import load
+from lora_trainer.loop import Inputs, Learner
+from lora_trainer.lora.adapter import InvalidAdapterFile
+from lora_trainer.lora.formats import read_adapter
+from lora_trainer.lora.inject import add_adapters
+from lora_trainer.lora.merge import merge_into
+from lora_trainer.optim import learning_rates
+from lora_trainer.prepare import Prepared, Session
+from lora_trainer.storage import Connection, MissingFile, Store, open_store
+
+logger = logging.getLogger(__name__)
+
+_LATENTS_ON_DEVICE_BYTES = 2 << 30
+"""Latents up to this size move to the device; more would take the room of activations."""
+
+
+@dataclass(frozen=True)
+class Residence:
+    """Where the parts of the model live: all on the device, or with `lowMemory` only while they are used."""
+
+    model: BaseModel
+    device: torch.device
+    visiting: frozenset[str]
+    """Parts that live on the CPU and come to the device when they are needed."""
+
+    @contextmanager
+    def having(self, *parts: str) -> Iterator[None]:
+        """Brings parts to the device and those that do not live there back afterwards."""
+        moved = [part for part in parts if part in self.visiting]
+        self.model.place(*moved, device=self.device)
+        try:
+            yield
+        finally:
+            self.model.place(*moved, device=torch.device("cpu"))
+
+    def settle(self) -> None:
+        """Sends the visiting parts home."""
+        self.model.place(*self.visiting, device=torch.device("cpu"))
+
+
+def load_model(prepared: Prepared, device: torch.device, session: Session) -> BaseModel:
+    """The base model on `device`, other adapters merged into it.
+
+    Raises:
+        BaseModelUnavailable, InvalidConfiguration: it, or an adapter, cannot be loaded or does not fit.
+    """
+    spec = prepared.training.spec
+    session.say("LoadingModel", spec.base_model.uri)
+    model = load(
+        prepared.base.model,
+        device,
+        precision=DTYPES[spec.training.precision],
+        clip_skip=spec.base_model.clip_skip,
+        max_tokens=spec.dataset.captions.max_tokens,
+        weighted=spec.dataset.captions.weighted,
+    )
+    for index, (path, weight) in enumerate(prepared.base.adapters):
+        try:
+            merge_into(model.parts, read_adapter(path), weight)
+        except InvalidAdapterFile as error:
+            raise InvalidConfiguration(f"spec.baseModel.adapters[{index}].uri: {error}") from error
+    if spec.training.gradient_checkpointing:
+        model.checkpoint_gradients()
+    if spec.training.attention == "xformers":
+        _prefer_xformers(model)
+    return model
+
+
+def _prefer_xformers(model: BaseModel) -> None:
+    try:
+        model.use_xformers()
+    except RuntimeError as error:
+        logger.warning("spec.training.attention is xformers, but sdpa is used instead: %s", error)
+
+
+def make_learner(model: BaseModel, spec: LoraTrainingSpec, *, prepared: Prepared | None = None) -> Learner:
+    """The model with adapters in it, and the objective; the adapters start from `prepared.initial`, if any.
+
+    Raises:
+        InvalidConfiguration: the network or the objective does not fit the model, or the initial adapter does not
+            fit the network.
+    """
+    objective.check(model.prediction, spec.training.loss)
+    dtype = DTYPES[spec.training.precision] if spec.training.full_precision else torch.float32
+    adapters = add_adapters(model.parts, spec.network, family=model.family, seed=spec.training.seed, dtype=dtype)
+    if prepared is not None and prepared.initial is not None:
+        try:
+            adapters.load(read_adapter(prepared.initial))
+        except InvalidAdapterFile as error:
+            raise InvalidConfiguration(f"spec.network.initialUri: {error}") from error
+    for part in PARTS:
+        if adapters.of(part):
+            logger.info("adapters in %s modules of the %s", len(adapters.of(part)), part)
+    betas = model.betas
+    schedule = make_schedule(betas.start, betas.end, steps=betas.steps, name=betas.name)
+    return Learner(model, adapters, Objective(schedule, model.prediction, spec.training.loss))
+
+
+def make_residence(model: BaseModel, spec: LoraTrainingSpec, device: torch.device) -> Residence:
+    """Where the parts live while `spec` is trained."""
+    visiting = set()
+    if spec.training.low_memory:
+        visiting = {"vae"} if spec.dataset.latent_cache != "None" else set()
+        if not trains_text(spec):
+            visiting |= {part for part in model.parts if part != "unet"}
+    return Residence(model, device, frozenset(visiting))
+
+
+def trains_text(spec: LoraTrainingSpec) -> bool:
+    """Whether any text encoder is trained."""
+    rates = learning_rates(spec.optimizer)
+    return spec.network.text_encoder and max(rates["text_encoder"], rates["text_encoder_2"]) > 0
+
+
+@contextmanager
+def open_inputs(
+    prepared: Prepared, residence: Residence, autocast: Callable[[], AbstractContextManager[object]], session: Session
+) -> Iterator[Inputs]:
+    """Encodes what is cached, and gives the batches; their threads end with the context.
+
+    Raises:
+        InvalidDataset: a picture cannot be encoded.
+        StorageUnavailable, AccessDenied: the cache cannot be read or written.
+    """
+    spec = prepared.training.spec
+    model = residence.model
+    pictures = Pictures(prepared.dataset.pictures, spec.dataset, seed=spec.training.seed)
+    with residence.having("vae"):
+        latents = _latents(prepared, pictures, model, residence.device, session)
+    with autocast():
+        texts = _texts(prepared, residence)
+    loader = Loader(pictures, prepared.dataset.plan, spec, latents, spec.dataset.workers)
+    with ExitStack() as stack:
+        stack.enter_context(loader)
+        yield Inputs(lambda epoch, made: loader.steps(epoch, first_step=made), texts.states)
+
+
+def _text_parts(model: BaseModel) -> Sequence[str]:
+    return [part for part in model.parts if part != "unet"]
+
+
+def _latents(
+    prepared: Prepared, pictures: Pictures, model: BaseModel, device: torch.device, session: Session
+) -> LatentSource:
+    dataset = prepared.training.spec.dataset
+    source = EncodedOnDemand(pictures, Encoder(model.encode_images, prepared.base.model.vae_digest))
+    if dataset.latent_cache == "None":
+        return source
+    views = pictures.kept_views(prepared.dataset.plan)
+    session.say("EncodingLatents", f"{len(views)} of {len(pictures)} pictures")
+
+    def on_progress(done: int, total: int) -> None:
+        session.audience.tracker.set_reason("EncodingLatents", f"{done} of {total}")
+        session.check_stop()
+
+    if dataset.latent_cache == "Memory":
+        kept = encode_to_memory(source, views, workers=dataset.workers, on_progress=on_progress)
+        return kept.to(device) if kept.size_bytes <= _LATENTS_ON_DEVICE_BYTES else kept
+    backend = _backend(prepared.training.spec, session) if dataset.latent_cache == "Store" else None
+    files = LatentFiles(session.settings.work_dir / "latents", backend)
+    latents, counts = encode_to_files(source, files, views, workers=dataset.workers, on_progress=on_progress)
+    logger.info("%s latents were encoded, %s lay in the cache", counts.encoded, counts.found)
+    return latents
+
+
+def _backend(spec: LoraTrainingSpec, session: Session) -> LatentBackend:
+    uri, field = spec.dataset.cache_uri, "spec.dataset.cacheUri"
+    if uri is None:
+        assert spec.dataset.uri is not None, "the contract asks for cacheUri beside subsets"
+        uri = spec.dataset.uri.rstrip("/") + ".latents"
+    store = open_store(
+        uri, Connection(spec.storage, session.settings), field=field, on_bytes=session.audience.metrics.add_stored
+    )
+    return StoredLatents(store)
+
+
+@dataclass(frozen=True)
+class StoredLatents:
+    """Latents in an object store."""
+
+    store: Store
+
+    def get(self, key: str) -> bytes | None:
+        """The file of that name, or None."""
+        try:
+            return self.store.get_bytes(key)
+        except MissingFile:
+            return None
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keeps a file."""
+        self.store.put_bytes(data, key)
+
+
+def _texts(prepared: Prepared, residence: Residence) -> TextSource:
+    """The states of captions; those that never change are encoded now if the text encoders are not trained."""
+    model, spec = residence.model, prepared.training.spec
+    if trains_text(spec):
+        return TrainedTexts(model.tokenize, model.encode_texts)
+
+    def encode(tokens: Tokens) -> TextStates:
+        with residence.having(*_text_parts(model)):
+            return model.encode_texts(tokens)
+
+    frozen = FrozenTexts(model.tokenize, encode)
+    examples = prepared.dataset.scanned.examples
+    constant = (example for example in examples if rules_are_constant(example.captions))
+    with residence.having(*_text_parts(model)):
+        frozen.prepare(constant_caption(example.caption, example.captions) for example in constant)
+    return frozen

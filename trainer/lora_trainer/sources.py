@@ -1,0 +1,108 @@
+"""The pictures of a training, wherever they lie: fetched, scanned, placed and planned, without model or GPU.
+
+Used by `prepare` and by `lora plan`.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lora_api.spec import LoraTrainingSpec
+from lora_trainer.data.dataset import DatasetSources, ScannedDataset, scan
+from lora_trainer.data.example import Example
+from lora_trainer.data.placed import PlacedExample, place_examples
+from lora_trainer.errors import InvalidDataset, TrainingError
+from lora_trainer.plan import TrainingPlan, derive_plan
+from lora_trainer.storage import Connection, OnBytes, Source, fetch
+
+
+@dataclass(frozen=True)
+class Fetcher:
+    """Makes local copies of what URIs name; what an earlier start fetched is used again."""
+
+    connection: Connection
+    on_bytes: OnBytes
+    workers: int
+
+    def fetch(self, source: Source) -> Path:
+        """The local folder or file. Raises as `storage.fetch`."""
+        target = self.connection.folder_for(source.uri)
+        return fetch(source, target, self.connection, on_bytes=self.on_bytes, workers=max(1, self.workers))
+
+    def fetch_file(self, uri: str, field: str, unusable: type[TrainingError]) -> Path:
+        """The local copy of one `.safetensors` file. Raises as `storage.fetch`, and if it is a folder."""
+        path = self.fetch(Source(uri, field, unusable, ("*.safetensors",)))
+        if path.is_dir():
+            raise unusable(f"{field} is {uri}, a folder; give the .safetensors file")
+        return path
+
+
+@dataclass(frozen=True)
+class PlannedDataset:
+    """The pictures and every number that follows from them."""
+
+    scanned: ScannedDataset
+    pictures: tuple[PlacedExample, ...]
+    plan: TrainingPlan
+
+
+def fetch_dataset(spec: LoraTrainingSpec, fetcher: Fetcher) -> DatasetSources:
+    """Local copies of all folders of pictures that `spec.dataset` names."""
+    dataset, regularization = spec.dataset, spec.dataset.regularization
+    root = extra = None
+    if dataset.uri is not None:
+        root = fetcher.fetch(Source(dataset.uri, "spec.dataset.uri", InvalidDataset))
+    if regularization.uri is not None:
+        extra = fetcher.fetch(Source(regularization.uri, "spec.dataset.regularization.uri", InvalidDataset))
+    subsets = tuple(
+        fetcher.fetch(Source(subset.uri, f"spec.dataset.subsets[{index}].uri", InvalidDataset))
+        for index, subset in enumerate(dataset.subsets)
+    )
+    return DatasetSources(root=root, regularization=extra, subsets=subsets)
+
+
+def plan_dataset(spec: LoraTrainingSpec, sources: DatasetSources, *, processes: int | None = None) -> PlannedDataset:
+    """Scans, places and plans. `processes` asks what a run with that many would do.
+
+    Raises:
+        InvalidDataset, InvalidConfiguration: as scanning, placing and planning say.
+    """
+    scanned = scan(sources, spec.dataset)
+    pictures = place_examples(scanned.examples, spec.dataset)
+    planned = [picture.to_planned() for picture in pictures]
+    plan = derive_plan(planned, spec, warnings=scanned.warnings, processes=processes)
+    return PlannedDataset(scanned, pictures, plan)
+
+
+def digest_of_file(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def combined_digest(first: str, *more: str) -> str:
+    """`first` alone, or the SHA-256 over it and the others."""
+    return hashlib.sha256("\n".join((first, *more)).encode()).hexdigest() if more else first
+
+
+_SHOWN_NAMES = 5
+_LONGEST_CAPTION = 225
+
+
+def truncation_warning(
+    examples: Sequence[Example], spec: LoraTrainingSpec, count_tokens: Callable[[Sequence[str]], Sequence[int]]
+) -> str | None:
+    """Which captions are longer than `maxTokens` and lose their end, by name; None if there are none."""
+    limit = spec.dataset.captions.max_tokens
+    texts = [max(example.caption_lines, key=len) for example in examples]
+    full = [
+        f"{example.captions.prefix} {text} {example.captions.suffix}"
+        for example, text in zip(examples, texts, strict=True)
+    ]
+    cut = [one.key for one, count in zip(examples, count_tokens(full), strict=True) if count > limit]
+    if not cut:
+        return None
+    names = ", ".join(cut[:_SHOWN_NAMES]) + (f" and {len(cut) - _SHOWN_NAMES} more" if len(cut) > _SHOWN_NAMES else "")
+    cure = "; raise spec.dataset.captions.maxTokens" if limit < _LONGEST_CAPTION else ""
+    return f"{len(cut)} captions are longer than {limit} tokens, and their end is cut off: {names}{cure}."
