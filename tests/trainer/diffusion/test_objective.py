@@ -235,6 +235,39 @@ def test_what_fits_the_models_prediction_is_taken(prediction: Prediction, fields
     check(prediction, Loss.model_validate(fields))
 
 
+@pytest.mark.parametrize(
+    ("prediction", "fields"),
+    [
+        ("epsilon", {}),
+        (
+            "epsilon",
+            {
+                "type": "huber",
+                "minSnrGamma": 5.0,
+                "noiseOffset": 0.1,
+                "noiseOffsetRandomStrength": True,
+                "adaptiveNoiseScale": 0.1,
+                "multiresNoiseIterations": 6,
+                "ipNoiseGamma": 0.1,
+                "ipNoiseGammaRandomStrength": True,
+            },
+        ),
+        ("v_prediction", {"zeroTerminalSnr": True, "debiasedEstimation": True}),
+    ],
+)
+def test_nothing_waits_for_the_device(prediction: Prediction, fields: dict[str, Any]) -> None:
+    """A meta tensor has no numbers: whatever wants to read one on the host fails."""
+    objective = make_objective(prediction, **fields)
+    latents = torch.empty((3, 4, 8, 6), device="meta")
+
+    drawn = draw_of(objective, latents)
+    noisy, target = objective.noisy(latents, drawn), objective.target(latents, drawn)
+    weights, masks = torch.empty(3, device="meta"), torch.empty((3, 1, 8, 6), device="meta")
+    loss = objective.loss(noisy, target, drawn, weights=weights, masks=masks)
+
+    assert (loss.device.type, loss.shape, loss.dtype) == ("meta", (), torch.float32)
+
+
 class TinyUnet(nn.Module):
     """Two convolutions with the timestep between them."""
 
