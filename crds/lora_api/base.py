@@ -9,11 +9,12 @@ from pydantic import (
     ConfigDict,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    ValidationError,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,14 @@ class ApiModel(BaseModel):
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
-        for rule in self.rules:
-            if not rule.holds(self):
-                # The message is data: braces in it must not be read as a template.
-                raise PydanticCustomError("rule", "{message}", {"message": rule.message})
+        # A message is data: braces in it must not be read as a template.
+        broken = [
+            InitErrorDetails(type=PydanticCustomError("rule", "{message}", {"message": rule.message}), input=None)
+            for rule in self.rules
+            if not rule.holds(self)
+        ]
+        if broken:
+            raise ValidationError.from_exception_data(type(self).__name__, broken)
         return self
 
     @classmethod

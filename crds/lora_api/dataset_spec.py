@@ -92,8 +92,30 @@ class TokenWarmup(ApiModel):
     """The same as a share of all steps."""
 
 
+def _unlike_separator(field: str, camel: str) -> Rule:
+    return Rule(
+        cel=f"!has(self.{camel}) || !has(self.separator) || self.{camel} != self.separator",
+        message=f"{camel} must differ from separator, or it would never be found; change one",
+        holds=lambda m: getattr(m, field) is None or getattr(m, field) != m.separator,
+    )
+
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif")
+_CAPTION_RULES = (
+    Rule(
+        cel=f"!has(self.extension) || !(self.extension.lowerAscii() in [{', '.join(repr(e) for e in _PICTURES)}])",
+        message="extension is that of pictures; name that of the caption files, such as .txt",
+        holds=lambda m: m.extension is None or m.extension.lower() not in _PICTURES,
+    ),
+    _unlike_separator("secondary_separator", "secondarySeparator"),
+    _unlike_separator("keep_tokens_separator", "keepTokensSeparator"),
+)
+
+
 class Captions(ApiModel):
     """How a picture gets its text. Tags are what stands between two separators."""
+
+    rules: ClassVar[tuple[Rule, ...]] = _CAPTION_RULES
 
     extension: Extension = ".txt"
     """Extension of the caption file beside a picture; its first line is the caption."""
@@ -131,6 +153,8 @@ class Captions(ApiModel):
 
 class CaptionOverrides(ApiModel):
     """What is different from `spec.dataset.captions` in one subset; what is left out stays as it is there."""
+
+    rules: ClassVar[tuple[Rule, ...]] = _CAPTION_RULES
 
     extension: Extension | None = None
     """Extension of the caption files."""
@@ -279,9 +303,17 @@ Resolution = Annotated[
 LatentCache = Literal["Memory", "Disk", "Store", "None"]
 
 
+def _overridden(m: "Dataset") -> list[Augmentation]:
+    """The augmentation of every subset that has overrides."""
+    return [s.augmentation.applied_to(m.augmentation) for s in m.subsets if s.augmentation is not None]
+
+
 def _changed_pixels(m: "Dataset") -> bool:
-    overrides = [s.augmentation.applied_to(m.augmentation) for s in m.subsets if s.augmentation is not None]
-    return any(augmentation.changes_pixels for augmentation in (m.augmentation, *overrides))
+    return any(augmentation.changes_pixels for augmentation in (m.augmentation, *_overridden(m)))
+
+
+def _in_uri(uri: str, folder: str | None) -> bool:
+    return folder is not None and (uri.rstrip("/") + "/").startswith(folder.rstrip("/") + "/")
 
 
 _CHANGES = "(has({0}.color) && {0}.color) || (has({0}.randomCrop) && {0}.randomCrop) || has({0}.faceCropRange)"
@@ -315,10 +347,50 @@ class Dataset(ApiModel):
             ),
         ),
         Rule(
+            cel="type(self.resolution) != int || !self.buckets.enabled || self.buckets.stepPx <= self.resolution",
+            message="buckets.stepPx must not be larger than resolution; lower it",
+            holds=lambda m: (
+                not isinstance(m.resolution, int) or not m.buckets.enabled or m.buckets.step_px <= m.resolution
+            ),
+        ),
+        Rule(
             cel="!has(self.subsets) || size(self.subsets) == 0 || self.subsets.exists(s, "
             "!has(s.isRegularization) || !s.isRegularization)",
             message="subsets holds only regularisation pictures; add the folder of what is to be learnt",
             holds=lambda m: not m.subsets or any(not subset.is_regularization for subset in m.subsets),
+        ),
+        Rule(
+            cel="!has(self.subsets) || self.subsets.all(s, self.subsets.exists_one(t, t.uri == s.uri))",
+            message="subsets names a folder twice; join the two entries and add up their repeats",
+            holds=lambda m: len({subset.uri for subset in m.subsets}) == len(m.subsets),
+        ),
+        Rule(
+            cel="!has(self.subsets) || self.subsets.all(s, !has(s.augmentation) || !("
+            "(has(s.augmentation.randomCrop) ? s.augmentation.randomCrop : (has(self.augmentation) && "
+            "has(self.augmentation.randomCrop) && self.augmentation.randomCrop)) && "
+            "(has(s.augmentation.faceCropRange) || (has(self.augmentation) && "
+            "has(self.augmentation.faceCropRange)))))",
+            message="subsets[].augmentation: randomCrop and faceCropRange both choose the crop; set randomCrop to "
+            "false or remove faceCropRange",
+            holds=lambda m: not any(a.random_crop and a.face_crop_range is not None for a in _overridden(m)),
+        ),
+        Rule(
+            cel="!has(self.subsets) || size(self.subsets) == 0 || !has(self.regularization) || "
+            "((!has(self.regularization.lossWeight) || self.regularization.lossWeight == 1.0) && "
+            "(!has(self.regularization.target) || self.regularization.target == 'Noise')) || "
+            "self.subsets.exists(s, has(s.isRegularization) && s.isRegularization)",
+            message="regularization has no effect without a subset with isRegularization: true; add one or remove it",
+            holds=lambda m: (
+                not m.subsets
+                or (m.regularization.loss_weight == 1 and m.regularization.target == "Noise")
+                or any(subset.is_regularization for subset in m.subsets)
+            ),
+        ),
+        Rule(
+            cel="!has(self.uri) || !has(self.regularization) || !has(self.regularization.uri) || "
+            "self.regularization.uri != self.uri",
+            message="regularization.uri must differ from uri; the class pictures lie in a folder of their own",
+            holds=lambda m: m.uri is None or m.regularization.uri != m.uri,
         ),
         Rule(
             cel="!has(self.regularization) || !has(self.regularization.uri) || has(self.uri)",
@@ -346,6 +418,12 @@ class Dataset(ApiModel):
             cel="!has(self.cacheUri) || (has(self.latentCache) && self.latentCache == 'Store')",
             message="cacheUri belongs to latentCache Store; remove it or change latentCache",
             holds=lambda m: m.cache_uri is None or m.latent_cache == "Store",
+        ),
+        Rule(
+            cel="!has(self.cacheUri) || !has(self.uri) || !(self.cacheUri + '/').startsWith("
+            "self.uri.endsWith('/') ? self.uri : self.uri + '/')",
+            message="cacheUri must not lie inside uri, where pictures are looked for; choose another folder",
+            holds=lambda m: m.cache_uri is None or not _in_uri(m.cache_uri, m.uri),
         ),
         Rule(
             cel="!has(self.latentCache) || self.latentCache != 'Store' || has(self.cacheUri) || "

@@ -129,14 +129,13 @@ def parse_training(document: dict[str, Any], lines: dict[Location, int] | None =
 
 def _one_per_place(problems: list[Problem]) -> list[Problem]:
     """A value that fits none of a field's types is one problem, not one a type."""
-    merged: dict[str, Problem] = {}
+    merged: dict[tuple[str, str], Problem] = {}
     for problem in problems:
-        first = merged.get(problem.path)
-        if first and first.message.partition(", but ")[0] == problem.message.partition(", but ")[0]:
-            message = f"{first.message} or {problem.message.partition(', but ')[2]}"
-            merged[problem.path] = Problem(first.path, first.line, message)
-        else:
-            merged[problem.path] = problem
+        fault, _, wanted = problem.message.partition(", but ")
+        first = merged.get((problem.path, fault))
+        if first and wanted:
+            problem = Problem(first.path, first.line, f"{first.message} or {wanted}")
+        merged[problem.path, fault] = problem
     return list(merged.values())
 
 

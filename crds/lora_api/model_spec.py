@@ -13,10 +13,30 @@ Family = Literal["sd15", "sd2", "sdxl"]
 NetworkType = Literal["lora", "locon", "dora", "loha", "lokr"]
 
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+NOT_IN_SDXL = ("IN09", "IN10", "IN11", "OUT09", "OUT10", "OUT11")
+ONLY_IN_SDXL = ("M01", "M02")
+
+
+def _no_pickle(field: str, camel: str, *, guard: bool) -> Rule:
+    """A rule that the URI in `field` names no pickle file."""
+    return Rule(
+        cel=(f"!has(self.{camel}) || " if guard else "") + f"!self.{camel}.matches('(?i)[.](ckpt|pt|pth|bin)$')",
+        message=f"{camel} names a pickle file, which can run code when it is read; convert it to .safetensors",
+        holds=lambda m: not (getattr(m, field) or "").lower().endswith(_PICKLES),
+    )
 
 
 class BaseAdapter(ApiModel):
     """An adapter that is added to the base model before the training begins (kohya's base_weights)."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        _no_pickle("uri", "uri", guard=False),
+        Rule(
+            cel="!has(self.weight) || self.weight != 0.0",
+            message="weight is 0, so the adapter has no effect; remove the entry or change weight",
+            holds=lambda m: m.weight != 0,
+        ),
+    )
 
     uri: ReadUri
     """The `.safetensors` file, in kohya's, diffusers' or PEFT's format."""
@@ -33,16 +53,8 @@ class BaseModelSpec(ApiModel):
             message="tokenSecretRef is only used by hf:// URIs; remove it or change uri",
             holds=lambda m: m.token_secret_ref is None or m.uri.startswith("hf://"),
         ),
-        Rule(
-            cel="!self.uri.matches('[.](ckpt|pt|pth|bin)$')",
-            message="uri names a pickle file, which can run code when it is read; convert it to .safetensors",
-            holds=lambda m: not m.uri.endswith(_PICKLES),
-        ),
-        Rule(
-            cel="!has(self.vaeUri) || !self.vaeUri.matches('[.](ckpt|pt|pth|bin)$')",
-            message="vaeUri names a pickle file, which can run code when it is read; convert it to .safetensors",
-            holds=lambda m: m.vae_uri is None or not m.vae_uri.endswith(_PICKLES),
-        ),
+        _no_pickle("uri", "uri", guard=False),
+        _no_pickle("vae_uri", "vaeUri", guard=True),
         Rule(
             cel="!has(self.family) || self.family != 'sdxl' || self.clipSkip == 1",
             message="clipSkip has no effect on sdxl, which always reads the last layer but one; remove it",
@@ -79,6 +91,18 @@ BlockName = Literal[
 
 class NetworkBlock(ApiModel):
     """What is different in one block of the UNet."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="has(self.rank) || has(self.alpha) || has(self.convRank) || has(self.convAlpha) || "
+            "(has(self.learningRateFactor) && self.learningRateFactor != 1.0)",
+            message="nothing is different in this block; set rank, alpha, convRank, convAlpha or learningRateFactor, "
+            "or remove the entry",
+            holds=lambda m: (
+                any(v is not None for v in (m.rank, m.alpha, m.conv_rank, m.conv_alpha)) or m.learning_rate_factor != 1
+            ),
+        ),
+    )
 
     name: BlockName
     """`IN00` to `IN11`, `M00`, `OUT00` to `OUT11` as in LoRA Block Weight; in `sdxl` `IN00` to `IN08`, `M00` to
@@ -140,6 +164,24 @@ class Network(ApiModel):
             message="blocks names a block twice; join the two entries",
             holds=lambda m: len({block.name for block in m.blocks}) == len(m.blocks),
         ),
+        Rule(
+            cel="!has(self.type) || !(self.type in ['dora', 'loha', 'lokr']) || has(self.convRank) || "
+            "(!has(self.convAlpha) && (!has(self.blocks) || "
+            "self.blocks.all(b, !has(b.convRank) && !has(b.convAlpha))))",
+            message="dora, loha and lokr adapt 3x3 convolutions only with convRank; set it, or remove convAlpha and "
+            "the convRank and convAlpha of blocks",
+            holds=lambda m: (
+                m.type not in ("dora", "loha", "lokr")
+                or m.conv_rank is not None
+                or (m.conv_alpha is None and all(b.conv_rank is None and b.conv_alpha is None for b in m.blocks))
+            ),
+        ),
+        Rule(
+            cel="!has(self.unet) || self.unet || (!has(self.convRank) && !has(self.convAlpha))",
+            message="convRank and convAlpha belong to the UNet, which is not trained while unet is false; remove them",
+            holds=lambda m: m.unet or (m.conv_rank is None and m.conv_alpha is None),
+        ),
+        _no_pickle("initial_uri", "initialUri", guard=True),
     )
 
     type: NetworkType = "lora"

@@ -25,6 +25,8 @@ ADAPTIVE = ("prodigy", "dadaptation", "dadaptadagrad", "dadaptadam", "dadaptadan
 """Optimizers that find the learning rate themselves; the rate that is set only multiplies it."""
 SCHEDULE_FREE = ("schedulefree", "radamschedulefree", "sgdschedulefree")
 """Optimizers that average weights instead of following a schedule."""
+PAGED = ("pagedadamw", "pagedadamw8bit", "pagedadamw32bit", "pagedlion8bit")
+"""Optimizers that move their state out of the GPU's memory."""
 
 
 def _in(field: str, names: tuple[str, ...]) -> str:
@@ -65,6 +67,11 @@ class Schedule(ApiModel):
             holds=lambda m: not m.pieces or m.name == "piecewise_constant",
         ),
         Rule(
+            cel="!has(self.pieces) || self.pieces.all(p, self.pieces.exists_one(q, q.fromStep == p.fromStep))",
+            message="pieces names a step twice; remove one",
+            holds=lambda m: len({piece.from_step for piece in m.pieces}) == len(m.pieces),
+        ),
+        Rule(
             cel="!has(self.name) || self.name != 'piecewise_constant' || (has(self.pieces) && size(self.pieces) > 0)",
             message="piecewise_constant needs pieces, such as [{fromStep: 1000, factor: 0.1}]",
             holds=lambda m: m.name != "piecewise_constant" or bool(m.pieces),
@@ -102,7 +109,7 @@ class Schedule(ApiModel):
     `cosine_with_restarts`: `cycles` half waves; `cosine_with_min_lr`: half a wave to minRateFraction; `inverse_sqrt`;
     `warmup_stable_decay`: constant, then down over decaySteps; `piecewise_constant`: pieces."""
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Steps over which the rate rises linearly from 0."""
+    """Steps over which the rate rises linearly from 0, before the curve begins."""
     warmup_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """The same as a share of all steps, such as 0.1 for kohya's 10 %."""
     cycles: Annotated[int, Field(ge=1, le=100)] | None = None
@@ -112,13 +119,14 @@ class Schedule(ApiModel):
     timescale: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Steps after which `inverse_sqrt` has fallen by the square root of 2. Default: the warm-up, or 10000."""
     min_rate_fraction: Fraction | None = None
-    """Where `cosine_with_min_lr` and `warmup_stable_decay` end, as a share of the full rate. Default: 0."""
+    """Where `cosine_with_min_lr` and `warmup_stable_decay` end, as a share of the full rate. Default: 0. As in kohya,
+    the warm-up of `warmup_stable_decay` starts there too."""
     decay_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Last steps, over which `warmup_stable_decay` falls."""
     decay_fraction: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """The same as a share of all steps."""
     pieces: Annotated[tuple[Piece, ...], Field(max_length=32)] = ()
-    """Factors of `piecewise_constant`; before the first one it is 1."""
+    """Factors of `piecewise_constant`, in any order; before the first step named it is 1."""
 
 
 class LoraPlus(ApiModel):
@@ -135,6 +143,10 @@ class LoraPlus(ApiModel):
 def _equal_rates(m: "Optimizer") -> bool:
     parts = (m.unet_learning_rate, m.text_encoder_learning_rate, m.text_encoder2_learning_rate)
     return all(rate in (None, 0, m.learning_rate) for rate in parts)
+
+
+def _warms_up(m: "Optimizer") -> bool:
+    return m.schedule.warmup_steps > 0 or m.schedule.warmup_fraction is not None
 
 
 def _same(camel: str) -> str:
@@ -174,16 +186,24 @@ class Optimizer(ApiModel):
         Rule(
             cel=f"{_NOT_SCHEDULE_FREE} || !has(self.schedule) || ((!has(self.schedule.warmupSteps) || "
             "self.schedule.warmupSteps == 0) && !has(self.schedule.warmupFraction))",
-            message='a schedule-free optimizer warms up by itself; write arguments: {warmup_steps: "100"} instead',
-            holds=lambda m: (
-                m.name not in SCHEDULE_FREE or (m.schedule.warmup_steps == 0 and m.schedule.warmup_fraction is None)
-            ),
+            message="a schedule-free optimizer warms up by itself; remove schedule.warmupSteps and warmupFraction "
+            '(schedulefree and sgdschedulefree take arguments: {warmup_steps: "100"} instead)',
+            holds=lambda m: m.name not in SCHEDULE_FREE or not _warms_up(m),
+        ),
+        Rule(
+            cel="!has(self.name) || self.name != 'dadaptsgd' || !has(self.schedule) || "
+            "((!has(self.schedule.warmupSteps) || self.schedule.warmupSteps == 0) && "
+            "!has(self.schedule.warmupFraction))",
+            message="dadaptsgd measures the gradient at its first step, so it cannot begin at the rate 0 of a warm-up; "
+            "remove schedule.warmupSteps and warmupFraction",
+            holds=lambda m: m.name != "dadaptsgd" or not _warms_up(m),
         ),
     )
 
     name: OptimizerName = "adamw8bit"
     """`adamw` keeps its state in 32 bits, `adamw8bit` in 8 (bitsandbytes); `paged…` moves it to the host's memory
-    when the GPU's runs out. `prodigy` and `dadapt…` find the learning rate themselves: set learningRate to 1."""
+    when the GPU's runs out. `prodigy` and `dadapt…` find the learning rate themselves: set learningRate to 1. The
+    momentum of `sgdnesterov8bit` is bitsandbytes', which is not Nesterov's whatever it is told."""
     learning_rate: LearningRate = 1e-4
     """Learning rate of everything that has no rate of its own."""
     unet_learning_rate: LearningRate | None = None

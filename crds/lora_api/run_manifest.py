@@ -68,7 +68,14 @@ def spec_digest(spec: LoraTrainingSpec) -> str:
     """SHA-256 over the fields that change the result; where files lie and where pods run does not count."""
     content = spec.model_dump(mode="json", by_alias=True, include=set(_RESULT_FIELDS))
     base, dataset = content["baseModel"], content["dataset"]
-    for section in (base, dataset, dataset["regularization"], content["network"], *base["adapters"], *dataset["subsets"]):
+    for section in (
+        base,
+        dataset,
+        dataset["regularization"],
+        content["network"],
+        *base["adapters"],
+        *dataset["subsets"],
+    ):
         for place in ("uri", "vaeUri", "initialUri", "cacheUri", "tokenSecretRef", "storage", "workers"):
             section.pop(place, None)
     content["output"] = spec.output.model_dump(mode="json", by_alias=True, exclude={"uri", "storage"})

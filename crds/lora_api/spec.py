@@ -12,10 +12,26 @@ from lora_api.cluster_spec import Limits, Output, Parallelism, Pod, Retry, Sched
 from lora_api.dataset_spec import Dataset
 from lora_api.evaluation_spec import Checkpoints, Evaluation, Samples
 from lora_api.fields import MUTABLE, ObjectName
-from lora_api.model_spec import BaseModelSpec, Network
-from lora_api.optimizer_spec import ADAPTIVE, SCHEDULE_FREE, Optimizer
+from lora_api.model_spec import NOT_IN_SDXL, ONLY_IN_SDXL, BaseModelSpec, Network
+from lora_api.optimizer_spec import ADAPTIVE, PAGED, SCHEDULE_FREE, Optimizer
 from lora_api.status import LoraTrainingStatus
 from lora_api.training_spec import Training
+
+_HAS_RATE = "(has(self.optimizer.{0}) ? self.optimizer.{0} > 0.0 : {1})"
+_TEXT_ENCODER_RATE = _HAS_RATE.format("textEncoderLearningRate", "self.optimizer.learningRate > 0.0")
+
+
+def _listed(names_: tuple[str, ...]) -> str:
+    return f"[{', '.join(repr(name) for name in names_)}]"
+
+
+def _trains_something(m: "LoraTrainingSpec") -> bool:
+    optimizer = m.optimizer
+    unet, text = optimizer.unet_learning_rate, optimizer.text_encoder_learning_rate
+    text = optimizer.learning_rate if text is None else text
+    return (m.network.unet and (optimizer.learning_rate if unet is None else unet) > 0) or (
+        m.network.text_encoder and (text > 0 or (optimizer.text_encoder2_learning_rate or 0) > 0)
+    )
 
 
 def _inside(uri: str, folder: str | None) -> bool:
@@ -58,13 +74,12 @@ class LoraTrainingSpec(ApiModel):
             holds=lambda m: m.optimizer.text_encoder2_learning_rate is None or m.base_model.family in (None, "sdxl"),
         ),
         Rule(
-            cel="!has(self.training.ema) || !(self.optimizer.name in "
-            f"[{', '.join(repr(name) for name in SCHEDULE_FREE)}])",
+            cel=f"!has(self.training.ema) || !(self.optimizer.name in {_listed(SCHEDULE_FREE)})",
             message="training.ema does not work with a schedule-free optimizer, which averages by itself; remove it",
             holds=lambda m: m.training.ema is None or m.optimizer.name not in SCHEDULE_FREE,
         ),
         Rule(
-            cel=f"!(self.optimizer.name in [{', '.join(repr(name) for name in ADAPTIVE)}]) || "
+            cel=f"!(self.optimizer.name in {_listed(ADAPTIVE)}) || "
             "self.network.blocks.all(b, b.learningRateFactor == 1.0 || b.learningRateFactor == 0.0)",
             message="network.blocks[].learningRateFactor must be 0 or 1 with prodigy and dadaptation, which know one "
             "learning rate; change it",
@@ -98,6 +113,105 @@ class LoraTrainingSpec(ApiModel):
             cel="self.parallelism.gpusPerNode != 0 || self.training.precision != 'fp16'",
             message="training.precision fp16 does not train on a CPU (parallelism.gpusPerNode: 0); use bf16 or fp32",
             holds=lambda m: m.parallelism.gpus_per_node != 0 or m.training.precision != "fp16",
+        ),
+        Rule(
+            cel=f"self.parallelism.gpusPerNode != 0 || !(self.optimizer.name in {_listed(PAGED)})",
+            message="optimizer.name: paged optimizers need a GPU, but parallelism.gpusPerNode is 0; use the one "
+            "without paged, such as adamw8bit",
+            holds=lambda m: m.parallelism.gpus_per_node != 0 or m.optimizer.name not in PAGED,
+        ),
+        Rule(
+            cel="(self.network.unet && "
+            f"{_HAS_RATE.format('unetLearningRate', 'self.optimizer.learningRate > 0.0')}) || "
+            f"(self.network.textEncoder && ({_TEXT_ENCODER_RATE} || "
+            "(has(self.optimizer.textEncoder2LearningRate) && self.optimizer.textEncoder2LearningRate > 0.0)))",
+            message="optimizer: the learning rate of everything that network adapts is 0, so nothing would be "
+            "trained; raise learningRate",
+            holds=_trains_something,
+        ),
+        Rule(
+            cel="!has(self.optimizer.loraPlus) || ((self.network.unet || !has(self.optimizer.loraPlus.unetRatio)) && "
+            "(self.network.textEncoder || !has(self.optimizer.loraPlus.textEncoderRatio)))",
+            message="optimizer.loraPlus: a ratio of a part that network does not adapt has no effect; remove it",
+            holds=lambda m: (
+                m.optimizer.lora_plus is None
+                or (
+                    (m.network.unet or m.optimizer.lora_plus.unet_ratio is None)
+                    and (m.network.text_encoder or m.optimizer.lora_plus.text_encoder_ratio is None)
+                )
+            ),
+        ),
+        Rule(
+            cel="!has(self.baseModel.family) || !self.network.blocks.exists(b, b.name in "
+            f"(self.baseModel.family == 'sdxl' ? {_listed(NOT_IN_SDXL)} : {_listed(ONLY_IN_SDXL)}))",
+            message="network.blocks names a block that baseModel.family does not have (sdxl ends at IN08 and OUT08; "
+            "M01 and M02 belong to sdxl only); remove it",
+            holds=lambda m: (
+                m.base_model.family is None
+                or not {block.name for block in m.network.blocks}.intersection(
+                    NOT_IN_SDXL if m.base_model.family == "sdxl" else ONLY_IN_SDXL
+                )
+            ),
+        ),
+        Rule(
+            cel="!has(self.training.maxSteps) || !has(self.optimizer.schedule.decaySteps) || "
+            "self.optimizer.schedule.warmupSteps + self.optimizer.schedule.decaySteps <= self.training.maxSteps",
+            message="optimizer.schedule.warmupSteps and decaySteps must not add up to more than training.maxSteps; "
+            "lower one",
+            holds=lambda m: (
+                m.training.max_steps is None
+                or m.optimizer.schedule.warmup_steps + (m.optimizer.schedule.decay_steps or 0) <= m.training.max_steps
+            ),
+        ),
+        Rule(
+            cel="!has(self.training.maxSteps) || "
+            "self.optimizer.schedule.pieces.all(p, p.fromStep < self.training.maxSteps)",
+            message="optimizer.schedule.pieces: fromStep must be smaller than training.maxSteps; remove what is never "
+            "reached",
+            holds=lambda m: (
+                m.training.max_steps is None
+                or all(piece.from_step < m.training.max_steps for piece in m.optimizer.schedule.pieces)
+            ),
+        ),
+        Rule(
+            cel="!has(self.training.maxSteps) || !has(self.training.ema) || "
+            "self.training.ema.everySteps <= self.training.maxSteps",
+            message="training.ema.everySteps must not be larger than training.maxSteps; lower it",
+            holds=lambda m: (
+                m.training.max_steps is None
+                or m.training.ema is None
+                or m.training.ema.every_steps <= m.training.max_steps
+            ),
+        ),
+        Rule(
+            cel="!has(self.training.maxSteps) || !has(self.dataset.captions.tokenWarmup) || "
+            "!has(self.dataset.captions.tokenWarmup.steps) || "
+            "self.dataset.captions.tokenWarmup.steps <= self.training.maxSteps",
+            message="dataset.captions.tokenWarmup.steps must not be larger than training.maxSteps; lower it",
+            holds=lambda m: (
+                m.training.max_steps is None
+                or m.dataset.captions.token_warmup is None
+                or (m.dataset.captions.token_warmup.steps or 0) <= m.training.max_steps
+            ),
+        ),
+        Rule(
+            cel="!(self.output.uri + '/').startsWith("
+            "self.baseModel.uri.endsWith('/') ? self.baseModel.uri : self.baseModel.uri + '/')",
+            message="output.uri must not lie inside baseModel.uri; write somewhere else",
+            holds=lambda m: not _inside(m.output.uri, m.base_model.uri),
+        ),
+        Rule(
+            cel="self.dataset.subsets.all(s, !(self.output.uri + '/').startsWith("
+            "s.uri.endsWith('/') ? s.uri : s.uri + '/'))",
+            message="output.uri must not lie inside a folder of dataset.subsets; write somewhere else",
+            holds=lambda m: not any(_inside(m.output.uri, subset.uri) for subset in m.dataset.subsets),
+        ),
+        Rule(
+            cel="!has(self.dataset.regularization.uri) || !(self.output.uri + '/').startsWith("
+            "self.dataset.regularization.uri.endsWith('/') ? self.dataset.regularization.uri : "
+            "self.dataset.regularization.uri + '/')",
+            message="output.uri must not lie inside dataset.regularization.uri; write somewhere else",
+            holds=lambda m: not _inside(m.output.uri, m.dataset.regularization.uri),
         ),
     )
 

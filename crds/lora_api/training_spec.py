@@ -63,6 +63,15 @@ class Loss(ApiModel):
             message="debiasedEstimation and minSnrGamma both weight timesteps by their SNR; remove one",
             holds=lambda m: not m.debiased_estimation or m.min_snr_gamma is None,
         ),
+        Rule(
+            cel="!has(self.vPredictionLikeLoss) || ((!has(self.zeroTerminalSnr) || !self.zeroTerminalSnr) && "
+            "(!has(self.scaleVPredictionLikeNoise) || !self.scaleVPredictionLikeNoise))",
+            message="vPredictionLikeLoss is for noise prediction, zeroTerminalSnr and scaleVPredictionLikeNoise are "
+            "for v-prediction; remove what does not fit the model",
+            holds=lambda m: (
+                m.v_prediction_like_loss is None or not (m.zero_terminal_snr or m.scale_v_prediction_like_noise)
+            ),
+        ),
     )
 
     type: Literal["l2", "l1", "huber", "smooth_l1"] = "l2"

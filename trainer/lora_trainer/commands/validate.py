@@ -7,10 +7,9 @@ import typer
 
 from lora_api.exit_codes import ExitCode
 from lora_api.load import InvalidTraining, load_training
+from lora_trainer.checks import problems_with
 from lora_trainer.commands.failures import exit_with_code
 from lora_trainer.commands.overrides import read_text
-from lora_trainer.data.buckets import placing
-from lora_trainer.errors import InvalidConfiguration
 
 
 def validate(file: Annotated[Path, typer.Argument(help="LoraTraining in YAML, as for kubectl apply.")]) -> None:
@@ -19,13 +18,14 @@ def validate(file: Annotated[Path, typer.Argument(help="LoraTraining in YAML, as
         text = read_text(file)
     try:
         training = load_training(text)
-        placing(training.spec.dataset.size_px, training.spec.dataset.buckets)
     except InvalidTraining as error:
         for problem in sorted(error.problems, key=lambda problem: problem.line or 0):
             words = f"{problem.path} {problem.message}".strip()
             typer.echo(f"{file}:{problem.line or 1}: {words}", err=True)
         raise typer.Exit(int(ExitCode.INVALID_CONFIGURATION)) from error
-    except InvalidConfiguration as error:
-        typer.echo(f"{file}: {error}", err=True)
-        raise typer.Exit(int(error.exit_code)) from error
+    problems = list(problems_with(training.spec))
+    for words in problems:
+        typer.echo(f"{file}: {words}", err=True)
+    if problems:
+        raise typer.Exit(int(ExitCode.INVALID_CONFIGURATION))
     typer.echo(f"{file}: LoraTraining {training.name} is valid")

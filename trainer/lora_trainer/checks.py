@@ -1,0 +1,42 @@
+"""What can be found wrong with a training before anything is fetched, beyond what the API's own rules say.
+
+Used by `lora validate`, `lora plan` and `lora run`.
+"""
+
+from collections.abc import Iterator
+
+from lora_api.spec import LoraTraining, LoraTrainingSpec
+from lora_trainer.data.buckets import placing
+from lora_trainer.errors import InvalidConfiguration
+
+
+def check_training(training: LoraTraining) -> None:
+    """Raises InvalidConfiguration with everything that is wrong with `training`."""
+    problems = list(problems_with(training.spec))
+    if problems:
+        raise InvalidConfiguration("\n".join(problems))
+
+
+def problems_with(spec: LoraTrainingSpec) -> Iterator[str]:
+    """One sentence for each thing that is wrong, with the field by its YAML path and the cure."""
+    yield from _bucket_problems(spec)
+    yield from _folder_problems(spec)
+
+
+def _bucket_problems(spec: LoraTrainingSpec) -> Iterator[str]:
+    try:
+        placing(spec.dataset.size_px, spec.dataset.buckets)
+    except InvalidConfiguration as error:
+        yield str(error)
+
+
+def _folder_problems(spec: LoraTrainingSpec) -> Iterator[str]:
+    """A folder that is named twice would be trained twice; `/` at the end does not make it another one."""
+    seen: dict[str, int] = {}
+    for index, subset in enumerate(spec.dataset.subsets):
+        first = seen.setdefault(subset.uri.rstrip("/"), index)
+        if first != index:
+            yield (
+                f"spec.dataset.subsets[{index}].uri is {subset.uri}, the folder of spec.dataset.subsets[{first}]; "
+                "join the two entries and add up their repeats"
+            )
