@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lora_api.dataset_spec import Captions, Dataset
-from lora_trainer.data.dataset import scan
+from lora_trainer.data.dataset import DatasetSources, ScannedDataset, scan
 from lora_trainer.errors import InvalidDataset
 from tests.support.pictures import write_picture
 
@@ -15,16 +15,20 @@ def spec_of(**captions: object) -> Dataset:
     return Dataset(uri="s3://lora/data", captions=Captions(**captions), workers=2)
 
 
+def scan_root(root: Path, spec: Dataset) -> ScannedDataset:
+    return scan(DatasetSources(root=root), spec)
+
+
 def problems_of(root: Path, spec: Dataset | None = None) -> list[str]:
     with pytest.raises(InvalidDataset) as caught:
-        scan(root, spec or spec_of())
+        scan_root(root, spec or spec_of())
     return [line.removeprefix("- ") for line in str(caught.value).splitlines()[1:]]
 
 
 def test_a_picture_gets_everything_the_convention_says(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "3_hina woman" / "a.png", (40, 30), caption="hina woman, smiling")
 
-    (example,) = scan(tmp_path, spec_of()).examples
+    (example,) = scan_root(tmp_path, spec_of()).examples
 
     assert (example.index, example.path, example.key) == (0, path, "3_hina woman/a.png")
     assert (example.width_px, example.height_px) == (40, 30)
@@ -36,7 +40,7 @@ def test_the_order_is_concepts_by_name_then_regularization_files_by_name(tmp_pat
     for key in ("reg/1_man/b.png", "2_b/z.png", "10_a/b.PNG", "10_a/a.jpg", "reg/1_lady/c.webp"):
         write_picture(tmp_path / key)
 
-    examples = scan(tmp_path, spec_of()).examples
+    examples = scan_root(tmp_path, spec_of()).examples
 
     keys = ["10_a/a.jpg", "10_a/b.PNG", "2_b/z.png", "reg/1_lady/c.webp", "reg/1_man/b.png"]
     assert [example.key for example in examples] == keys
@@ -46,7 +50,7 @@ def test_the_order_is_concepts_by_name_then_regularization_files_by_name(tmp_pat
 def test_a_missing_caption_gives_the_text_of_the_folder(tmp_path: Path) -> None:
     write_picture(tmp_path / "3_sks_my man" / "a.png")
 
-    scanned = scan(tmp_path, spec_of())
+    scanned = scan_root(tmp_path, spec_of())
 
     assert (scanned.examples[0].caption, scanned.examples[0].caption_source) == ("sks_my man", "folder")
     assert scanned.warnings == ("1 pictures have no .txt file and get their folder's text: 3_sks_my man/a.png.",)
@@ -64,14 +68,14 @@ def test_another_extension_may_be_set_and_its_case_does_not_matter(tmp_path: Pat
     path = write_picture(tmp_path / "3_hina" / "A.png")
     path.with_name("A.CAPTION").write_text("hina here")
 
-    assert scan(tmp_path, spec_of(extension=".caption")).examples[0].caption == "hina here"
+    assert scan_root(tmp_path, spec_of(extension=".caption")).examples[0].caption == "hina here"
 
 
 def test_captions_with_an_unread_extension_are_a_warning(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "3_hina" / "a.png")
     path.with_suffix(".caption").write_text("hina here")
 
-    warnings = scan(tmp_path, spec_of()).warnings
+    warnings = scan_root(tmp_path, spec_of()).warnings
 
     assert warnings[1] == (
         "1 of them have a caption file with another extension than .txt; "
@@ -84,8 +88,8 @@ def test_a_concept_that_no_caption_names_is_a_warning(tmp_path: Path) -> None:
     write_picture(tmp_path / "3_kai" / "a.png", caption="kai smiling")
     write_picture(tmp_path / "reg" / "1_woman" / "a.png", caption="a lady")
 
-    assert scan(tmp_path, spec_of()).warnings == (
-        "No caption of 3_hina woman holds a word of 'hina woman'; add its trigger word to them.",
+    assert scan_root(tmp_path, spec_of()).warnings == (
+        "No caption of 3_hina woman holds 'hina' or 'woman'; add the words that shall call it up.",
     )
 
 
@@ -93,7 +97,7 @@ def test_a_concept_folder_without_pictures_is_a_warning(tmp_path: Path) -> None:
     write_picture(tmp_path / "3_hina" / "a.png", caption="hina")
     (tmp_path / "2_kai").mkdir()
 
-    assert scan(tmp_path, spec_of()).warnings == ("2_kai holds no pictures.",)
+    assert scan_root(tmp_path, spec_of()).warnings == ("2_kai holds no pictures.",)
 
 
 def test_hidden_files_and_other_files_are_left_out(tmp_path: Path) -> None:
@@ -103,7 +107,7 @@ def test_hidden_files_and_other_files_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "README.md").write_text("x")
 
-    assert [example.key for example in scan(tmp_path, spec_of()).examples] == ["3_hina/a.png"]
+    assert [example.key for example in scan_root(tmp_path, spec_of()).examples] == ["3_hina/a.png"]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +157,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     assert problems_of(tmp_path) == [
         "loose.png lies in no concept folder; move it into a folder such as `10_concept`",
         "1_ok/broken.png is no picture that can be read; convert it to PNG or JPEG",
-        "1_ok/empty.txt has an empty first line; write a caption or remove the file",
+        "1_ok/empty.txt is empty; write a caption or remove the file",
         "1_ok/latin.txt is not UTF-8 (byte 0xfc at position 1); save it as UTF-8",
     ]
 
@@ -162,7 +166,7 @@ def test_a_file_instead_of_a_folder_is_refused(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "a.png")
 
     with pytest.raises(InvalidDataset, match=r"spec\.dataset\.uri: a\.png is a file"):
-        scan(path, spec_of())
+        scan_root(path, spec_of())
 
 
 def make_dataset(root: Path) -> Path:
@@ -176,13 +180,13 @@ def test_the_same_content_has_the_same_digest_anywhere_and_with_any_workers(tmp_
     second = Path(shutil.copytree(first, tmp_path / "two"))
     single = Dataset(uri="s3://lora/data", workers=0)
 
-    assert scan(first, spec_of()).digest == scan(second, single).digest
+    assert scan_root(first, spec_of()).digest == scan_root(second, single).digest
 
 
 @pytest.mark.parametrize("change", ["picture", "caption", "name"])
 def test_any_change_of_content_changes_the_digest(tmp_path: Path, change: str) -> None:
     root = make_dataset(tmp_path)
-    before = scan(root, spec_of()).digest
+    before = scan_root(root, spec_of()).digest
 
     match change:
         case "picture":
@@ -192,4 +196,4 @@ def test_any_change_of_content_changes_the_digest(tmp_path: Path, change: str) -
         case _:
             (root / "3_hina").rename(root / "4_hina")
 
-    assert scan(root, spec_of()).digest != before
+    assert scan_root(root, spec_of()).digest != before

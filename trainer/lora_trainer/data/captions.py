@@ -1,29 +1,39 @@
-"""The text of a picture: from the file beside it, else from its folder's name. Used by the scan."""
+"""The text of a picture: which file holds it, and which lines of that file. Used by the scan."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-CaptionSource = Literal["file", "folder"]
+CaptionSource = Literal["file", "metadata", "folder"]
+
+_FACE_NUMBERS = 4
 
 
 class UnusableCaption(ValueError):
     """A caption file that holds no caption; the message is the end of a sentence that starts with its name."""
 
 
-@dataclass(frozen=True)
-class Caption:
-    """A picture's text and where it came from."""
+def find_caption(stem: str, extension: str, files: Mapping[str, Path]) -> Path | None:
+    """The caption file of the picture `stem` among `files` (by case-folded name).
 
-    text: str
-    source: CaptionSource
+    That is the file of the same name; else, for a name of at least five parts between `_`, the file of the name
+    without the last four, which are the place of a face (`name_<x>_<y>_<width>_<height>`), as in sd-scripts.
+    """
+    parts = stem.split("_")
+    names = [stem]
+    if len(parts) > _FACE_NUMBERS:
+        names.append("_".join(parts[:-_FACE_NUMBERS]))
+    found = (files.get(f"{name}{extension}".casefold()) for name in names)
+    return next((path for path in found if path is not None), None)
 
 
-def read_caption(path: Path) -> str:
-    """The first line of a UTF-8 caption file, without byte-order mark and surrounding blanks.
+def read_caption(path: Path, *, every_line: bool = False) -> tuple[str, ...]:
+    """The first line of a UTF-8 caption file, or every line that is not blank.
+
+    Lines come without byte-order mark and surrounding blanks.
 
     Raises:
-        UnusableCaption: the file is no UTF-8, or its first line is empty.
+        UnusableCaption: the file is no UTF-8, or the wanted line is empty.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -31,17 +41,24 @@ def read_caption(path: Path) -> str:
         raise UnusableCaption(
             f"is not UTF-8 (byte {error.object[error.start]:#04x} at position {error.start}); save it as UTF-8"
         ) from error
-    first_line = text.partition("\n")[0].strip()
-    if not first_line:
-        cure = "write a caption or remove the file" if not text.strip() else "move the caption to the first line"
-        raise UnusableCaption(f"has an empty first line; {cure}")
-    return first_line
+    lines = caption_lines(text, every_line=every_line)
+    if lines:
+        return lines
+    if not text.strip():
+        raise UnusableCaption("is empty; write a caption or remove the file")
+    raise UnusableCaption("has an empty first line; move the caption to the first line")
 
 
-def holds_token(caption: str, class_tokens: str) -> bool:
-    """Whether any word of the folder's text occurs in the caption, upper and lower case alike."""
-    words = set(_words(caption))
-    return any(word in words for word in _words(class_tokens))
+def caption_lines(text: str, *, every_line: bool) -> tuple[str, ...]:
+    """The first line of `text`, or every line that is not blank; nothing if that is empty."""
+    lines = text.split("\n") if every_line else [text.partition("\n")[0]]
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def missing_tokens(texts: str, class_tokens: str) -> list[str]:
+    """The words of `class_tokens` that do not occur in `texts` as whole words; upper and lower case are alike."""
+    held = set(_words(texts))
+    return [word for word in class_tokens.split() if not held.issuperset(_words(word))]
 
 
 def _words(text: str) -> list[str]:

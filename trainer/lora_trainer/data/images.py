@@ -1,6 +1,7 @@
-"""Pictures: their size, whether they decode, and their pixels at training size in RGB.
+"""Pictures: their size, whether they decode, and their pixels in RGB, their transparency, their grey.
 
-Used by the scan (size and soundness) and by the encoding of latents (pixels).
+Used by the scan (size and soundness), by the masks, and by the encoding of latents (pixels). The colour profile of
+a picture is not applied, as in sd-scripts.
 """
 
 import struct
@@ -15,10 +16,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lora_trainer.data.buckets import Placement
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif"})
 MAX_PIXELS = 89_000_000
 """Larger pictures are refused before they are decoded: a small file can unpack to gigabytes."""
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF")
 """Told by content, not by name. Others are refused, some of Pillow's readers start programs."""
 
 
@@ -33,8 +34,16 @@ def is_image(path: Path) -> bool:
 
 def check_image(data: bytes) -> tuple[int, int]:
     """(width, height) in px after the EXIF rotation, once every pixel was decoded. Raises UnusableImage."""
-    with _opened(data) as image:
-        return ImageOps.exif_transpose(image).size
+    return upright(data).size
+
+
+def read_rgb(path: Path, *, drop_alpha: bool = False) -> Image.Image:
+    """The picture in 8-bit RGB after the EXIF rotation; transparency lies over white or is dropped.
+
+    Raises:
+        UnusableImage: the file does not decode.
+    """
+    return to_rgb(upright(path.read_bytes()), drop_alpha=drop_alpha)
 
 
 def load_pixels(path: Path, placement: Placement) -> npt.NDArray[np.uint8]:
@@ -43,8 +52,7 @@ def load_pixels(path: Path, placement: Placement) -> npt.NDArray[np.uint8]:
     Shrinks with a box filter, which averages whole areas as OpenCV's AREA does, so that fine patterns do not
     alias; enlarges with Lanczos. Raises UnusableImage.
     """
-    with _opened(path.read_bytes()) as image:
-        rgb = to_rgb(ImageOps.exif_transpose(image))
+    rgb = read_rgb(path)
     resized = rgb
     if rgb.size != placement.resized:
         shrinks = placement.resized[0] <= rgb.width and placement.resized[1] <= rgb.height
@@ -54,15 +62,36 @@ def load_pixels(path: Path, placement: Placement) -> npt.NDArray[np.uint8]:
     return np.array(resized.crop((left, top, left + width, top + height)))
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture in 8-bit RGB: transparency over white, 16-bit grey scaled down, CMYK and palettes converted."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_deep_grey(image).convert("RGB")
-    if image.has_transparency_data:
-        layers = image.convert("RGBA")
-        white = Image.new("RGBA", layers.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layers).convert("RGB")
-    return image.convert("RGB")
+def upright(data: bytes) -> Image.Image:
+    """The decoded picture after the EXIF rotation, in its own mode. Raises UnusableImage."""
+    with _opened(data) as image:
+        return ImageOps.exif_transpose(image)
+
+
+def to_rgb(image: Image.Image, *, drop_alpha: bool = False) -> Image.Image:
+    """The picture in 8-bit RGB: transparency over white, 16-bit grey scaled down, CMYK and palettes converted.
+
+    With `drop_alpha` transparent pixels keep the colour that they have below their transparency.
+    """
+    colors = (_from_deep_grey(image) if _is_deep(image) else image).convert("RGB")
+    alpha = None if drop_alpha else alpha_of(image)
+    if alpha is None:
+        return colors
+    return Image.composite(colors, Image.new("RGB", colors.size, (255, 255, 255)), alpha)
+
+
+def alpha_of(image: Image.Image) -> Image.Image | None:
+    """How opaque each pixel is, 0 to 255 (mode L); None: the picture's format has no transparency."""
+    if not image.has_transparency_data:
+        return None
+    if _is_deep(image):
+        opaque = np.asarray(image) != image.info["transparency"]
+        return Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8))
+    return image.convert("RGBA").getchannel("A")
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode.startswith("I") or image.mode == "F"
 
 
 def _from_deep_grey(image: Image.Image) -> Image.Image:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lora_trainer.data.dataset import Example
+from lora_trainer.data.example import Example
 from lora_trainer.data.placed import PlacedExample
 from lora_trainer.plan import TrainingPlan
 
