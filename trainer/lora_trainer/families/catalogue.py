@@ -7,14 +7,18 @@ import torch
 
 from lora_api.model_spec import BaseModelSpec, Family
 from lora_trainer.families import sd2, sd15, sdxl
-from lora_trainer.families.base import BaseModel
 from lora_trainer.families.clip import CHUNK_TOKENS, Reading
-from lora_trainer.families.detect import check_asked, family_of_folder
+from lora_trainer.families.detect import identify
 from lora_trainer.families.diffusers_folder import FILES, DiffusersFolder
 from lora_trainer.families.model_files import ModelFiles
+from lora_trainer.families.replacement_vae import WithVae
+from lora_trainer.families.single_file import SingleFile
 from lora_trainer.families.stable_diffusion import StableDiffusion
 
-__all__ = ["CLASSES", "FILES", "ModelFiles", "load", "open_model"]
+__all__ = ["CLASSES", "FILES", "VAE_FILES", "ModelFiles", "load", "open_model"]
+
+VAE_FILES = ("config.json", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors", "vae/*")
+"""Patterns of the files that are worth fetching of `spec.baseModel.vaeUri`."""
 
 CLASSES: Mapping[Family, type[StableDiffusion]] = {
     "sd15": sd15.StableDiffusion15,
@@ -23,17 +27,22 @@ CLASSES: Mapping[Family, type[StableDiffusion]] = {
 }
 
 
-def open_model(path: Path, spec: BaseModelSpec | None = None) -> ModelFiles:
-    """The files of the model at `path`, a diffusers folder: what it is, its digests; nothing is loaded yet.
+def open_model(path: Path, spec: BaseModelSpec | None = None, *, vae: Path | None = None) -> ModelFiles:
+    """The files of a model: what it is, and its digests; nothing is loaded yet.
+
+    Args:
+        path: a diffusers folder or a `.safetensors` checkpoint.
+        spec: what the model is asked to be.
+        vae: replaces the model's own VAE: a diffusers folder or a `.safetensors` file.
 
     Raises:
         BaseModelUnavailable: it is no model that can be trained.
         InvalidConfiguration: it is not what `spec` says.
     """
-    files = DiffusersFolder(path, family_of_folder(path))
-    if spec is not None:
-        check_asked(spec, family=files.family, prediction=files.prediction)
-    return files
+    identity = identify(path, spec)
+    form = DiffusersFolder if path.is_dir() else SingleFile
+    files: ModelFiles = form(path, identity.family, identity.prediction)
+    return files if vae is None else WithVae(files, vae)
 
 
 def load(
@@ -44,7 +53,7 @@ def load(
     clip_skip: int = 1,
     max_tokens: int = CHUNK_TOKENS,
     weighted: bool = False,
-) -> BaseModel:
+) -> StableDiffusion:
     """The model of `files`, or at a path, on `device`, frozen, in evaluation mode.
 
     Raises:

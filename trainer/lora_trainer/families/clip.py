@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lora_trainer.conditioning import Tokens
-from lora_trainer.families.emphasis import Piece, split_emphasis
+from lora_trainer.families.vocabulary import weighted_ids
 
 CHUNK_TOKENS = 75
 """Tokens of a caption that CLIP reads at once, between a start and an end token."""
@@ -59,7 +59,7 @@ class ClipText:
 
     def count_tokens(self, texts: Sequence[str], *, weighted: bool) -> list[int]:
         """Tokens of each text, uncut, without start and end."""
-        return [len(self._words(text, weighted=weighted)) for text in texts]
+        return [len(weighted_ids(text, self.tokenizer, weighted=weighted)) for text in texts]
 
     def encode(self, ids: Tensor, weights: Tensor | None, *, layer: int, normed: bool) -> tuple[Tensor, Tensor]:
         """States (B, 75 chunks + 2, D) of ids (B, chunks, 77), and the last layer's (B, 77, D) of the first chunk.
@@ -91,7 +91,7 @@ class ClipText:
         return pooled
 
     def _chunks(self, text: str, reading: Reading) -> list[tuple[list[int], list[float]]]:
-        words = self._words(text, weighted=reading.weighted)[: reading.max_tokens]
+        words = weighted_ids(text, self.tokenizer, weighted=reading.weighted)[: reading.max_tokens]
         return [
             self._chunk(words[start : start + CHUNK_TOKENS]) for start in range(0, reading.max_tokens, CHUNK_TOKENS)
         ]
@@ -101,15 +101,6 @@ class ClipText:
         free = CHUNK_TOKENS - len(words)
         ids = [start, *(word for word, _ in words), end, *[pad] * free]
         return ids, [1.0, *(weight for _, weight in words), 1.0, *[1.0] * free]
-
-    def _words(self, text: str, *, weighted: bool) -> list[tuple[int, float]]:
-        """Id and weight of each token of a text; stretches of different weight are tokenised one by one."""
-        pieces = split_emphasis(text) if weighted else (Piece(text, 1.0),)
-        return [
-            (token, piece.weight)
-            for piece in pieces
-            for token in self.tokenizer(piece.text, add_special_tokens=False).input_ids
-        ]
 
 
 def tokenize_for(texts: Sequence[str], encoders: Sequence[ClipText], reading: Reading) -> Tokens:

@@ -36,7 +36,7 @@ FILES = (
 )
 """Patterns of the files that are worth fetching: what is loaded, and what tells the families apart."""
 
-_SCHEDULER = "scheduler/scheduler_config.json"
+SCHEDULER = "scheduler/scheduler_config.json"
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,14 @@ class DiffusersFolder:
 
     folder: Path
     family: Family
+    prediction: Prediction
     field: str = field(default="spec.baseModel.uri")
     """YAML path of what names the folder; begins every message."""
 
     @cached_property
-    def prediction(self) -> Prediction:
-        """What the scheduler's configuration says."""
-        scheduler = read_json(self.folder, _SCHEDULER, field=self.field)
-        return prediction_of(scheduler.get("prediction_type", "epsilon"), field=self.field)
-
-    @cached_property
     def digest(self) -> str:
         """SHA-256 over every file that is loaded."""
-        files = [self.folder / "model_index.json", self.folder / _SCHEDULER, *self._part_files("unet")]
+        files = [self.folder / "model_index.json", self.folder / SCHEDULER, *self._part_files("unet")]
         for tokenizer, encoder in (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")):
             if encoder == "text_encoder" or self.family == "sdxl":
                 files += [path for path in (self.folder / tokenizer).glob("*") if path.is_file()]
@@ -90,7 +85,7 @@ class DiffusersFolder:
 
     def betas(self) -> BetaSchedule:
         """The noise schedule of the scheduler's configuration."""
-        return betas_of(read_json(self.folder, _SCHEDULER, field=self.field))
+        return betas_of(read_json(self.folder, SCHEDULER, field=self.field))
 
     def _part_files(self, part: str) -> list[Path]:
         return [self.folder / part / "config.json", self._weights(part)]

@@ -18,6 +18,7 @@ from lora_trainer.conditioning import Part, TextStates, Tokens
 from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.families.base import BetaSchedule
 from lora_trainer.families.clip import ClipText, Reading, tokenize_for
+from lora_trainer.families.detect import identify
 from lora_trainer.families.diffusers_folder import DiffusersFolder
 from lora_trainer.families.model_files import ModelFiles, TextPart
 
@@ -48,14 +49,14 @@ class StableDiffusion:
         precision: torch.dtype,
         reading: Reading = Reading(),  # noqa: B008 - it is frozen
     ) -> Self:
-        """The model of `files`, or of the diffusers folder at a path, on `device`, frozen, in evaluation mode.
+        """The model of `files` on `device`, frozen, in evaluation mode.
 
         Raises:
             BaseModelUnavailable: a file is missing or cannot be read, or weights are missing in it.
             InvalidConfiguration: clip skip goes beyond the text encoder's layers.
         """
         if isinstance(files, Path):
-            files = DiffusersFolder(files, cls.family)
+            files = DiffusersFolder(files, cls.family, identify(files).prediction)
         model = cls(
             unet=files.load("unet", UNet2DConditionModel, precision=precision),
             texts=tuple(
