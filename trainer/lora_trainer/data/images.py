@@ -11,10 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
-
-from lora_trainer.data.buckets import Placement
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif"})
 MAX_PIXELS = 89_000_000
@@ -44,22 +41,6 @@ def read_rgb(path: Path, *, drop_alpha: bool = False) -> Image.Image:
         UnusableImage: the file does not decode.
     """
     return to_rgb(upright(path.read_bytes()), drop_alpha=drop_alpha)
-
-
-def load_pixels(path: Path, placement: Placement) -> npt.NDArray[np.uint8]:
-    """RGB pixels (H, W, 3) of the picture, scaled and cropped as `placement` says.
-
-    Shrinks with a box filter, which averages whole areas as OpenCV's AREA does, so that fine patterns do not
-    alias; enlarges with Lanczos. Raises UnusableImage.
-    """
-    rgb = read_rgb(path)
-    resized = rgb
-    if rgb.size != placement.resized:
-        shrinks = placement.resized[0] <= rgb.width and placement.resized[1] <= rgb.height
-        resized = rgb.resize(placement.resized, Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS)
-    left, top = placement.crop
-    width, height = placement.bucket
-    return np.array(resized.crop((left, top, left + width, top + height)))
 
 
 def upright(data: bytes) -> Image.Image:
