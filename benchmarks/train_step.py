@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from lora_api.spec import LoraTrainingSpec
-from lora_trainer.assembly import learner_of
+from lora_trainer.assembly import make_learner
 from lora_trainer.commands.overrides import load_training_file
 from lora_trainer.compute import DTYPES, make_accelerator, peak_memory_bytes, prefer_determinism
 from lora_trainer.conditioning import TextStates, size_conditions
@@ -143,7 +143,7 @@ def measure(spec: LoraTrainingSpec, options: argparse.Namespace) -> dict[str, An
     model = load_model(spec, options, device)
     planned = [PlannedPicture(0, spec.dataset.size_px, repeats=10_000_000)]
     plan = derive_plan(planned, spec)
-    learner = learner_of(Timed(model, "predict", "unetForward", watch), spec)  # type: ignore[arg-type]
+    learner = make_learner(Timed(model, "predict", "unetForward", watch), spec)  # type: ignore[arg-type]
     trainer = TimedTrainer(
         learner,
         plan=plan,

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from lora_api.model_spec import Family, Prediction
 from lora_api.spec import LoraTraining
 
 _MODULE = "networks.lora"
@@ -19,6 +20,8 @@ class RunFacts:
 
     base_name: str
     base_digest: str
+    family: Family
+    prediction: Prediction
     session_id: int
     """Names the run: the same for the same spec, pictures and base."""
     optimizer: str
