@@ -17,6 +17,9 @@ from torch import Tensor
 
 from lora_trainer.errors import StorageUnavailable
 
+_CHECKSUM = "sha256"
+"""The only entry of a file's metadata: safetensors writes several in a different order every time."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -57,7 +60,7 @@ class LatentFiles:
 
     def put(self, key: str, latent: Tensor) -> None:
         """Keeps a latent (C, h, w), fp32; a reader sees the whole file or none. Raises StorageUnavailable."""
-        data = save({"latent": latent.contiguous()}, metadata={"key": key, "sha256": _digest(latent)})
+        data = save({"latent": latent.contiguous()}, metadata={_CHECKSUM: _digest(key, latent)})
         self._write(self._path(key), data)
         if self._backend is not None:
             self._backend.put(_name(key), data)
@@ -103,13 +106,13 @@ def _verified(path: Path, key: str) -> Tensor | None:
 def _read(path: Path, key: str) -> Tensor:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
-        latent: Tensor = file.get_tensor("latent")
-    if metadata.get("key") != key:
-        raise DamagedLatent("it belongs to another picture")
-    if metadata.get("sha256") != _digest(latent):
+        # A copy: the tensor that is given lies in the file, which another process may replace or damage.
+        latent: Tensor = file.get_tensor("latent").clone()
+    if metadata.get(_CHECKSUM) != _digest(key, latent):
         raise DamagedLatent("its checksum does not fit")
     return latent
 
 
-def _digest(latent: Tensor) -> str:
-    return hashlib.sha256(latent.contiguous().to(torch.float32).numpy().tobytes()).hexdigest()
+def _digest(key: str, latent: Tensor) -> str:
+    """SHA-256 over the key as well, so that a file under another's name does not pass."""
+    return hashlib.sha256(key.encode() + latent.contiguous().to(torch.float32).numpy().tobytes()).hexdigest()
