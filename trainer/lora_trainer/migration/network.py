@@ -1,0 +1,132 @@
+"""Section `network`: kind of adapter, ranks, dropouts, which parts, from network_module and network_args."""
+
+from lora_trainer.errors import InvalidConfiguration
+from lora_trainer.migration.arguments import Arguments
+from lora_trainer.migration.blocks import block_entries
+from lora_trainer.migration.draft import Draft
+from lora_trainer.migration.model import put_place
+from lora_trainer.migration.values import Kind, read_pairs, read_value
+
+_KOHYA, _LYCORIS = "networks.lora", "lycoris.kohya"
+_ALGORITHMS = {"lora": "locon", "locon": "locon", "loha": "loha", "lokr": "lokr"}
+_LINEAR_PRESETS = {"attn-mlp", "unet-transformer-only"}
+_OFF = {"", "false", "0", "0.0", "none"}
+_BLOCKWISE = ("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas", "down_lr_weight", "mid_lr_weight",
+              "up_lr_weight", "block_lr_zero_threshold")  # fmt: skip
+_PLUS = {
+    "loraplus_lr_ratio": "ratio",
+    "loraplus_unet_lr_ratio": "unetRatio",
+    "loraplus_text_encoder_lr_ratio": "textEncoderRatio",
+}
+
+
+def translate_network(arguments: Arguments, draft: Draft, *, is_sdxl: bool) -> None:
+    """`network`, and `optimizer.loraPlus`, which sd-scripts counts among the network's arguments."""
+    module = arguments["network_module"]
+    options = _read_options(arguments)
+    if module == _LYCORIS:
+        _translate_lycoris(arguments, options, draft)
+    elif module is not None or arguments.complete:
+        _translate_kohya(module or _KOHYA, options, draft)
+    draft.put("network.alpha", _alpha(arguments))
+    _put_number(options, "rank_dropout", "network.rankDropout", draft)
+    _put_number(options, "module_dropout", "network.moduleDropout", draft)
+    _put_number(options, "dropout", "network.dropout", draft)
+    blockwise = {name: options.pop(name) for name in _BLOCKWISE if name in options}
+    draft.put("network.blocks", block_entries(blockwise, draft.fields, is_sdxl=is_sdxl) or None)
+    _translate_lora_plus(options, draft)
+    put_place(draft, "network_weights", arguments["network_weights"], "network.initialUri")
+    for name, value in options.items():
+        if value.lower() not in _OFF:
+            draft.leave(f"network_args {name}", value, "no option of an adapter that is known here")
+
+
+def _read_options(arguments: Arguments) -> dict[str, str]:
+    texts = arguments["network_args"] or ()
+    try:
+        pairs = read_pairs(texts)
+    except ValueError as error:
+        raise InvalidConfiguration(f"network_args holds '{error}', but must hold name=value; change it") from error
+    return {name: value for name, value in pairs.items() if value not in {"", "None", "null"}}
+
+
+def _alpha(arguments: Arguments) -> float | None:
+    """0 means the rank, as in sd-scripts."""
+    alpha = arguments["network_alpha"]
+    return float(arguments["network_dim"] or 4) if alpha == 0 else alpha
+
+
+def _translate_kohya(module: str, options: dict[str, str], draft: Draft) -> None:
+    if module != _KOHYA:
+        reason = "no such adapter here; lora, or with conv_dim locon, is used instead"
+        draft.leave("network_module", module, reason)
+    convolutions = _take(options, "conv_dim")
+    alpha = _take(options, "conv_alpha")
+    if not convolutions and not any(name.startswith("conv_block") for name in options):
+        draft.put("network.type", "lora")
+        return
+    draft.put("network.type", "locon")
+    draft.put("network.convRank", convolutions and int(convolutions))
+    draft.put("network.convAlpha", 1.0 if alpha is None else alpha)
+
+
+def _translate_lycoris(arguments: Arguments, options: dict[str, str], draft: Draft) -> None:
+    algorithm = options.pop("algo", "lora").lower()
+    if algorithm not in _ALGORITHMS:
+        draft.leave("network_args algo", algorithm, "no such adapter here; locon is used instead")
+    kind = _ALGORITHMS.get(algorithm, "locon")
+    preset = options.pop("preset", "full")
+    decomposed = options.pop("dora_wd", "false").lower() not in _OFF
+    if decomposed and kind == "locon":
+        kind = "dora"
+    elif decomposed:
+        draft.leave("network_args dora_wd", True, f"weight decomposition of {kind} is not known here")
+    _translate_preset(preset, draft)
+    _translate_lycoris_ranks(kind, preset, arguments, options, draft)
+    if options.get("rank_dropout", "0") not in _OFF and options.pop("rank_dropout_scale", "false").lower() in _OFF:
+        draft.leave("network_args rank_dropout_scale", False, "the ranks that stay are always scaled up")
+    factor = _take(options, "factor")
+    draft.put("network.lokrFactor", int(factor) if factor and factor > 1 and kind == "lokr" else None)
+
+
+def _translate_preset(preset: str, draft: Draft) -> None:
+    if preset == "unet-transformer-only":
+        draft.put("network.textEncoder", False)
+    elif preset not in _LINEAR_PRESETS | {"full"}:
+        draft.leave("network_args preset", preset, "known are full and attn-mlp; all layers of full are adapted")
+
+
+def _translate_lycoris_ranks(
+    kind: str, preset: str, arguments: Arguments, options: dict[str, str], draft: Draft
+) -> None:
+    """Without conv_dim, LyCORIS adapts convolutions at the rank and alpha of the other layers."""
+    rank, alpha = _take(options, "conv_dim"), _take(options, "conv_alpha")
+    if preset in _LINEAR_PRESETS:
+        draft.put("network.type", "lora" if kind == "locon" else kind)
+        return
+    draft.put("network.type", kind)
+    draft.put("network.convRank", int(rank or arguments["network_dim"] or 4))
+    draft.put("network.convAlpha", alpha or _alpha(arguments))
+
+
+def _translate_lora_plus(options: dict[str, str], draft: Draft) -> None:
+    ratios = {field: _take(options, name) for name, field in _PLUS.items()}
+    if not any(ratios.values()):
+        return
+    ratios["ratio"] = ratios["ratio"] or 1.0
+    for field, ratio in ratios.items():
+        draft.put(f"optimizer.loraPlus.{field}", ratio or None)
+
+
+def _put_number(options: dict[str, str], name: str, field: str, draft: Draft) -> None:
+    draft.put(field, _take(options, name))
+
+
+def _take(options: dict[str, str], name: str) -> float | None:
+    """Removes an option and reads it as a number."""
+    text = options.pop(name, None)
+    try:
+        number: float | None = read_value(Kind.NUMBER, text)
+    except ValueError as error:
+        raise InvalidConfiguration(f"network_args {name} is '{text}', but must be a number; change it") from error
+    return number
