@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lora_api.model_spec import Family, NetworkType
 from lora_trainer.conditioning import Part
+from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.lora.keys import ModuleName, kohya_key
 
 FileFormat = Literal["kohya", "diffusers", "peft"]
@@ -24,11 +25,17 @@ _LOKR = frozenset({f"lokr_{name}" for name in ("w1", "w1_a", "w1_b", "w2", "w2_a
 SUFFIXES = _LORA | _LOHA | _LOKR
 """Names of the tensors of a module, without the alpha."""
 
+PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+"""Number formats of files."""
+
 _SD2_TEXT_WIDTH = 1024
 
 
-class InvalidAdapterFile(ValueError):
-    """A file that is no adapter that we know; the message says why."""
+class InvalidAdapterFile(InvalidConfiguration):
+    """A file that is no adapter that we know, or cannot become what is asked; the message says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, hint="")
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,16 @@ class AdapterModule:
     def parameters(self) -> int:
         """Numbers in the tensors."""
         return sum(tensor.numel() for tensor in self.tensors.values())
+
+    @property
+    def is_product(self) -> bool:
+        """Whether the change is a product of two thin matrices, as it stands in the file."""
+        return self.type in ("lora", "locon") and MID not in self.tensors
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """(out, in * k * k) of the weight that is changed."""
+        return tuple(_PRODUCTS[self.type]({name: tensor.to("meta") for name, tensor in self.tensors.items()}).shape)
 
     @property
     def delta(self) -> Tensor:

@@ -42,11 +42,18 @@ def diffusers_tensors(modules: Iterable[AdapterModule]) -> tuple[dict[str, Tenso
     for part in PARTS:
         own = [module for module in members if module.name.part == part]
         for module in own:
-            path = module.name.path if part == "unet" else text_model_path(module.name.path)
-            tensors |= {f"{part}.{path}.{name}": tensor for name, tensor in peft_tensors(module).items()}
+            tensors |= {f"{part}.{name}": tensor for name, tensor in _named(module).items()}
         if own:
             arguments |= {f"{part}.{name}": value for name, value in lora_config(own).items()}
     return tensors, {CONFIG_KEY: json.dumps(arguments, sort_keys=True)}
+
+
+def _named(module: AdapterModule) -> dict[str, Tensor]:
+    """A module's tensors as `load_lora_weights` finds them: transformers wants a `.weight` that PEFT leaves out."""
+    if module.name.part == "unet":
+        return {f"{module.name.path}.{name}": tensor for name, tensor in peft_tensors(module).items()}
+    path = text_model_path(module.name.path)
+    return {f"{path}.{name.removesuffix('.weight')}.weight": tensor for name, tensor in peft_tensors(module).items()}
 
 
 def peft_tensors(module: AdapterModule) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 Used by `run` to publish, by `lora.verify` to check, and by the commands on adapter files.
 """
 
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,11 +67,24 @@ def write_adapter(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def save_adapter(path: Path, adapter: AdapterFile, *, to: FileFormat = "kohya") -> None:
-    """Writes an adapter in a format: a file, or for `peft` a folder, which must not exist.
+    """Writes an adapter in a format to `path`, which must not exist: a file, or for `peft` a folder.
 
     Raises:
-        InvalidAdapterFile: the format cannot hold this type of adapter.
+        InvalidAdapterFile: the format cannot hold this type of adapter, or `path` exists.
     """
+    if path.exists():
+        raise InvalidAdapterFile(f"{path} exists; remove it or choose another name")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        _save(partial, adapter, to)
+        partial.rename(path)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        partial.unlink(missing_ok=True)
+
+
+def _save(path: Path, adapter: AdapterFile, to: FileFormat) -> None:
     metadata = {key: value for key, value in adapter.metadata.items() if key not in _OF_ONE_FILE}
     modules = adapter.modules.values()
     if to == "peft":

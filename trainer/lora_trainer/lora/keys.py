@@ -106,6 +106,17 @@ def text_model_path(path: str) -> str:
     return _TEXT_MODEL + canonical_path(path)
 
 
+def kernel_of(name: ModuleName, family: Family) -> tuple[int, ...]:
+    """Kernel of the module in the family's UNet: (3, 3), (1, 1), or () of a linear layer."""
+    last = name.path.rpartition(".")[2]
+    if name.part != "unet":
+        return ()
+    if last in ("conv", "conv1", "conv2", "conv_in", "conv_out"):
+        return (3, 3)
+    is_pointwise = last == "conv_shortcut" or (family == "sd15" and last in ("proj_in", "proj_out"))
+    return (1, 1) if is_pointwise else ()
+
+
 def ldm_path(path: str, family: Family) -> str:
     """The LDM name of a path in diffusers' UNet, with dots; other paths stay as they are."""
     if block := _BLOCK.fullmatch(path):
