@@ -7,11 +7,13 @@ from lora_trainer.plan import PlannedPicture, TrainingPlan, derive_plan
 from tests.support.documents import make_training
 
 
-def make_plan(**training: int) -> TrainingPlan:
-    found = [PlannedPicture(index, (64, 64) if index % 3 else (64, 128), 4) for index in range(20)]
+def make_plan(variants: int | None = None, **training: int) -> TrainingPlan:
+    found = [PlannedPicture(index, (64, 64) if index % 3 else (64, 128), 4, flip=True) for index in range(20)]
     found += [PlannedPicture(index, (64, 64), 1, True) for index in range(20, 30)]
     changes = [(f"training.{name}", value) for name, value in training.items()]
-    return derive_plan(found, make_training(("dataset.augmentation", {"flip": True}), *changes).spec)
+    if variants is not None:
+        changes += [("dataset.augmentation.color", True), ("dataset.latentVariants", variants)]
+    return derive_plan(found, make_training(*changes).spec)
 
 
 def drawn(batches: list[Batch]) -> Counter[int]:
@@ -49,18 +51,60 @@ def test_epochs_and_seeds_differ_in_order() -> None:
     assert orders[0] != orders[2]
 
 
-def test_about_half_of_the_draws_are_mirrored() -> None:
+def test_about_half_of_the_draws_are_mirrored_and_only_where_it_is_wanted() -> None:
     plan = make_plan()
-    flips = [d.flipped for epoch in range(1, 6) for b in batches_of_epoch(plan, epoch, seed=0) for d in b.draws]
+    draws = [d for epoch in range(1, 6) for b in batches_of_epoch(plan, epoch, seed=0) for d in b.draws]
+    flips = [draw.flipped for draw in draws if draw.example_index < 20]
 
-    # 800 draws: five standard deviations are 71.
-    assert abs(sum(flips) - len(flips) / 2) < 71
+    # 400 draws: five standard deviations are 50.
+    assert len(flips) == 400
+    assert abs(sum(flips) - 200) < 50
+    assert not any(draw.flipped for draw in draws if draw.example_index >= 20)
 
 
-def test_nothing_is_mirrored_without_flip() -> None:
-    plan = derive_plan([PlannedPicture(0, (64, 64), 50)], make_training().spec)
+def test_draws_count_how_often_the_epoch_drew_their_picture() -> None:
+    draws = [draw for batch in batches_of_epoch(make_plan(), 2, seed=0) for draw in batch.draws]
 
-    assert not any(draw.flipped for batch in batches_of_epoch(plan, 1, seed=0) for draw in batch.draws)
+    counted = {index: sorted(d.occurrence for d in draws if d.example_index == index) for index in range(20)}
+
+    assert counted == {index: [0, 1, 2, 3] for index in range(20)}
+
+
+def test_draws_choose_among_the_variants_evenly() -> None:
+    plan = make_plan(variants=4)
+
+    draws = [d for epoch in range(1, 11) for b in batches_of_epoch(plan, epoch, seed=0) for d in b.draws]
+
+    counts = Counter(draw.variant for draw in draws)
+    # 1600 draws over 4 variants: 400 each with a standard deviation of 17.3; five of them are 87.
+    assert set(counts) == {0, 1, 2, 3}
+    assert max(abs(count - 400) for count in counts.values()) < 87
+
+
+def test_there_is_one_variant_unless_several_are_kept() -> None:
+    assert {draw.variant for batch in batches_of_epoch(make_plan(), 1, seed=0) for draw in batch.draws} == {0}
+
+
+def test_a_step_holds_the_batches_of_all_processes() -> None:
+    found = [PlannedPicture(index, (64, 64), 1) for index in range(13)]
+    plan = derive_plan(found, make_training(("training.gradientAccumulationSteps", 2)).spec, processes=2)
+
+    steps = steps_of_epoch(plan, 1, seed=0)
+
+    assert [len(step) for step in steps] == [4, 4, 4, 1]
+    assert len(steps) == plan.steps_per_epoch
+
+
+def test_every_picture_of_the_98_and_520_is_drawn_as_often_as_planned_in_each_epoch() -> None:
+    found = [PlannedPicture(index, (64, 64), 50) for index in range(98)]
+    found += [PlannedPicture(index, (64, 64), 20, True) for index in range(98, 618)]
+    plan = derive_plan(found, make_training(("training.epochs", 10)).spec)
+
+    for epoch in (1, 2):
+        counts = drawn(batches_of_epoch(plan, epoch, seed=7))
+        assert all(counts[index] == 50 for index in range(98))
+        assert {counts[index] for index in range(98, 618)} == {9, 10}
+        assert sum(counts.values()) == 9800
 
 
 def test_the_last_accumulation_of_an_epoch_may_be_shorter() -> None:
