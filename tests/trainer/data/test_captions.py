@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from lora_trainer.data.captions import UnusableCaption, caption_lines, find_caption, missing_tokens, read_caption
+from lora_trainer.data.captions import (
+    UnusableCaption,
+    by_name,
+    caption_lines,
+    find_caption,
+    missing_tokens,
+    read_caption,
+)
 
 
 def write(folder: Path, data: bytes) -> Path:
@@ -74,7 +81,7 @@ def test_a_text_has_lines_like_a_file() -> None:
     ],
 )
 def test_numbers_of_a_face_may_be_missing_in_the_name_of_the_caption(stem: str, found: str | None) -> None:
-    files = {name.casefold(): Path(name) for name in ("hina.txt", "My_hina.TXT", "hina.caption")}
+    files = by_name(Path(name) for name in ("hina.txt", "My_hina.TXT", "hina.caption"))
 
     path = find_caption(stem, ".txt", files)
 
@@ -82,9 +89,16 @@ def test_numbers_of_a_face_may_be_missing_in_the_name_of_the_caption(stem: str, 
 
 
 def test_the_whole_name_comes_before_the_one_without_numbers() -> None:
-    files = {name: Path(name) for name in ("a.txt", "a_1_2_3_4.txt")}
+    files = by_name([Path("a.txt"), Path("a_1_2_3_4.txt")])
 
     assert find_caption("a_1_2_3_4", ".txt", files) == Path("a_1_2_3_4.txt")
+
+
+@pytest.mark.parametrize("stem", ["a", "A"])
+def test_of_names_that_differ_in_case_the_same_one_is_meant(stem: str) -> None:
+    files = by_name([Path("A.txt"), Path("a.txt")])
+
+    assert find_caption(stem, ".txt", files) == Path(f"{stem}.txt")
 
 
 @pytest.mark.parametrize(

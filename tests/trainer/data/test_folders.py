@@ -83,6 +83,15 @@ def test_regularization_from_elsewhere_has_the_names_of_reg(tmp_path: Path) -> N
     assert (folder.source, problems) == (tmp_path, [])
 
 
+def test_metadata_beside_the_folders_of_regularization_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "metadata.jsonl").touch()
+
+    assert find_regularization(tmp_path, with_regularization()) == (
+        [],
+        ["spec.dataset.regularization.uri holds metadata.jsonl, which is read in its folders only; move it"],
+    )
+
+
 def test_a_folder_of_pictures_is_no_regularization(tmp_path: Path) -> None:
     write_picture(tmp_path / "a.png")
     write_picture(tmp_path / "b.png")
@@ -116,7 +125,8 @@ def test_a_subset_says_what_a_name_says_in_the_convention(tmp_path: Path) -> Non
     (folder,), problems = subset_folders([tmp_path], spec)
 
     assert (folder.key, folder.name, folder.repeats, folder.text) == ("10_hina", "10_hina", 3, "hina woman")
-    assert (folder.path, folder.source, folder.is_regularization, problems) == (tmp_path, tmp_path, False, [])
+    assert (folder.path, folder.source, folder.is_regularization) == (tmp_path, tmp_path, False)
+    assert problems == ["spec.dataset.subsets[0].uri holds no pictures; correct it or remove the subset"]
 
 
 def test_subsets_of_one_name_are_numbered(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Pictures that come from elsewhere than one root: subsets, metadata, regularisation of its own."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -221,3 +222,36 @@ def test_an_affix_may_hold_the_trigger_word(tmp_path: Path) -> None:
 
     assert len(scan_root(tmp_path).warnings) == 1
     assert scan_root(tmp_path, spec).warnings == ()
+
+
+def test_regularization_without_folders_is_a_warning(tmp_path: Path) -> None:
+    write_picture(tmp_path / "data" / "1_x" / "a.png", caption="x")
+    (tmp_path / "ordinary").mkdir()
+    spec = Dataset(uri="s3://lora/x", regularization=Regularization(uri="s3://lora/y"))
+
+    scanned = scan(DatasetSources(root=tmp_path / "data", regularization=tmp_path / "ordinary"), spec)
+
+    assert scanned.warnings == ("spec.dataset.regularization.uri holds no pictures.",)
+
+
+def test_reg_without_folders_is_a_warning(tmp_path: Path) -> None:
+    write_picture(tmp_path / "1_x" / "a.png", caption="x")
+    (tmp_path / "reg").mkdir()
+
+    assert scan_root(tmp_path).warnings == ("reg/ holds no pictures.",)
+
+
+def test_each_word_that_no_caption_of_a_concept_holds_is_named(tmp_path: Path) -> None:
+    write_picture(tmp_path / "1_zwx man" / "a.png", caption="a man, smiling")
+    write_picture(tmp_path / "1_zwx man" / "b.png", caption="a man on a chair")
+
+    assert scan_root(tmp_path).warnings == (
+        "No caption of 1_zwx man holds 'zwx'; add the words that shall call it up.",
+    )
+
+
+def test_a_name_that_is_not_utf_8_is_a_problem(tmp_path: Path) -> None:
+    write_picture(tmp_path / "1_x" / "a.png", caption="x")
+    write_picture(tmp_path / "1_x" / os.fsdecode(b"\xfc.png"), caption="x")
+
+    assert problems_of(DatasetSources(root=tmp_path)) == ["'1_x/\\udcfc.png' has a name that is not UTF-8; rename it"]

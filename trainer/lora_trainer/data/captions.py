@@ -1,6 +1,6 @@
 """The text of a picture: which file holds it, and which lines of that file. Used by the scan."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ class UnusableCaption(ValueError):
 
 
 def find_caption(stem: str, extension: str, files: Mapping[str, Path]) -> Path | None:
-    """The caption file of the picture `stem` among `files` (by case-folded name).
+    """The caption file of the picture `stem` among `files`, which are `by_name`.
 
     That is the file of the same name; else, for a name of at least five parts between `_`, the file of the name
     without the last four, which are the place of a face (`name_<x>_<y>_<width>_<height>`), as in sd-scripts.
@@ -23,8 +23,14 @@ def find_caption(stem: str, extension: str, files: Mapping[str, Path]) -> Path |
     names = [stem]
     if len(parts) > _FACE_NUMBERS:
         names.append("_".join(parts[:-_FACE_NUMBERS]))
-    found = (files.get(f"{name}{extension}".casefold()) for name in names)
-    return next((path for path in found if path is not None), None)
+    wanted = (key for name in names for key in (f"{name}{extension}", f"{name}{extension}".casefold()))
+    return next((files[key] for key in wanted if key in files), None)
+
+
+def by_name(files: Iterable[Path]) -> dict[str, Path]:
+    """Files by name, and by case-folded name where no other file has that as its name."""
+    paths = list(files)
+    return {path.name.casefold(): path for path in paths} | {path.name: path for path in paths}
 
 
 def read_caption(path: Path, *, every_line: bool = False) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from lora_trainer.data.example import Example, MaskKind
 from lora_trainer.data.images import UnusableImage, check_image
 from lora_trainer.data.listing import DatasetSources, PictureFile, list_pictures
 from lora_trainer.data.masks import check_mask, check_transparency
+from lora_trainer.data.metadata_file import is_unicode
 from lora_trainer.data.notices import notices
 from lora_trainer.errors import InvalidDataset
 
@@ -84,6 +85,8 @@ def _read_all(pictures: Sequence[PictureFile], spec: Dataset) -> tuple[list[_Rea
 
 def _read(picture: PictureFile, mask: MaskKind) -> _Reading | list[str]:
     """What the files of a picture give, or everything that is wrong with them."""
+    if not is_unicode(picture.key):
+        return [f"{picture.key!a} has a name that is not UTF-8; rename it"]
     problems: list[str] = []
     read = _attempt(picture.key, lambda: _check_picture(picture.path, mask), problems)
     caption_name = picture.folder.prefix + (picture.caption_path or picture.path).name

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lora_api.dataset_spec import Augmentation, Captions, Dataset, Subset
 from lora_trainer.data.images import is_image
+from lora_trainer.data.metadata_file import FILE_NAME
 
 REGULARIZATION = "reg"
 MASKS = "mask"
@@ -69,6 +70,8 @@ def find_folders(root: Path, spec: Dataset) -> Found:
 
 def find_regularization(root: Path, spec: Dataset) -> Found:
     """The folders `<repeats>_<class>` of `spec.dataset.regularization.uri`, under the same keys as those of `reg/`."""
+    if (root / FILE_NAME).is_file():
+        return [], [f"spec.dataset.regularization.uri holds {FILE_NAME}, which is read in its folders only; move it"]
     loose = [path.name for path in visible(root) if path.is_file() and is_image(path)]
     if loose:
         return [], [
@@ -87,12 +90,14 @@ def subset_folders(paths: Sequence[Path], spec: Dataset) -> Found:
     folders, problems = [], []
     for number, (subset, path) in enumerate(zip(spec.subsets, paths, strict=True)):
         field = f"spec.dataset.subsets[{number}]"
-        if path.is_dir():
-            name = _unused(name_of(subset.uri), taken)
-            taken.add(name)
-            folders.append(_subset_folder(subset, path, spec, name=name, field=field))
-        else:
+        if not path.is_dir():
             problems.append(f"{field}.uri is a file; give the folder that holds the pictures")
+            continue
+        name = _unused(name_of(subset.uri), taken)
+        taken.add(name)
+        folders.append(_subset_folder(subset, path, spec, name=name, field=field))
+        if not pictures_below(path):
+            problems.append(f"{field}.uri holds no pictures; correct it or remove the subset")
     return folders, problems
 
 

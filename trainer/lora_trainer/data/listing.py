@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_api.dataset_spec import Dataset
-from lora_trainer.data.captions import find_caption
+from lora_trainer.data.captions import by_name, find_caption
 from lora_trainer.data.folders import (
     MASKS,
+    REGULARIZATION,
     ConceptFolder,
     Found,
     find_folders,
@@ -72,6 +73,8 @@ class Listing:
 
     folders: tuple[ConceptFolder, ...]
     pictures: tuple[PictureFile, ...]
+    empty: tuple[str, ...]
+    """Folders that hold no picture, and sources that hold no folder."""
     unlisted: tuple[str, ...]
     """Pictures at the root of a dataset that its `metadata.jsonl` does not list."""
     spare_masks: tuple[str, ...]
@@ -104,6 +107,7 @@ def list_pictures(sources: DatasetSources, spec: Dataset) -> Listing:
     return Listing(
         folders=tuple(folders),
         pictures=tuple(pictures),
+        empty=tuple(_empty(sources, folders)),
         unlisted=tuple(_unlisted(listed, named.union(entries))) if listed else (),
         spare_masks=tuple(_spare(masks, named, pictures)),
         problems=tuple(problems),
@@ -129,6 +133,17 @@ def _folders(sources: DatasetSources, spec: Dataset, listed: Sequence[Path] | No
     return folders, problems
 
 
+def _empty(sources: DatasetSources, folders: Sequence[ConceptFolder]) -> Iterable[str]:
+    for folder in folders:
+        if not any(is_image(path) for path in folder.files):
+            yield folder.key
+    if sources.regularization is not None and not any(folder.source == sources.regularization for folder in folders):
+        yield "spec.dataset.regularization.uri"
+    ordinary = sources.root / REGULARIZATION if sources.root else None
+    if ordinary and ordinary.is_dir() and not any(folder.path.is_relative_to(ordinary) for folder in folders):
+        yield f"{REGULARIZATION}/"
+
+
 def _masks_of_sources(folders: Sequence[ConceptFolder]) -> tuple[Masks, list[str]]:
     found = {source: find_masks(source) for source in dict.fromkeys(folder.source for folder in folders)}
     problems = [problem for _, complaints in found.values() for problem in complaints]
@@ -138,7 +153,7 @@ def _masks_of_sources(folders: Sequence[ConceptFolder]) -> tuple[Masks, list[str
 def _pictures(
     folder: ConceptFolder, entries: Mapping[Path, Entry], masks: Masks, spec: Dataset
 ) -> Iterable[PictureFile]:
-    others = {path.name.casefold(): path for path in folder.files if not is_image(path)}
+    others = by_name(path for path in folder.files if not is_image(path))
     named_masks = masks_of(entries.values())
     for path in folder.files:
         if not is_image(path) or path in named_masks:

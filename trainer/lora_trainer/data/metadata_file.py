@@ -86,13 +86,14 @@ def _check_field(key: str, value: object) -> None:
         raise _UnusableLine(f"has {key} {_show(value)}; write {_KIND_NAMES[kind]}")
     if kind is str and not str(value).strip():
         raise _UnusableLine(f"has an empty {key}; write one or remove the key")
-    if kind is str and not _is_unicode(str(value)):
+    if kind is str and not is_unicode(str(value)):
         raise _UnusableLine(f"has half of a surrogate pair (\\ud800 to \\udfff) in {key}; write the character itself")
     if key == "repeats" and not 1 <= int(str(value)) <= MAX_REPEATS:
         raise _UnusableLine(f"has repeats {value}; write a number from 1 to {MAX_REPEATS}")
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether every letter can be written as UTF-8, which halves of surrogate pairs cannot."""
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from lora_trainer.data.captions import missing_tokens
 from lora_trainer.data.example import Example, MaskKind
 from lora_trainer.data.folders import ConceptFolder
-from lora_trainer.data.images import is_image
 from lora_trainer.data.listing import Listing, PictureFile
 
 _SHOWN_NAMES = 5
@@ -14,15 +13,14 @@ _CAPTION_EXTENSIONS = frozenset({".txt", ".caption"})
 
 def notices(listing: Listing, examples: Sequence[Example], mask: MaskKind) -> Iterable[str]:
     """Warnings as whole sentences; `examples` are the pictures of the listing."""
-    for folder in listing.folders:
-        if not any(is_image(path) for path in folder.files):
-            yield f"{folder.key} holds no pictures."
+    for name in listing.empty:
+        yield f"{name} holds no pictures."
     if listing.unlisted:
         yield f"{_count(listing.unlisted)} not listed in metadata.jsonl and not used: {_some(listing.unlisted)}."
     without = [picture for picture in listing.pictures if _has_only_its_folders_text(picture)]
     yield from _missing_captions(without)
     for folder in listing.folders:
-        yield from _missing_trigger(folder, [e for e in examples if e.path.parent == folder.path])
+        yield from _missing_trigger(folder, [e for e in examples if e.key == folder.prefix + e.path.name])
     if listing.spare_masks and mask == "Files":
         yield f"{len(listing.spare_masks)} masks belong to no picture: {_some(listing.spare_masks)}."
     elif listing.spare_masks:
