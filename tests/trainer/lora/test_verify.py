@@ -1,15 +1,18 @@
 """A file that does anything else than the trained model does is found out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from lora_trainer.lora.formats import AdapterFile, AdapterModule, read_adapter, to_kohya, write_adapter
+from lora_api.model_spec import Family, Network, NetworkBlock, NetworkType
+from lora_trainer.lora.adapter import AdapterFile, AdapterModule
+from lora_trainer.lora.formats import read_adapter, to_diffusers, to_kohya, write_adapter
 from lora_trainer.lora.verify import AdapterMismatch, applied, verify_adapter
-from tests.trainer.lora.conftest import Adapted
+from tests.trainer.lora.conftest import Adapted, adapt, stir
 
 UNET = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 SIBLING = UNET.replace("to_q", "to_k")
@@ -18,8 +21,17 @@ TEXT = "lora_te_text_model_encoder_layers_0_mlp_fc1"
 
 def written(adapted: Adapted, folder: Path, dtype: torch.dtype = torch.float16) -> AdapterFile:
     path = folder / "a.safetensors"
-    write_adapter(path, to_kohya(adapted.adapters.layers, dtype), {})
+    adapters = adapted.adapters
+    write_adapter(path, to_kohya(adapters.layers, dtype, adapters.family), {})
     return read_adapter(path)
+
+
+def changed(file: AdapterFile, modules: Mapping[str, AdapterModule]) -> AdapterFile:
+    return replace(file, modules={**file.modules, **modules})
+
+
+def with_up(module: AdapterModule, up: Tensor) -> AdapterModule:
+    return replace(module, tensors={**module.tensors, "lora_up.weight": up})
 
 
 def scaled(module: AdapterModule) -> AdapterModule:
@@ -27,11 +39,19 @@ def scaled(module: AdapterModule) -> AdapterModule:
 
 
 def nudged(module: AdapterModule) -> AdapterModule:
-    return replace(module, up=module.up * 1.01)
+    return with_up(module, module.up * 1.01)
 
 
 def transposed_order(module: AdapterModule) -> AdapterModule:
-    return replace(module, up=module.up.flip(1))
+    return with_up(module, module.up.flip(1))
+
+
+def of_another_kind(module: AdapterModule) -> AdapterModule:
+    return replace(module, tensors={**module.tensors, "dora_scale": torch.ones(module.up.shape[0], 1)})
+
+
+def of_another_rank(module: AdapterModule) -> AdapterModule:
+    return replace(module, tensors={name: tensor.repeat(2, 1) for name, tensor in module.tensors.items()}, alpha=4.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
@@ -41,13 +61,41 @@ def test_a_right_file_passes(adapted: Adapted, tmp_path: Path, dtype: torch.dtyp
     verify_adapter(file, adapted.adapters, adapted.probe, tolerance=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [("sd15", "locon"), ("sd15", "dora"), ("sd15", "loha"), ("sd15", "lokr"), ("sd2", "lora"), ("sdxl", "locon")],
+)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_a_right_file_of_every_type_passes(
+    tiny_folder: Callable[[Family], Path], tmp_path: Path, family: Family, kind: NetworkType, dtype: torch.dtype
+) -> None:
+    blocks = (NetworkBlock(name="IN02", rank=2, alpha=3.0), NetworkBlock(name="M00", rank=0))
+    conv_rank = None if kind == "lora" else 3
+    network = Network(type=kind, rank=4, alpha=2.0, conv_rank=conv_rank, blocks=blocks)
+    adapted = adapt(tiny_folder(family), network, family=family)
+    stir(adapted.adapters)
+    file = written(adapted, tmp_path, dtype)
+
+    verify_adapter(file, adapted.adapters, adapted.probe, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_a_right_file_in_the_format_of_diffusers_passes(tiny_pipeline: Path, tmp_path: Path, kind: NetworkType) -> None:
+    adapted = adapt(tiny_pipeline, Network(type=kind, rank=4, alpha=2.0))
+    stir(adapted.adapters)
+    tensors, metadata = to_diffusers(adapted.adapters.layers, torch.float16)
+    write_adapter(tmp_path / "a.safetensors", tensors, metadata)
+
+    verify_adapter(read_adapter(tmp_path / "a.safetensors"), adapted.adapters, adapted.probe, tolerance=1e-4)
+
+
 @pytest.mark.parametrize("key", [UNET, TEXT], ids=["unet", "text encoder"])
-@pytest.mark.parametrize("damage", [scaled, nudged, transposed_order])
+@pytest.mark.parametrize("damage", [scaled, nudged, transposed_order, of_another_kind, of_another_rank])
 def test_one_wrong_module_is_named(
     adapted: Adapted, tmp_path: Path, key: str, damage: Callable[[AdapterModule], AdapterModule]
 ) -> None:
     file = written(adapted, tmp_path)
-    wrong = AdapterFile({**file.modules, key: damage(file.modules[key])}, file.metadata)
+    wrong = changed(file, {key: damage(file.modules[key])})
 
     with pytest.raises(AdapterMismatch, match=key):
         verify_adapter(wrong, adapted.adapters, adapted.probe, tolerance=1e-3)
@@ -55,7 +103,7 @@ def test_one_wrong_module_is_named(
 
 def test_a_lost_module_is_named(adapted: Adapted, tmp_path: Path) -> None:
     file = written(adapted, tmp_path)
-    fewer = AdapterFile({key: module for key, module in file.modules.items() if key != TEXT}, file.metadata)
+    fewer = replace(file, modules={key: module for key, module in file.modules.items() if key != TEXT})
 
     with pytest.raises(AdapterMismatch, match=f"differ in 1 modules: {TEXT}"):
         verify_adapter(fewer, adapted.adapters, adapted.probe, tolerance=1e-3)
@@ -63,10 +111,11 @@ def test_a_lost_module_is_named(adapted: Adapted, tmp_path: Path) -> None:
 
 def test_exchanged_modules_are_found(adapted: Adapted, tmp_path: Path) -> None:
     file = written(adapted, tmp_path)
-    exchanged = {**file.modules, UNET: file.modules[SIBLING], SIBLING: file.modules[UNET]}
+    one, other = file.modules[UNET], file.modules[SIBLING]
+    exchanged = {UNET: replace(other, name=one.name), SIBLING: replace(one, name=other.name)}
 
     with pytest.raises(AdapterMismatch):
-        verify_adapter(AdapterFile(exchanged, {}), adapted.adapters, adapted.probe, tolerance=1e-3)
+        verify_adapter(changed(file, exchanged), adapted.adapters, adapted.probe, tolerance=1e-3)
 
 
 def test_outputs_that_differ_are_found_even_when_the_weights_fit(adapted: Adapted, tmp_path: Path) -> None:
@@ -84,8 +133,8 @@ def test_outputs_that_differ_are_found_even_when_the_weights_fit(adapted: Adapte
 
 def test_the_file_is_applied_without_the_live_adapters(adapted: Adapted, tmp_path: Path) -> None:
     file = written(adapted, tmp_path)
-    nothing = {key: replace(module, up=torch.zeros_like(module.up)) for key, module in file.modules.items()}
-    with applied(AdapterFile(nothing, {}), adapted.adapters.layers):
+    nothing = {key: with_up(module, torch.zeros_like(module.up)) for key, module in file.modules.items()}
+    with applied(changed(file, nothing), adapted.adapters):
         without = adapted.probe()
 
     live = adapted.probe()

@@ -7,6 +7,7 @@ from torch import nn
 
 from lora_api.model_spec import BlockName, NetworkType
 from lora_trainer.conditioning import Part
+from lora_trainer.lora.keys import ModuleName, canonical_path
 
 ADAPTER = "default"
 """PEFT's name of the one adapter."""
@@ -41,6 +42,11 @@ class AdaptedLayer:
     def name(self) -> str:
         """Name in the run: part and path."""
         return f"{self.part}.{self.path}"
+
+    @property
+    def module_name(self) -> ModuleName:
+        """The module as a file that was read names it."""
+        return ModuleName(self.part, canonical_path(self.path))
 
     def tensors(self) -> dict[str, nn.Parameter]:
         """The trained tensors, named as in kohya's and LyCORIS' files, without the module's name.
