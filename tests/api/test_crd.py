@@ -128,6 +128,152 @@ VALID = {
         ("output.formats", ["kohya"]),
         ("checkpoints", {"keepLast": 2, "saveState": True}),
     ),
+    "every kind of base model": (
+        (
+            "baseModel",
+            {
+                "uri": "s3://models/sdxl.safetensors",
+                "family": "sdxl",
+                "vaeUri": "s3://models/vae",
+                "prediction": "epsilon",
+                "adapters": [{"uri": "s3://models/a.safetensors", "weight": -1}, {"uri": "s3://models/b"}],
+            },
+        ),
+        ("optimizer.textEncoder2LearningRate", 1e-5),
+        ("network.blocks", [{"name": "M02", "rank": 0}, {"name": "OUT08", "learningRateFactor": 0.5}]),
+    ),
+    "an ordinary sd15 in blocks": (
+        ("baseModel.family", "sd15"),
+        ("network", {"type": "locon", "convAlpha": 1, "blocks": [{"name": "IN11", "convRank": 4, "convAlpha": 2}]}),
+    ),
+    "every kind of network": (
+        (
+            "network",
+            {"type": "lokr", "convRank": 4, "convAlpha": 1, "lokrFactor": 8, "rankDropout": 0.1, "textEncoder": False},
+        ),
+    ),
+    "a limited network of some start": (
+        ("network", {"weightNormLimit": 1, "dropout": 0.1, "initialUri": "s3://lora/a.safetensors", "unet": False}),
+        ("optimizer.unetLearningRate", None),
+    ),
+    "LoRA+ on one part": (
+        ("network.textEncoder", False),
+        ("optimizer", {"name": "lion", "learningRate": 0, "unetLearningRate": 1e-5, "loraPlus": {"ratio": 16}}),
+    ),
+    "prodigy": (
+        ("optimizer", {"name": "prodigy", "learningRate": 1, "textEncoderLearningRate": 0}),
+        ("network.blocks", [{"name": "IN01", "learningRateFactor": 0}]),
+    ),
+    "schedule-free": (
+        ("optimizer", {"name": "schedulefree", "arguments": {"warmup_steps": "100", "betas": "(0.9, 0.99)"}}),
+        ("parallelism.gpusPerNode", 0),
+    ),
+    "paged on a GPU": (("optimizer", {"name": "pagedlion8bit", "schedule": {"name": "inverse_sqrt", "timescale": 9}}),),
+    "dadaptsgd": (("optimizer", {"name": "dadaptsgd", "learningRate": 1, "schedule": {"warmupSteps": 0}}),),
+    "steps of a schedule within the run": (
+        ("training.maxSteps", 100),
+        (
+            "optimizer.schedule",
+            {"name": "warmup_stable_decay", "warmupSteps": 40, "decaySteps": 60, "minRateFraction": 0.1},
+        ),
+        ("training.ema", {"everySteps": 100}),
+        ("dataset.captions.tokenWarmup", {"steps": 100}),
+    ),
+    "shares of a schedule": (
+        ("optimizer.schedule", {"name": "warmup_stable_decay", "warmupFraction": 0.5, "decayFraction": 0.5}),
+    ),
+    "pieces of a schedule": (
+        ("training.maxSteps", 100),
+        (
+            "optimizer.schedule",
+            {"name": "piecewise_constant", "pieces": [{"fromStep": 99, "factor": 0}, {"fromStep": 5, "factor": 2}]},
+        ),
+    ),
+    "subsets with overrides": (
+        ("dataset.uri", None),
+        (
+            "dataset.subsets",
+            [
+                {"uri": "s3://lora/a", "repeats": 10, "augmentation": {"randomCrop": True, "flip": True}},
+                {"uri": "s3://lora/b", "augmentation": {"randomCrop": False}, "captions": {"separator": ";"}},
+                {"uri": "s3://lora/reg", "isRegularization": True, "classTokens": "girl"},
+            ],
+        ),
+        ("dataset.augmentation", {"color": True}),
+        ("dataset.regularization", {"lossWeight": 0.5, "target": "BaseModel"}),
+        ("dataset.latentVariants", 4),
+        ("dataset.latentCache", "Store"),
+        ("dataset.cacheUri", "s3://lora/cache"),
+    ),
+    "captions with everything": (
+        (
+            "dataset.captions",
+            {
+                "extension": ".caption",
+                "secondarySeparator": ";;;",
+                "keepTokensSeparator": "|||",
+                "tokenWarmup": {"fraction": 0.1, "minTags": 3},
+                "wildcards": True,
+                "weighted": True,
+            },
+        ),
+        ("dataset.augmentation", {"faceCropRange": {"minimum": 1.5, "maximum": 3}}),
+        ("dataset.latentCache", "None"),
+        ("dataset.regularization", {"uri": "s3://lora/reg", "target": "BaseModel"}),
+        ("dataset.mask", "Files"),
+    ),
+    "latents in the store": (("dataset.latentCache", "Store"), ("output.formats", ["diffusers", "kohya"])),
+    "a loss for epsilon": (
+        ("baseModel.prediction", "epsilon"),
+        (
+            "training.loss",
+            {
+                "type": "huber",
+                "huberC": 0.2,
+                "huberSchedule": "constant",
+                "huberScale": 2,
+                "noiseOffset": 0.1,
+                "noiseOffsetRandomStrength": True,
+                "adaptiveNoiseScale": -0.1,
+                "multiresNoiseIterations": 6,
+                "multiresNoiseDiscount": 0.3,
+                "ipNoiseGamma": 0.1,
+                "ipNoiseGammaRandomStrength": True,
+                "vPredictionLikeLoss": 0.5,
+                "minSnrGamma": 5,
+                "minTimestep": 10,
+                "maxTimestep": 11,
+            },
+        ),
+    ),
+    "a loss for v": (
+        ("baseModel.prediction", "v_prediction"),
+        (
+            "training.loss",
+            {"zeroTerminalSnr": True, "scaleVPredictionLikeNoise": True, "debiasedEstimation": True},
+        ),
+        ("training.precision", "bf16"),
+        ("training.fullPrecision", True),
+    ),
+    "stores": (
+        (
+            "storage",
+            {"endpoint": "https://10.0.0.1:9000", "addressing": "Path", "caBundleRef": {"name": "ca", "key": "ca.crt"}},
+        ),
+    ),
+    "a host for every bucket": (("storage", {"endpoint": "http://s3.example.com", "addressing": "Virtual"}),),
+    "every taint": (
+        (
+            "scheduling.tolerations",
+            [
+                {"operator": "Exists"},
+                {"key": "a", "value": "b", "effect": "NoSchedule"},
+                {"key": "c", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60},
+            ],
+        ),
+    ),
+    "bucket sides at the resolution": (("dataset.buckets", {"minPx": 512, "maxPx": 512, "stepPx": 512}),),
+    "no buckets": (("dataset.resolution", 64), ("dataset.buckets", {"enabled": False, "stepPx": 512})),
 }
 INVALID: dict[str, tuple[tuple[str, Any], ...]] = {
     "misspelt field": (("network.rnak", 4),),
@@ -158,16 +304,10 @@ INVALID: dict[str, tuple[tuple[str, Any], ...]] = {
     "reserved label": (("pod.labels", {"app.kubernetes.io/name": "x"}),),
     "environment without value": (("pod.env", [{"name": "A"}]),),
     "environment of ours": (("pod.env", [{"name": "LORA_X", "value": "1"}]),),
-    "later: network": (("network.type", "dora"),),
-    "later: colour": (("dataset.augmentation", {"color": True}),),
-    "later: ema": (("training.ema", {"decay": 0.99}),),
-    "later: loss": (("training.loss", {"minSnrGamma": 5}),),
     "later: evaluation": (("evaluation", {"bestEpoch": {}}),),
     "later: queue": (("scheduling", {"queueName": "q"}),),
     "later: nodes": (("parallelism", {"nodes": 2}),),
-    "later: formats": (("output.formats", ["kohya", "diffusers"]),),
     "later: sampler": (("samples.prompts", [{"prompt": "a", "sampler": "ddim"}]),),
-    "later: schedule": (("optimizer.schedule", {"name": "linear"}),),
 }
 
 
@@ -181,10 +321,10 @@ def without_nulls(document: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("changes", VALID.values(), ids=VALID.keys())
 def test_server_and_python_accept_the_same(changes: tuple[tuple[str, Any], ...]) -> None:
-    document = make_document(*changes)
+    document = without_nulls(make_document(*changes))
 
     assert refusals(document) == []
-    assert not python_refuses(document)
+    parse_training(document)
 
 
 @pytest.mark.parametrize("changes", INVALID.values(), ids=INVALID.keys())

@@ -65,17 +65,41 @@ def test_all_problems_are_told_at_once_with_their_lines() -> None:
     ]
 
 
+def test_all_broken_rules_of_one_section_are_told_at_once() -> None:
+    text = HEAD + "  network:\n    convRank: 4\n    unet: false\n    textEncoder: false\n    lokrFactor: 8\n"
+
+    assert [problem.partition(": ")[2].partition(";")[0] for problem in problems_of(text)] == [
+        "spec.network is inconsistent: convRank and convAlpha need a type that adapts 3x3 convolutions",
+        "spec.network is inconsistent: lokrFactor belongs to type lokr",
+        "spec.network is inconsistent: unet and textEncoder are both false, so nothing would be trained",
+        "spec.network is inconsistent: convRank and convAlpha belong to the UNet, which is not trained while unet is "
+        "false",
+    ]
+
+
+def test_every_wrong_argument_of_the_optimizer_is_told_with_its_line() -> None:
+    text = HEAD + "  optimizer:\n    arguments:\n      eps: none\n      betas: '0.9'\n"
+
+    assert [problem.partition(", but ")[0] for problem in problems_of(text)] == [
+        "line 10: spec.optimizer.arguments.eps is 'none'",
+        "line 11: spec.optimizer.arguments.betas is '0.9'",
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (("network.rank", 0), "spec.network.rank is 0, but must be at least 1"),
         (("network.alpha", 0), "spec.network.alpha is 0, but must be more than 0.0"),
         (("training.precision", "int8"), "spec.training.precision is 'int8', but must be 'bf16', 'fp16' or 'fp32'"),
-        (("network.type", "loha"), "spec.network.type is loha, which is not supported yet; leave it out or use lora"),
-        (("training.ema", {"decay": 0.9}), "spec.training.ema is set, which is not supported yet; remove it"),
+        (("evaluation", {"grid": {}}), "spec.evaluation is set, which is not supported yet; remove it"),
         (
-            ("dataset.augmentation", {"color": True}),
-            "spec.dataset.augmentation.color is true, which is not supported yet; leave it out or use false",
+            ("training.compile", True),
+            "spec.training.compile is true, which is not supported yet; leave it out or use false",
+        ),
+        (
+            ("optimizer.arguments", {"decay": "0.1"}),
+            "spec.optimizer.arguments.decay is no argument of adamw8bit; known are betas, eps, ",
         ),
         (
             ("dataset.resolution", 500),

@@ -1,0 +1,169 @@
+"""Settings of training, output and cluster that cannot work; the other sections lie in `wrong_settings`."""
+
+from typing import Any
+
+from tests.support.wrong_settings import KNOWN, S3, A, Wrong, subsets
+
+
+def _loss(**fields: Any) -> dict[str, Any]:
+    return {"training.loss": fields}
+
+
+def _prompt(**fields: Any) -> dict[str, Any]:
+    return {"samples.prompts": [{"prompt": "a cat", **fields}]}
+
+
+TRAINING: dict[str, Wrong] = {
+    "no epoch": Wrong({"training.epochs": 0}, "spec.training.epochs", "at least 1"),
+    "epochs in text": Wrong({"training.epochs": "10"}, "spec.training.epochs", "an integer"),
+    "no steps": Wrong({"training.maxSteps": 0}, "spec.training.maxSteps", "at least 1"),
+    "kohya's name of steps": Wrong({"training.maxTrainSteps": 10}, "maxTrainSteps", "did you mean maxSteps?"),
+    "batch of 0": Wrong({"training.batchSize": 0}, "spec.training.batchSize", "at least 1"),
+    "batch of 512": Wrong({"training.batchSize": 512}, "spec.training.batchSize", "at most 256"),
+    "accumulation of 0": Wrong(
+        {"training.gradientAccumulationSteps": 0}, "training.gradientAccumulationSteps", "at least 1"
+    ),
+    "precision unknown": Wrong({"training.precision": "float16"}, "spec.training.precision", "'bf16', 'fp16' or"),
+    "fp16 on the CPU": Wrong(
+        {"training.precision": "fp16", "parallelism.gpusPerNode": 0}, "training.precision", "use bf16 or fp32"
+    ),
+    "full precision of fp32": Wrong({"training": {"precision": "fp32", "fullPrecision": True}}, "fullPrecision", "set"),
+    "seed below 0": Wrong({"training.seed": -1}, "spec.training.seed", "at least 0"),
+    "seed of 64 bits": Wrong({"training.seed": 2**33}, "spec.training.seed", "at most 4294967295"),
+    "attention unknown": Wrong({"training.attention": "flash"}, "spec.training.attention", "'sdpa' or 'xformers'"),
+    "compiled": Wrong({"training.compile": True}, "training.compile", "not supported yet; leave it out or use false"),
+    "average that keeps all": Wrong({"training.ema": {"decay": 1}}, "spec.training.ema.decay", "less than 1"),
+    "average that keeps nothing": Wrong({"training.ema": {"decay": 0}}, "spec.training.ema.decay", "more than 0"),
+    "average switched on": Wrong({"training.ema": True}, "spec.training.ema", "an object"),
+    "average never updated": Wrong(
+        {"training.ema": {"everySteps": 11}, "training.maxSteps": 10}, "training.ema.everySteps", "lower it"
+    ),
+    "distance unknown": Wrong(_loss(type="mse"), "spec.training.loss.type", "'l2', 'l1'"),
+    "kohya's name of distance": Wrong(_loss(lossType="l2"), "spec.training.loss.lossType", KNOWN),
+    "gamma of 0": Wrong(_loss(minSnrGamma=0), "spec.training.loss.minSnrGamma", "more than 0"),
+    "two weights of timesteps": Wrong(
+        _loss(minSnrGamma=5, debiasedEstimation=True), "debiasedEstimation", "remove one"
+    ),
+    "noise offset of 2": Wrong(_loss(noiseOffset=2), "spec.training.loss.noiseOffset", "at most 1"),
+    "adaptive offset of none": Wrong(_loss(adaptiveNoiseScale=0.1), "adaptiveNoiseScale", "set noiseOffset or remove"),
+    "random offset of none": Wrong(_loss(noiseOffsetRandomStrength=True), "noiseOffsetRandomStrength", "set noiseO"),
+    "pyramid of no levels": Wrong(_loss(multiresNoiseIterations=0), "loss.multiresNoiseIterations", "at least 1"),
+    "discount of no pyramid": Wrong(_loss(multiresNoiseDiscount=0.3), "multiresNoiseDiscount", "set multiresNoiseIt"),
+    "perturbation below 0": Wrong(_loss(ipNoiseGamma=-0.1), "loss.ipNoiseGamma", "more than 0"),
+    "random perturbation of none": Wrong(
+        _loss(ipNoiseGammaRandomStrength=True), "ipNoiseGammaRandomStrength", "set ip"
+    ),
+    "huber's c of l2": Wrong(_loss(huberC=0.1), "huberC", "change type"),
+    "huber's schedule of l1": Wrong(_loss(type="l1", huberSchedule="snr"), "huberSchedule", "change type"),
+    "huber's scale of l2": Wrong(_loss(huberScale=2, huberSchedule="constant"), "huberScale", "change type"),
+    "huber's scale of snr": Wrong(_loss(type="huber", huberScale=2), "huberScale", "set huberSchedule to constant"),
+    "huber's schedule unknown": Wrong(_loss(type="huber", huberSchedule="linear"), "huberSchedule", "'exponential'"),
+    "timesteps swapped": Wrong(_loss(minTimestep=600, maxTimestep=400), "minTimestep", "swap or change"),
+    "no timestep": Wrong(_loss(minTimestep=500, maxTimestep=500), "minTimestep must be smaller", "change"),
+    "timestep of 1001": Wrong(_loss(maxTimestep=1001), "spec.training.loss.maxTimestep", "at most 1000"),
+    "zero SNR of epsilon": Wrong(
+        {"baseModel.prediction": "epsilon", **_loss(zeroTerminalSnr=True)}, "loss.zeroTerminalSnr", "remove them"
+    ),
+    "scaled v of epsilon": Wrong(
+        {"baseModel.prediction": "epsilon", **_loss(scaleVPredictionLikeNoise=True)}, "scaleVPredictionLike", "remove"
+    ),
+    "v-like loss of v": Wrong(
+        {"baseModel.prediction": "v_prediction", **_loss(vPredictionLikeLoss=0.5)}, "vPredictionLikeLoss", "remove it"
+    ),
+    "losses of two predictions": Wrong(
+        _loss(vPredictionLikeLoss=0.5, zeroTerminalSnr=True), "vPredictionLikeLoss is for noise", "remove what"
+    ),
+}
+OUTPUT: dict[str, Wrong] = {
+    "no output": Wrong({"output": None}, "spec.output is", "missing; add it"),
+    "output to the hub": Wrong({"output.uri": "hf://a/b"}, "spec.output.uri", S3),
+    "output among the pictures": Wrong({"output.uri": "s3://lora/data/out"}, "dataset.uri", "write somewhere else"),
+    "output in a subset": Wrong({**subsets(A), "output.uri": "s3://b-b/1/out"}, "dataset.subsets", "write somewhere"),
+    "output among the class pictures": Wrong(
+        {"dataset.regularization.uri": "s3://lora/runs"}, "dataset.regularization.uri", "write somewhere else"
+    ),
+    "output in the base model": Wrong({"output.uri": "s3://models/sd15/lora"}, "baseModel.uri", "write somewhere else"),
+    "file name with a folder": Wrong({"output.name": "a/b"}, "spec.output.name", "must match"),
+    "file name that hides": Wrong({"output.name": ".hina"}, "spec.output.name", "must match"),
+    "format unknown": Wrong({"output.formats": ["ckpt"]}, "spec.output.formats[0]", "'kohya' or 'diffusers'"),
+    "no format": Wrong({"output.formats": []}, "spec.output.formats", "at least 1 entr"),
+    "only diffusers": Wrong({"output.formats": ["diffusers"]}, "formats must hold kohya", "add it"),
+    "format twice": Wrong({"output.formats": ["kohya", "kohya"]}, "formats names a format twice", "remove one"),
+    "precision of the file": Wrong({"output.precision": "fp8"}, "spec.output.precision", "'fp16', 'bf16' or 'fp32'"),
+    "comment too long": Wrong({"output.comment": "a" * 1025}, "spec.output.comment", "at most 1024 characters"),
+    "card unknown": Wrong({"output.card": {"licence": "MIT"}}, "output.card.licence", "did you mean license?"),
+    "output has a store of its own": Wrong(
+        {"output.storage": {"region": "x"}}, "output.storage", "not supported yet; remove it"
+    ),
+    "saved every 0 epochs": Wrong({"checkpoints.everyEpochs": 0}, "spec.checkpoints.everyEpochs", "at least 1"),
+    "saved every n steps": Wrong({"checkpoints.everySteps": 100}, "checkpoints.everySteps", "not supported yet"),
+    "no state": Wrong({"checkpoints.saveState": False}, "checkpoints.saveState", "leave it out or use true"),
+    "drawn every 0 epochs": Wrong({"samples.everyEpochs": 0}, "spec.samples.everyEpochs", "at least 1"),
+    "prompt of nothing": Wrong(_prompt(prompt=""), "samples.prompts[0].prompt", "at least 1 character"),
+    "prompt in text": Wrong({"samples.prompts": ["a cat --w 512"]}, "spec.samples.prompts[0]", "an object"),
+    "width off the grid": Wrong(_prompt(widthPx=500), "samples.prompts[0].widthPx", "a multiple of 8"),
+    "too few drawing steps": Wrong(_prompt(steps=0), "samples.prompts[0].steps", "at least 1"),
+    "guidance below 1": Wrong(_prompt(guidance=0.5), "samples.prompts[0].guidance", "at least 1"),
+    "sampler unknown": Wrong(_prompt(sampler="Euler a"), "samples.prompts[0].sampler", "'euler_a'"),
+    "sampler of later": Wrong(_prompt(sampler="ddim"), "samples.prompts[0].sampler", "use euler_a"),
+    "too many prompts": Wrong({"samples.prompts": [{"prompt": "a"}] * 33}, "spec.samples.prompts", "at most 32"),
+    "grid": Wrong({"evaluation": {"grid": {}}}, "spec.evaluation", "not supported yet; remove it"),
+}
+CLUSTER: dict[str, Wrong] = {
+    "endpoint without scheme": Wrong({"storage.endpoint": "minio:9000"}, "spec.storage.endpoint", "must match"),
+    "endpoint with a bucket": Wrong({"storage.endpoint": "http://minio/lora"}, "spec.storage.endpoint", "must match"),
+    "addressing in small letters": Wrong({"storage.addressing": "path"}, "spec.storage.addressing", "'Path'"),
+    "bucket before an address": Wrong(
+        {"storage": {"endpoint": "http://10.0.0.1:9000", "addressing": "Virtual"}}, "addressing Virtual", "use Path"
+    ),
+    "certificates of http": Wrong(
+        {"storage": {"endpoint": "http://minio:9000", "caBundleRef": {"name": "ca", "key": "ca.crt"}}},
+        "caBundleRef",
+        "change endpoint",
+    ),
+    "anonymous with a Secret": Wrong(
+        {"storage": {"anonymous": True, "credentialsSecretRef": {"name": "s3"}}}, "anonymous and cred", "remove one"
+    ),
+    "keys in the file": Wrong({"storage.accessKey": "AKIA"}, "spec.storage.accessKey", KNOWN),
+    "two nodes": Wrong({"parallelism.nodes": 2}, "parallelism.nodes", "leave it out or use 1"),
+    "two GPUs": Wrong({"parallelism.gpusPerNode": 2}, "parallelism.gpusPerNode", "use 0 or 1"),
+    "fewer than no GPU": Wrong({"parallelism.gpusPerNode": -1}, "parallelism.gpusPerNode", "at least 0"),
+    "profile in capitals": Wrong({"profile": "Big"}, "spec.profile", "must match"),
+    "queue": Wrong({"scheduling.queueName": "q"}, "scheduling.queueName", "not supported yet; remove it"),
+    "taint of no key": Wrong({"scheduling.tolerations": [{"value": "x"}]}, "tolerations[0]", "operator: Exists"),
+    "taint that exists with a value": Wrong(
+        {"scheduling.tolerations": [{"key": "a", "operator": "Exists", "value": "x"}]}, "tolerations[0]", "remove it"
+    ),
+    "seconds of another effect": Wrong(
+        {"scheduling.tolerations": [{"key": "a", "tolerationSeconds": 5}]}, "tolerationSeconds", "change effect"
+    ),
+    "operator of taints unknown": Wrong(
+        {"scheduling.tolerations": [{"key": "a", "operator": "In"}]}, "tolerations[0].operator", "'Exists' or 'Equal'"
+    ),
+    "taints as a map": Wrong({"scheduling.tolerations": {}}, "spec.scheduling.tolerations", "a list"),
+    "label of a number": Wrong({"scheduling.nodeSelector": {"gpu": 1}}, "nodeSelector.gpu", "a string"),
+    "reserved label": Wrong({"pod.labels": {"app.kubernetes.io/name": "x"}}, "spec.pod", "choose another prefix"),
+    "variable of nothing": Wrong({"pod.env": [{"name": "A"}]}, "spec.pod.env[0]", "exactly one of value"),
+    "variable of two values": Wrong(
+        {"pod.env": [{"name": "A", "value": "1", "secretKeyRef": {"name": "s", "key": "k"}}]}, "pod.env[0]", "exactly"
+    ),
+    "variable of ours": Wrong({"pod.env": [{"name": "LORA_X", "value": "1"}]}, "spec.pod.env[0]", "another name"),
+    "variable with a dash": Wrong({"pod.env": [{"name": "A-B", "value": "1"}]}, "spec.pod.env[0].name", "must match"),
+    "variable twice": Wrong(
+        {"pod.env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "env names a variable", "remove one"
+    ),
+    "GPU as a resource": Wrong(
+        {"pod.resources": {"limits": {"nvidia.com/gpu": "1"}}}, "spec.pod.resources", "remove them from requests"
+    ),
+    "memory in words": Wrong({"pod.resources": {"limits": {"memory": "16 GB"}}}, "limits.memory", "must match"),
+    "memory as a number": Wrong({"pod.resources": {"requests": {"cpu": 4}}}, "requests.cpu", "a string"),
+    "shared memory of nothing": Wrong({"pod.sharedMemory": ""}, "spec.pod.sharedMemory", "at least 1 character"),
+    "image of nothing": Wrong({"pod.image": ""}, "spec.pod.image", "at least 1 character"),
+    "cache volume": Wrong({"pod.cacheVolumeClaim": "x"}, "pod.cacheVolumeClaim", "not supported yet; remove it"),
+    "less than a minute": Wrong({"limits.activeSeconds": 10}, "spec.limits.activeSeconds", "at least 60"),
+    "retries below 0": Wrong({"retry.maxFailures": -1}, "spec.retry.maxFailures", "at least 0"),
+    "ladder": Wrong({"retry.onOutOfMemory": "Ladder"}, "retry.onOutOfMemory", "leave it out or use Fail"),
+    "gone before the end": Wrong({"ttlSecondsAfterFinished": -1}, "spec.ttlSecondsAfterFinished", "at least 0"),
+    "paused in words": Wrong({"suspend": "yes"}, "spec.suspend", "a boolean"),
+    "misspelt section": Wrong({"trainng": {}}, "spec.trainng", "did you mean training?"),
+}
