@@ -11,7 +11,7 @@ from lora_api.spec import LoraTrainingSpec
 from lora_trainer.compute import DTYPES
 from lora_trainer.conditioning import PARTS, TextStates, Tokens
 from lora_trainer.data.caption_draws import constant_caption, rules_are_constant
-from lora_trainer.data.latent_store import LatentBackend, LatentFiles
+from lora_trainer.data.latent_store import LatentFiles
 from lora_trainer.data.latents import (
     EncodedOnDemand,
     Encoder,
@@ -185,22 +185,24 @@ def _latents(
     if dataset.latent_cache == "Memory":
         kept = encode_to_memory(source, views, workers=dataset.workers, on_progress=on_progress)
         return kept.to(device) if kept.size_bytes <= _LATENTS_ON_DEVICE_BYTES else kept
-    backend = _backend(prepared.training.spec, session) if dataset.latent_cache == "Store" else None
-    files = LatentFiles(session.settings.work_dir / "latents", backend)
+    files = _latent_files(prepared.training.spec, session)
     latents, counts = encode_to_files(source, files, views, workers=dataset.workers, on_progress=on_progress)
     logger.info("%s latents were encoded, %s lay in the cache", counts.encoded, counts.found)
     return latents
 
 
-def _backend(spec: LoraTrainingSpec, session: Session) -> LatentBackend:
-    uri, field = spec.dataset.cache_uri, "spec.dataset.cacheUri"
+def _latent_files(spec: LoraTrainingSpec, session: Session) -> LatentFiles:
+    """On disk; for `Store` in a folder of that store, so that what lies there lies in the store as well."""
+    folder = session.settings.work_dir / "latents"
+    if spec.dataset.latent_cache == "Disk":
+        return LatentFiles(folder / "disk")
+    uri = spec.dataset.cache_uri
     if uri is None:
         assert spec.dataset.uri is not None, "the contract asks for cacheUri beside subsets"
         uri = spec.dataset.uri.rstrip("/") + ".latents"
-    store = open_store(
-        uri, Connection(spec.storage, session.settings), field=field, on_bytes=session.audience.metrics.add_stored
-    )
-    return StoredLatents(store)
+    connection = Connection(spec.storage, session.settings)
+    store = open_store(uri, connection, field="spec.dataset.cacheUri", on_bytes=session.audience.metrics.add_stored)
+    return LatentFiles(folder / connection.folder_for(uri).name, StoredLatents(store))
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,8 @@ class Trainer:
         self._optimizer = accelerator.prepare_optimizer(make_optimizer(spec.optimizer, groups))
         self._average = Average(self._trained, spec.training.ema) if spec.training.ema else None
         self._losses = torch.zeros(plan.steps_per_epoch, device=accelerator.device)
-        self._gradients_checked = False
+        # A module that is left out by chance gets no gradient either.
+        self._gradients_checked = spec.network.module_dropout > 0
 
     def train_step(self, batches: Sequence[TrainingBatch], inputs: Inputs, *, should_stop: Callable[[], bool]) -> None:
         """One update from `batches`; the gradient is the mean over batches, also of a short last step.

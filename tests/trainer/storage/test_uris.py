@@ -57,3 +57,9 @@ def test_a_file_below_a_uri() -> None:
 )  # fmt: skip
 def test_only_keys_of_files_inside_the_folder_are_safe(key: str, safe: bool) -> None:
     assert is_safe_key(key) is safe
+
+
+def test_a_file_uri_is_read_as_programs_write_it_and_as_people_do() -> None:
+    places = [parse_uri(uri, claims_dir=Path("/claims"), field="x") for uri in ("file:///a%20b/c", "file:///a b/c")]
+
+    assert places == [DiskPlace(Path("/a b/c"))] * 2

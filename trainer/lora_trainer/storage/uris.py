@@ -3,6 +3,7 @@
 import posixpath
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from lora_trainer.errors import InvalidConfiguration
 
@@ -58,7 +59,8 @@ def parse_uri(uri: str, *, claims_dir: Path, field: str) -> Place:
     if separator and scheme == "pvc":
         return DiskPlace(claims_dir / _inside(rest, uri, field))
     if separator and scheme == "file":
-        return DiskPlace(Path(posixpath.normpath(rest)))
+        # Percent-encoded where a program wrote it (RFC 8089), plain where a person did.
+        return DiskPlace(Path(posixpath.normpath(unquote(rest))))
     raise InvalidConfiguration(
         f"{field} is {uri}, which is no URI that works here; use s3://, hf://, pvc:// or file://"
     )
