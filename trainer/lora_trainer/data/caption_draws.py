@@ -4,13 +4,13 @@ The order of operations is that of sd-scripts. Every decision is a function of t
 and the draw: neither workers nor earlier draws change it. Used by the loader.
 """
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lora_api.dataset_spec import Captions, TokenWarmup
 from lora_trainer.data.tags import Tags, tags_of
+from lora_trainer.plan import share_of_steps
 from lora_trainer.rng import Purpose, derive_seed, uniform
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
@@ -75,8 +75,7 @@ def warmup_steps(warmup: TokenWarmup, total_steps: int) -> int:
     if warmup.steps is not None:
         return warmup.steps
     assert warmup.fraction is not None, "the contract wants steps or fraction"
-    # 0.29 * 100 is a hair less than 29.
-    return math.floor(warmup.fraction * total_steps + 1e-6)
+    return share_of_steps(warmup.fraction, total_steps)
 
 
 def _is_dropped(rules: Captions, draw: CaptionDraw) -> bool:

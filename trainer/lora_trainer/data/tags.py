@@ -3,6 +3,7 @@
 A tag is what stands between two separators. Used by the draws of captions.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -43,21 +44,25 @@ def tags_of(caption: str, rules: Captions) -> Tags:
 
 
 def _split(text: str, rules: Captions) -> Iterable[str]:
-    """Tags without the blanks around them. In weighted captions a separator in brackets separates nothing."""
-    bracketed = _bracketed(text) if rules.weighted else set()
-    start = 0
-    while (end := text.find(rules.separator, start)) >= 0:
-        while end in bracketed:
-            end = text.find(rules.separator, end + 1)
-        if end < 0:
-            break
-        yield from _stripped(text[start:end])
-        start = end + len(rules.separator)
-    yield from _stripped(text[start:])
+    """Tags without the blanks around them."""
+    separator, protected = rules.separator, _protected(text, rules)
+    start = place = 0
+    while (place := text.find(separator, place)) >= 0:
+        if place in protected:
+            place += 1
+        else:
+            yield from filter(None, [text[start:place].strip()])
+            start = place = place + len(separator)
+    yield from filter(None, [text[start:].strip()])
 
 
-def _stripped(tag: str) -> Iterable[str]:
-    return filter(None, [tag.strip()])
+def _protected(text: str, rules: Captions) -> set[int]:
+    """Places where a separator separates nothing: in the secondary one, and in brackets of weighted captions."""
+    inside = _bracketed(text) if rules.weighted else set()
+    if rules.secondary_separator is not None:
+        for match in re.finditer(re.escape(rules.secondary_separator), text):
+            inside.update(range(*match.span()))
+    return inside
 
 
 def _bracketed(text: str) -> set[int]:
