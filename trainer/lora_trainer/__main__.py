@@ -7,8 +7,12 @@ import warnings
 
 import typer
 
+from lora_trainer.commands.convert import convert
+from lora_trainer.commands.import_ import import_
 from lora_trainer.commands.inspect import inspect
+from lora_trainer.commands.merge import merge
 from lora_trainer.commands.plan import plan
+from lora_trainer.commands.resize import resize
 from lora_trainer.commands.run import run
 from lora_trainer.commands.validate import validate
 
@@ -19,8 +23,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-for command in (run, plan, validate, inspect):
-    app.command()(command)
+for name, command in {
+    "run": run,
+    "plan": plan,
+    "validate": validate,
+    "import": import_,
+    "inspect": inspect,
+    "convert": convert,
+    "merge": merge,
+    "resize": resize,
+}.items():
+    app.command(name)(command)
 
 
 def main() -> None:
