@@ -134,20 +134,23 @@ def fill(model: Any, path: Path, locate: Locate, *, precision: torch.dtype, name
     Raises:
         BaseModelUnavailable: the file cannot be read, weights are missing in it, or have another shape.
     """
+    empty = model.state_dict()
+    origins = {weight: locate(weight) for weight in empty}
     try:
         with safe_open(path, framework="pt") as file:
-            there = frozenset(file.keys())
-            origins = {weight: locate(weight) for weight in model.state_dict()}
-            missing = sorted({origin.name for origin in origins.values()} - there)
+            missing = sorted({origin.name for origin in origins.values()} - frozenset(file.keys()))
             if missing:
                 raise BaseModelUnavailable(f"{name} lacks {len(missing)} weights, such as {missing[0]}")
-            empty = model.state_dict()
-            weights = {
-                weight: _read(file, origin, like=empty[weight]).to(precision) for weight, origin in origins.items()
-            }
-        model.load_state_dict(weights, assign=True)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise BaseModelUnavailable(f"{name} cannot be loaded: {first_line(error)}") from error
+            weights = {weight: _read(file, origin, like=empty[weight]) for weight, origin in origins.items()}
+    except (OSError, SafetensorError) as error:
+        raise BaseModelUnavailable(f"{name} cannot be read: {first_line(error)}") from error
+    for weight, tensor in weights.items():
+        if tensor.shape != empty[weight].shape:
+            raise BaseModelUnavailable(
+                f"{name} has {origins[weight].name} of shape {tuple(tensor.shape)}, "
+                f"but the architecture wants {tuple(empty[weight].shape)}"
+            )
+    model.load_state_dict({weight: tensor.to(precision) for weight, tensor in weights.items()}, assign=True)
     return model
 
 
