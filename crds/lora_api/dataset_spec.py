@@ -473,3 +473,10 @@ class Dataset(ApiModel):
     def size_px(self) -> tuple[int, int]:
         """The resolution as (width, height) in px."""
         return parse_resolution(self.resolution)
+
+    @property
+    def latent_store_uri(self) -> str | None:
+        """The folder of the cache `Store`; None for other caches."""
+        if self.latent_cache != "Store":
+            return None
+        return self.cache_uri or f"{str(self.uri).rstrip('/')}.latents"

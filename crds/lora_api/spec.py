@@ -254,6 +254,20 @@ class LoraTrainingSpec(ApiModel):
     )
     """Remove the Job and its pods this many seconds after the end. This object stays, and never trains again."""
 
+    @property
+    def read_uris(self) -> tuple[str, ...]:
+        """Everything that a training reads."""
+        base, dataset = self.base_model, self.dataset
+        optional = (base.vae_uri, dataset.uri, dataset.regularization.uri, self.network.initial_uri)
+        several = (*base.adapters, *dataset.subsets)
+        return (base.uri, *(uri for uri in optional if uri is not None), *(one.uri for one in several))
+
+    @property
+    def written_uris(self) -> tuple[str, ...]:
+        """Every folder that a training writes to."""
+        cache = self.dataset.latent_store_uri
+        return (self.output.uri,) if cache is None else (self.output.uri, cache)
+
 
 class ObjectMeta(ApiModel):
     """The part of Kubernetes' metadata that we look at."""

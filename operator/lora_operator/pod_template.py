@@ -171,13 +171,12 @@ def _empty_dir(volume: str, place: str, options: dict[str, Any]) -> tuple[Manife
 
 
 def _claims(spec: LoraTrainingSpec) -> list[tuple[Manifest, Manifest]]:
-    """PersistentVolumeClaims named by pvc:// URIs; only that of the output may be written."""
-    written = _claim_of(spec.output.uri)
-    read = [_claim_of(uri) for uri in (spec.base_model.uri, spec.dataset.uri, spec.dataset.regularization.uri)]
-    read += [_claim_of(subset.uri) for subset in spec.dataset.subsets]
-    mounts = []
-    for index, claim in enumerate(dict.fromkeys(name for name in (written, *read) if name)):
-        access = {} if claim == written else {"readOnly": True}
+    """PersistentVolumeClaims named by pvc:// URIs; only those that results go to may be written."""
+    written = [_claim_of(uri) for uri in spec.written_uris]
+    read = [_claim_of(uri) for uri in spec.read_uris]
+    mounts: list[tuple[Manifest, Manifest]] = []
+    for index, claim in enumerate(dict.fromkeys(name for name in (*written, *read) if name)):
+        access = {} if claim in written else {"readOnly": True}
         volume = {"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": claim, **access}}
         mounts.append((volume, {"name": f"claim-{index}", "mountPath": f"{names.CLAIMS_DIR}/{claim}", **access}))
     return mounts

@@ -213,6 +213,13 @@ def test_only_the_claim_of_the_output_may_be_written() -> None:
     ]
 
 
+def test_the_claim_of_the_latent_cache_may_be_written_too() -> None:
+    job = build(("dataset", {"uri": "pvc://pictures/train", "latentCache": "Store", "cacheUri": "pvc://cache/x"}))
+
+    claims = [volume["persistentVolumeClaim"] for volume in pod_of(job)["volumes"] if "persistentVolumeClaim" in volume]
+    assert claims == [{"claimName": "cache"}, {"claimName": "pictures", "readOnly": True}]
+
+
 def test_one_claim_for_input_and_output_is_mounted_once_and_writable() -> None:
     job = build(("dataset.uri", "pvc://all/data"), ("output.uri", "pvc://all/out"))
 

@@ -194,12 +194,9 @@ def _latents(
 def _latent_files(spec: LoraTrainingSpec, session: Session) -> LatentFiles:
     """On disk; for `Store` in a folder of that store, so that what lies there lies in the store as well."""
     folder = session.settings.work_dir / "latents"
-    if spec.dataset.latent_cache == "Disk":
-        return LatentFiles(folder / "disk")
-    uri = spec.dataset.cache_uri
+    uri = spec.dataset.latent_store_uri
     if uri is None:
-        assert spec.dataset.uri is not None, "the contract asks for cacheUri beside subsets"
-        uri = spec.dataset.uri.rstrip("/") + ".latents"
+        return LatentFiles(folder / "disk")
     connection = Connection(spec.storage, session.settings)
     store = open_store(uri, connection, field="spec.dataset.cacheUri", on_bytes=session.audience.metrics.add_stored)
     return LatentFiles(folder / connection.folder_for(uri).name, StoredLatents(store))
