@@ -31,7 +31,7 @@ _FACTS = frozenset(
     """.split()  # noqa: SIM905  (readable as words)
 )
 """What happened, not what was set."""
-_READ_HERE = frozenset({"max_train_steps", "optimizer", "network_args", "datasets"})
+_READ_HERE = frozenset({"optimizer", "network_args", "datasets"})
 _CARD = {
     "author": "metadata_author", "description": "metadata_description", "license": "metadata_license",
     "tags": "metadata_tags", "usage_hint": "metadata_usage_hint", "trigger_phrase": "metadata_trigger_phrase",
@@ -58,15 +58,16 @@ def read_metadata(metadata: Mapping[str, Any], *, tensors: Mapping[str, str] | N
     if version.endswith("_v") or metadata.get("modelspec.prediction_type") == "v":
         raw["v_parameterization"] = True
     left = _take_unknown_ranks(raw)
-    raw |= _optimizer(values.get("optimizer")) | _network_args(values.get("network_args")) | _length(values)
-    raw |= _modelspec(metadata)
+    raw |= _optimizer(values.get("optimizer")) | _network_args(values.get("network_args")) | _modelspec(metadata)
+    if values.get("num_epochs"):
+        raw.pop("max_train_steps", None)
     return Source(
         "adapter metadata",
         raw,
         complete=False,
         is_sdxl="sdxl" in version,
         dataset_config=_datasets(values.get("datasets")),
-        fields=_facts_of(tensors) if tensors else {},
+        fields={**_limit(values), **(_facts_of(tensors) if tensors else {})},
         leftovers=(*left, *_unknown(values)),
         name=name,
     )
@@ -116,14 +117,13 @@ def _json(key: str, text: Any) -> Any:
         raise InvalidConfiguration(f"{key} is no JSON: {error}") from error
 
 
-def _length(values: Mapping[str, Any]) -> dict[str, Any]:
+def _limit(values: Mapping[str, Any]) -> dict[str, int]:
     """Steps only when they ended the training before its epochs did."""
     names = ("max_train_steps", "num_epochs", "num_batches_per_epoch", "gradient_accumulation_steps")
     steps, epochs, batches, accumulation = (_whole(values, name) for name in names)
-    if not epochs:
-        return {"max_train_steps": steps}
-    cut = steps and batches and steps < epochs * math.ceil(batches / (accumulation or 1))
-    return {"max_train_steps": steps if cut else None}
+    if steps and epochs and batches and steps < epochs * math.ceil(batches / (accumulation or 1)):
+        return {"training.maxSteps": steps}
+    return {}
 
 
 def _whole(values: Mapping[str, Any], name: str) -> int | None:

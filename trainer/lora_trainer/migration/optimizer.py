@@ -87,6 +87,7 @@ def _translate_rates(name: str | None, arguments: Arguments, draft: Draft) -> No
         del parts["textEncoderLearningRate"]
     if name in ADAPTIVE:
         _translate_one_rate(rate, parts, draft)
+        _drop_block_factors(draft)
         return
     if "learning_rate" in arguments.given or None in parts.values():
         draft.put("optimizer.learningRate", rate)
@@ -103,10 +104,21 @@ def _translate_one_rate(rate: float | None, parts: dict[str, Any], draft: Draft)
             draft.leave("unet_lr", value, "this optimizer knows one rate; sd-scripts uses the text encoder's too")
 
 
+def _drop_block_factors(draft: Draft) -> None:
+    """With one rate a block learns at that or, at 0, has no adapter."""
+    kept = []
+    for block in draft.fields.pop("network.blocks", ()):
+        if block.get("learningRateFactor", 0) not in (0, 1):
+            reason = "this optimizer knows one learning rate"
+            draft.leave(f"network.blocks {block['name']}", f"learningRateFactor {block['learningRateFactor']}", reason)
+            block = {name: value for name, value in block.items() if name != "learningRateFactor"}
+        if len(block) > 1:
+            kept.append(block)
+    draft.put("network.blocks", kept or None)
+
+
 def _translate_schedule(optimizer: str | None, arguments: Arguments, draft: Draft) -> None:
-    given = arguments["lr_scheduler"]
-    if given is None:
-        return
+    given = arguments["lr_scheduler"] or "constant"
     name = _SCHEDULES.get(given.lower().partition(":")[0])
     if name is None:
         draft.leave("lr_scheduler", given, "no such schedule here; constant is used instead")

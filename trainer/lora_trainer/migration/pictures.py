@@ -57,14 +57,15 @@ def _resolution(sides: tuple[float, ...]) -> int | str:
 
 
 def _bucket_fields(view: View) -> dict[str, Any]:
-    """Limits that are no multiples of the step go outwards, as in sd-scripts; our own defaults are left out."""
+    """Limits that are no multiples of the step go outwards, as in sd-scripts; without effect they are left out."""
     step = view("bucket_reso_steps") or 64
+    if view("bucket_no_upscale"):
+        return {"buckets.stepPx": step, "buckets.upscale": False}
     smallest, largest = view("min_bucket_reso"), view("max_bucket_reso")
     fields = {
         "buckets.minPx": smallest and smallest // step * step,
         "buckets.maxPx": largest and -(-largest // step) * step,
         "buckets.stepPx": step,
-        "buckets.upscale": None if view("bucket_no_upscale") is None else not view("bucket_no_upscale"),
     }
     if view("resolution") and (fields["buckets.minPx"], fields["buckets.maxPx"]) == _our_limits(view, step):
         del fields["buckets.minPx"], fields["buckets.maxPx"]
