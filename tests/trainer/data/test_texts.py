@@ -67,7 +67,7 @@ def test_trained_states_carry_gradients_to_the_encoder_of_the_whole_batch() -> N
     texts = TrainedTexts(tokenize, encoder)
 
     result = texts.states(["cccc", "b"])
-    result.states.sum().backward()
+    result.states.sum().backward()  # type: ignore[no-untyped-call]
 
     assert result.states.flatten().tolist() == [8.0, 2.0]
     assert encoder.weight.grad is not None and float(encoder.weight.grad) == 5.0

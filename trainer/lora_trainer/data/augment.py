@@ -159,7 +159,7 @@ def resampling(resize_filter: ResizeFilter, size: Size, target: Size) -> Image.R
 
 def tinted(pixels: Pixels, tint: Tint) -> Pixels:
     """`pixels` with other colours."""
-    values = pixels.astype(np.float32) / 255
+    values = pixels.astype(np.float32) / np.float32(255)
     changed = values**tint.amount if tint.kind == "gamma" else _turned(values, tint.amount / 180)
     return (changed * 255).round().clip(0, 255).astype(np.uint8)
 
