@@ -48,7 +48,8 @@ _PRESETS: Mapping[str, Mapping[str, Any]] = {
 """Arguments that differ from the class's defaults unless the user says otherwise."""
 _OURS: Mapping[str, Mapping[str, Any]] = {
     "adamw": {"fused": True},
-    "sgdnesterov": {"fused": True, "nesterov": True},
+    # Not fused: torch 2.13's fused SGD leaves bf16 weights on a CPU as they are, without a word.
+    "sgdnesterov": {"nesterov": True},
     "sgdnesterov8bit": {"nesterov": True},
 }
 """Arguments that are no choice of the user and not written into the metadata."""
@@ -68,6 +69,7 @@ def make_optimizer(spec: OptimizerSpec, groups: Sequence[Mapping[str, Any]]) -> 
         raise InvalidConfiguration(
             f"spec.optimizer.arguments do not fit {spec.name}: {error}; change or remove them"
         ) from error
+    _keep_precision_of_state(optimizer)
     if _averages_by_itself(optimizer):
         optimizer.train()  # type: ignore[attr-defined]  # it starts in the mode for evaluating
     return optimizer
@@ -101,6 +103,26 @@ def evaluating(optimizer: torch.optim.Optimizer) -> Iterator[None]:
         with torch.no_grad():
             for parameter, value in zip(parameters, trained, strict=True):
                 parameter.copy_(value)
+
+
+def _keep_precision_of_state(optimizer: torch.optim.Optimizer) -> None:
+    """Lets a loaded state keep its number format; torch casts it to that of the weights, which rounds for bf16."""
+    loaded: dict[int, dict[str, Any]] = {}
+
+    def before(_: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        loaded.update(state["state"])
+
+    def after(optimizer: torch.optim.Optimizer) -> None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for index, values in loaded.items():
+            state = optimizer.state[parameters[index]]
+            for name, value in values.items():
+                if torch.is_tensor(value) and value.dtype != state[name].dtype:
+                    state[name] = value.to(state[name].device, copy=True)
+        loaded.clear()
+
+    optimizer.register_load_state_dict_pre_hook(before)
+    optimizer.register_load_state_dict_post_hook(after)
 
 
 def _averages_by_itself(optimizer: torch.optim.Optimizer) -> bool:
