@@ -1,6 +1,7 @@
 """Threads change when work is done, never what comes out or in which order."""
 
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -25,13 +26,20 @@ def test_an_error_comes_out_where_its_result_would(workers: int) -> None:
         next(results)
 
 
-def test_only_a_few_items_are_worked_on_ahead() -> None:
-    begun = []
-    with closing(in_order(lambda item: begun.append(item), range(1000), workers=2)) as results:
+@pytest.mark.parametrize(("ahead", "most"), [(0, 4), (3, 4), (9, 9)])
+def test_only_a_few_items_are_worked_on_ahead(ahead: int, most: int) -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for item in range(1000):
+            taken.append(item)
+            yield item
+
+    with closing(in_order(str, items(), workers=2, ahead=ahead)) as results:
         for _ in range(3):
             next(results)
 
-    assert len(begun) <= 3 + 2 * 2 + 1
+    assert len(taken) == 3 + most
 
 
 def test_closing_ends_the_threads() -> None:

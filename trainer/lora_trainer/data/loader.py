@@ -7,6 +7,7 @@ what is read.
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Self
 
 import numpy as np
@@ -22,7 +23,7 @@ from lora_trainer.data.augment import View, told_crop
 from lora_trainer.data.caption_draws import CaptionDraw, drawn_caption
 from lora_trainer.data.latents import Finish, LatentSource
 from lora_trainer.data.prefetch import in_order
-from lora_trainer.data.sampler import Batch, Draw, steps_of_epoch
+from lora_trainer.data.sampler import Draw, steps_of_epoch
 from lora_trainer.data.views import Pictures
 from lora_trainer.plan import TrainingPlan
 
@@ -126,16 +127,19 @@ class Loader:
     def _steps(self, epoch: int, first_step: int) -> Generator[tuple[TrainingBatch, ...], None, None]:
         made = first_step - (epoch - 1) * self._plan.steps_per_epoch
         steps = steps_of_epoch(self._plan, epoch, self._seed)[made:]
-        jobs = [(batch, epoch, first_step + place) for place, step in enumerate(steps) for batch in step]
-        with closing(in_order(self._load_batch, jobs, workers=self._workers)) as loaded:
+        jobs = (
+            (draw, epoch, first_step + place)
+            for place, step in enumerate(steps)
+            for batch in step
+            for draw in batch.draws
+        )
+        ahead = 2 * self._plan.batch_size
+        with closing(in_order(self._load, jobs, workers=self._workers, ahead=ahead)) as loaded:
             for step in steps:
-                yield tuple(self._batch(next(loaded)) for _ in step)
+                yield tuple(self._batch(list(islice(loaded, len(batch.draws)))) for batch in step)
 
-    def _load_batch(self, job: tuple[Batch, int, int]) -> list[_Loaded]:
-        batch, epoch, step = job
-        return [self._load(draw, epoch, step) for draw in batch.draws]
-
-    def _load(self, draw: Draw, epoch: int, step: int) -> _Loaded:
+    def _load(self, job: tuple[Draw, int, int]) -> _Loaded:
+        draw, epoch, step = job
         example = self._pictures[draw.example_index].example
         view = self._pictures.view(draw, epoch)
         caption_draw = CaptionDraw(

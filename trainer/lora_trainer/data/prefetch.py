@@ -10,11 +10,12 @@ Result = TypeVar("Result")
 
 
 def in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int = 0
 ) -> Generator[Result, None, None]:
-    """`function` of every item, in the order of the items; `workers` threads (0: none) are a few items ahead.
+    """`function` of every item, in the order of the items, from `workers` threads, or from this one if that is 0.
 
-    What `function` raises comes out where its result would. Closing the iterator ends the threads.
+    They work on at most `ahead` items that were not asked for yet (at least on two each). What `function` raises
+    comes out where its result would. Closing the iterator ends the threads.
     """
     if workers == 0:
         yield from map(function, items)
@@ -24,7 +25,7 @@ def in_order(
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
-            if len(waiting) > 2 * workers:
+            if len(waiting) > max(ahead, 2 * workers):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
