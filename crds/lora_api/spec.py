@@ -259,8 +259,8 @@ class LoraTrainingSpec(ApiModel):
         """Everything that a training reads."""
         base, dataset = self.base_model, self.dataset
         optional = (base.vae_uri, dataset.uri, dataset.regularization.uri, self.network.initial_uri)
-        several = (*base.adapters, *dataset.subsets)
-        return (base.uri, *(uri for uri in optional if uri is not None), *(one.uri for one in several))
+        several = (*(adapter.uri for adapter in base.adapters), *(subset.uri for subset in dataset.subsets))
+        return (base.uri, *(uri for uri in optional if uri is not None), *several)
 
     @property
     def written_uris(self) -> tuple[str, ...]:

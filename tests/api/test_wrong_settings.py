@@ -35,11 +35,13 @@ def document_of(wrong: Wrong) -> dict[str, Any]:
     return without_nulls(make_document(*wrong.changes.items()))
 
 
-def without_nulls(value: Any) -> Any:
+def without_nulls(document: dict[str, Any]) -> dict[str, Any]:
     """What the API server stores: a field set to null is no field."""
-    if isinstance(value, dict):
-        return {name: without_nulls(child) for name, child in value.items() if child is not None}
-    return value
+    return {
+        name: without_nulls(value) if isinstance(value, dict) else value
+        for name, value in document.items()
+        if value is not None
+    }
 
 
 @functools.cache
