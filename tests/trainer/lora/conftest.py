@@ -1,7 +1,9 @@
 """Tiny models whose adapters do something."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lora_api.model_spec import Family, Network
-from lora_trainer.conditioning import size_conditions
+from lora_trainer.conditioning import Part, size_conditions
 from lora_trainer.families.catalogue import CLASSES
 from lora_trainer.families.stable_diffusion import StableDiffusion
 from lora_trainer.lora.inject import Adapters, add_adapters
@@ -36,11 +38,25 @@ class Adapted:
         return text.states, prediction
 
 
+@cache
+def load(folder: Path, family: Family, precision: torch.dtype) -> StableDiffusion:
+    """The base model, read once."""
+    # Weights that lie in the file's memory are not aligned, and sums over them are rounded in another way.
+    return deepcopy(CLASSES[family].load(folder, torch.device("cpu"), precision=precision))
+
+
+def _is_adapted(part: Part, network: Network) -> bool:
+    return network.unet if part == "unet" else network.text_encoder
+
+
 def adapt(
     folder: Path, network: Network, *, family: Family = "sd15", seed: int = 0, precision: torch.dtype = torch.float32
 ) -> Adapted:
     """A model of `folder` with new adapters, which change nothing yet."""
-    model = CLASSES[family].load(folder, torch.device("cpu"), precision=precision)
+    loaded = load(folder, family, precision)
+    unadapted = [loaded.vae, *(text.tokenizer for text in loaded.texts)]
+    unadapted += [part for name, part in loaded.parts.items() if not _is_adapted(name, network)]
+    model = deepcopy(loaded, {id(one): one for one in unadapted})
     return Adapted(model, add_adapters(model.parts, network, family=family, seed=seed))
 
 

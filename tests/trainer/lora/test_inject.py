@@ -18,7 +18,7 @@ from lora_api.model_spec import Family, Network, NetworkBlock, NetworkType
 from lora_trainer.conditioning import PARTS, Part
 from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.lora.inject import AdaptedLayer, Adapters, add_adapters
-from tests.trainer.lora.conftest import Adapted, adapt, stir
+from tests.trainer.lora.conftest import Adapted, adapt, load, stir
 
 TYPES: dict[NetworkType, Network] = {
     "lora": Network(rank=4, alpha=2.0),
@@ -265,7 +265,7 @@ def test_disabled_adapters_leave_exactly_the_base_model(
     tiny_pipeline: Path, trained: Callable[[NetworkType], Adapted], kind: NetworkType
 ) -> None:
     adapted = trained(kind)
-    base = type(adapted.model).load(tiny_pipeline, torch.device("cpu"), precision=torch.float32)
+    base = load(tiny_pipeline, "sd15", torch.float32)
     before = adapted.probe()
 
     with adapted.adapters.disabled():

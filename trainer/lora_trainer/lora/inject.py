@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from lora_api.model_spec import Family, Network
 from lora_trainer.conditioning import PARTS, Part
 from lora_trainer.errors import InvalidConfiguration
+from lora_trainer.lora.adapter import AdapterFile
 from lora_trainer.lora.dropout import Dropout
 from lora_trainer.lora.layer import ADAPTER, AdaptedLayer
-from lora_trainer.lora.start import start
+from lora_trainer.lora.start import start, start_from
 from lora_trainer.lora.targets import Target, targets
 
 __all__ = ["AdaptedLayer", "Adapters", "add_adapters"]
@@ -53,6 +54,10 @@ class Adapters:
             if part in (None, layer.part)
             for name, parameter in layer.tensors().items()
         }
+
+    def load(self, file: AdapterFile) -> None:
+        """Starts from `file` instead of at random. Raises InvalidConfiguration if it is of another network."""
+        start_from(self.layers, file)
 
     @contextmanager
     def training_at(self, step: int, micro: int) -> Iterator[None]:
