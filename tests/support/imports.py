@@ -1,5 +1,6 @@
 """Settings of sd-scripts brought over, for tests of the migration."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ def bring_over(source: Source, choices: Choices = PLACES) -> tuple[LoraTraining,
     return load_training(render(training, draft, origin="a test")), draft
 
 
-def from_text(text: str, folder: Path = Path("/nowhere")) -> tuple[LoraTraining, Draft]:
+def from_text(
+    text: str, folder: Path = Path("/nowhere"), *, choices: Choices = PLACES, name: str | None = None
+) -> tuple[LoraTraining, Draft]:
     """The training of the text of a settings file."""
-    return bring_over(read_text_settings(text, folder=folder, name="settings"))
+    source = read_text_settings(text, folder=folder, name="settings")
+    return bring_over(source, replace(choices, name=name))
 
 
 def from_arguments(arguments: str = "") -> LoraTraining:

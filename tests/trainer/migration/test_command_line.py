@@ -111,5 +111,5 @@ def test_the_configuration_file_counts_less_than_the_command(tmp_path: Path) -> 
 
 
 def test_a_configuration_file_that_is_not_here_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InvalidConfiguration, match="config_file names run.toml, which is not here"):
+    with pytest.raises(InvalidConfiguration, match=r"config_file names run\.toml, which is not here"):
         from_text("train_network.py --config_file run.toml", tmp_path)

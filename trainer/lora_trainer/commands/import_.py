@@ -1,6 +1,5 @@
 """`lora import`: settings of Kohya_ss and sd-scripts as a LoraTraining file."""
 
-import io
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -63,7 +62,7 @@ def _read(file: str) -> Source:
         if path.suffix == ".safetensors":
             return read_adapter(content, name=path.stem)
         try:
-            text = io.TextIOWrapper(content, encoding="utf-8-sig").read()
+            text = content.read().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidConfiguration(f"{path} is no UTF-8 text: {error}; give settings or a .safetensors") from error
     return read_text_settings(text, folder=path.parent, name=path.stem)

@@ -10,7 +10,7 @@ from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.migration.draft import Leftover
 from lora_trainer.migration.values import Kind, read_value
 
-_OPTION = re.compile(r"\s--(?P<name>[a-z]+)\s+(?P<value>(?:(?!\s--[a-z]+\s).)*)", re.DOTALL)
+_OPTION = re.compile(r"(?:^|\s)--(?P<name>[a-z]+)\s+(?P<value>(?:(?!\s--[a-z]+\s).)*)", re.DOTALL)
 _LONGEST, _MOST = 1024, 32
 _SAMPLERS = {"euler_a": "euler_a", "k_euler_a": "euler_a", "euler": "euler", "k_euler": "euler", "ddim": "ddim",
              "dpmsolver++": "dpmpp_2m", "dpm++_2m_karras": "dpmpp_2m_karras"}  # fmt: skip
