@@ -1,5 +1,7 @@
 """The real sizes, against the published numbers of parameters."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from diffusers import AutoencoderKL
@@ -8,6 +10,7 @@ from lora_api.model_spec import Family
 from lora_trainer.families.architectures import RandomWeights, random_model
 from lora_trainer.families.catalogue import CLASSES
 from lora_trainer.families.clip import ClipText
+from tests.trainer.families.conftest import Checkpoint
 
 META = torch.device("meta")
 
@@ -47,11 +50,18 @@ def test_each_text_encoder_pads_as_it_was_trained(family: Family, pads: list[int
     assert [text.tokenizer.pad_token_id for text in texts] == pads
 
 
-def test_random_weights_depend_on_their_seed_only() -> None:
+def test_random_weights_depend_on_their_seed_only(checkpoints: Callable[[Family], Checkpoint]) -> None:
     def draw(seed: int) -> torch.Tensor:
-        vae = RandomWeights("sd15", torch.device("cpu"), seed=seed).load("vae", AutoencoderKL, precision=torch.float32)
-        weight: torch.Tensor = vae.encoder.conv_in.weight
+        files = RandomWeights("sd15", torch.device("cpu"), seed=seed, configs=checkpoints("sd15").configs)
+        weight: torch.Tensor = files.load("vae", AutoencoderKL, precision=torch.float32).encoder.conv_in.weight
         return weight
 
     assert draw(1).equal(draw(1))
     assert not draw(1).equal(draw(2))
+
+
+def test_the_digest_of_random_weights_says_what_they_depend_on() -> None:
+    digests = {RandomWeights(family, META, seed=seed).digest for family in CLASSES for seed in (0, 1)}
+
+    assert len(digests) == 6
+    assert RandomWeights("sd15", META).digest in digests

@@ -1,6 +1,7 @@
 """The families at their real sizes with random weights, for the benchmark and for counting parameters."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,12 +25,14 @@ class RandomWeights:
     """Where the weights are drawn; `meta`: nowhere, to count them."""
     prediction: Prediction = "epsilon"
     seed: int = 0
+    configs: Path = CONFIGS
 
     @property
     def digest(self) -> str:
         """Says what the weights depend on."""
-        files = CONFIGS.joinpath(self.family).rglob("*.json")
-        return join_digests({**{str(path.relative_to(CONFIGS)): sha256_of(path) for path in files}, "": str(self.seed)})
+        folder = self.configs / self.family
+        files = {path.relative_to(folder).as_posix(): sha256_of(path) for path in folder.rglob("*.json")}
+        return join_digests({"family": self.family, "seed": str(self.seed), **files})
 
     @property
     def vae_digest(self) -> str:
@@ -40,17 +43,17 @@ class RandomWeights:
         """A part with weights drawn from the seed, without touching torch's own random state."""
         with torch.random.fork_rng(), torch.device(self.device):
             torch.manual_seed(self.seed)
-            model = Architecture(self.family).build(part, model_class)
+            model = Architecture(self.family, self.configs).build(part, model_class)
         # Not `model.to`: diffusers warns of it in models that have no exceptions to make.
         return nn.Module.to(model, precision)
 
     def load_tokenizer(self, encoder: TextPart, *, vocabulary: int) -> Any:
         """CLIP's tokenizer."""
-        return Architecture(self.family).tokenizer(encoder)
+        return Architecture(self.family, self.configs).tokenizer(encoder)
 
     def betas(self) -> BetaSchedule:
         """The noise schedule of the real models."""
-        return Architecture(self.family).betas()
+        return Architecture(self.family, self.configs).betas()
 
 
 def random_model(

@@ -17,7 +17,8 @@ from lora_trainer.families.stable_diffusion import StableDiffusion
 
 __all__ = ["CLASSES", "FILES", "VAE_FILES", "ModelFiles", "load", "open_model"]
 
-VAE_FILES = ("config.json", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors", "vae/*")
+_VAE_FILES = ("config.json", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
+VAE_FILES = (*_VAE_FILES, *(f"vae/{name}" for name in _VAE_FILES))
 """Patterns of the files that are worth fetching of `spec.baseModel.vaeUri`."""
 
 CLASSES: Mapping[Family, type[StableDiffusion]] = {

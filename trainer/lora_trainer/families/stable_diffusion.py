@@ -176,7 +176,7 @@ class StableDiffusion:
 
     def place(self, *parts: Part | str, device: torch.device) -> None:
         """Moves parts (`unet`, `text_encoder`, `text_encoder_2`, `vae`) to a device."""
-        modules: dict[str, nn.Module] = {**self.parts, "vae": self.vae}
+        modules: dict[str, nn.Module] = {str(name): module for name, module in self.parts.items()} | {"vae": self.vae}
         for part in parts:
             modules[part].to(device)
 
