@@ -174,8 +174,7 @@ def derive_plan(
     batches = sum(bucket.batches for bucket in buckets)
     steps_per_epoch = math.ceil(batches / (processes * training.gradient_accumulation_steps))
     total_steps = training.epochs * steps_per_epoch
-    if training.max_steps is not None:
-        total_steps = min(total_steps, training.max_steps)
+    total_steps = min(total_steps, training.max_steps or total_steps)
     epochs = math.ceil(total_steps / steps_per_epoch)
     warmup_steps, decay_steps = _schedule_steps(spec.optimizer.schedule, total_steps)
     _check_token_warmup(spec.dataset, total_steps)

@@ -30,19 +30,19 @@ def test_a_name_without_a_face_says_how_to_name_it(name: str, message: str) -> N
 
 
 def test_the_region_is_the_face_times_the_ratio_around_its_centre() -> None:
-    assert region_around(Face(500, 400, 80, 100), PICTURE, (512, 512), 2.0) == (400, 300, 600, 500)
+    assert region_around(Face(500, 400, 80, 100), PICTURE, bucket=(512, 512), ratio=2.0) == (400, 300, 600, 500)
 
 
 def test_the_region_has_the_shape_of_its_bucket_and_the_ratio_counts_for_its_shorter_side() -> None:
-    assert region_around(Face(500, 400, 100, 50), PICTURE, (512, 768), 2.0) == (400, 250, 600, 550)
+    assert region_around(Face(500, 400, 100, 50), PICTURE, bucket=(512, 768), ratio=2.0) == (400, 250, 600, 550)
 
 
 def test_a_region_at_the_border_is_moved_into_the_picture() -> None:
-    assert region_around(Face(20, 790, 100, 100), PICTURE, (512, 512), 3.0) == (0, 500, 300, 800)
+    assert region_around(Face(20, 790, 100, 100), PICTURE, bucket=(512, 512), ratio=3.0) == (0, 500, 300, 800)
 
 
 def test_a_region_larger_than_the_picture_is_made_as_large_as_it_allows() -> None:
-    assert region_around(Face(500, 400, 300, 300), PICTURE, (512, 512), 5.0) == (100, 0, 900, 800)
+    assert region_around(Face(500, 400, 300, 300), PICTURE, bucket=(512, 512), ratio=5.0) == (100, 0, 900, 800)
 
 
 def test_regions_lie_in_the_picture_and_have_the_ratio_of_the_bucket() -> None:
@@ -52,7 +52,7 @@ def test_regions_lie_in_the_picture_and_have_the_ratio_of_the_bucket() -> None:
         bucket = (64 * random.randint(4, 16), 64 * random.randint(4, 16))
         face = Face(random.randrange(picture[0]), random.randrange(picture[1]), 1 + random.randrange(400), 40)
 
-        left, top, right, bottom = region_around(face, picture, bucket, random.uniform(1, 8))
+        left, top, right, bottom = region_around(face, picture, bucket=bucket, ratio=random.uniform(1, 8))
 
         assert 0 <= left < right <= picture[0]
         assert 0 <= top < bottom <= picture[1]

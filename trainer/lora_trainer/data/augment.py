@@ -90,7 +90,7 @@ def view_of(picture: PlacedExample, draw: PixelDraw, *, mirrored: bool) -> View:
         low, high = rules.face_crop_range.minimum, rules.face_crop_range.maximum
         ratio = low + (high - low) * draw.uniform(Purpose.CROP, "face")
         size = (example.width_px, example.height_px)
-        region = region_around(face_in_name(example.path, size), size, view.bucket, ratio)
+        region = region_around(face_in_name(example.path, size), size, bucket=view.bucket, ratio=ratio)
         return replace(view, region=region, resized=view.bucket, crop=(0, 0))
     if rules.random_crop:
         over_x, over_y = (view.resized[axis] - view.bucket[axis] for axis in (0, 1))

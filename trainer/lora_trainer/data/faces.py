@@ -49,7 +49,7 @@ def face_in_name(path: PurePath, picture: Size) -> Face:
     return face
 
 
-def region_around(face: Face, picture: Size, bucket: Size, ratio: float) -> Region:
+def region_around(face: Face, picture: Size, *, bucket: Size, ratio: float) -> Region:
     """The part of the picture in the shape of its bucket whose shorter side is `ratio` times the face's longer one.
 
     It is made smaller where the picture is too small for it, and lies as close around the face's centre as the
