@@ -67,9 +67,9 @@ def test_a_rank_is_dropped_for_a_whole_picture_and_the_others_are_scaled_up(tiny
         factors = inner_of(layer, x) / whole  # (B, 5, r)
 
     assert factors.isclose(factors[:, :1]).all()
-    torch.testing.assert_close(factors[:, 0].unique(), torch.tensor([0.0, 2.0]))
+    assert set(factors[:, 0].round(decimals=4).flatten().tolist()) == {0.0, 2.0}
     assert factors[:, 0].mean().item() == pytest.approx(1.0, abs=0.1)
-    assert len(factors[:, 0].unique(dim=0)) > 100
+    assert len({tuple(picture) for picture in factors[:, 0].round(decimals=4).tolist()}) > 50
 
 
 def test_convolutions_drop_channels_of_a_picture(tiny_pipeline: Path) -> None:
@@ -161,7 +161,7 @@ def outputs(adapters: Adapters, steps: Sequence[tuple[int, int]]) -> list[Tensor
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: next(iter(settings)))
-def test_masks_are_a_function_of_step_and_micro_batch(tiny_pipeline: Path, settings: dict[str, float]) -> None:
+def test_masks_are_a_function_of_step_and_micro_batch(tiny_pipeline: Path, settings: dict[str, Any]) -> None:
     first, other_step, other_micro = outputs(adapters_of(tiny_pipeline, **settings), [(3, 0), (4, 0), (3, 1)])
     torch.manual_seed(99)
 
@@ -172,7 +172,7 @@ def test_masks_are_a_function_of_step_and_micro_batch(tiny_pipeline: Path, setti
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: next(iter(settings)))
-def test_outside_of_a_training_step_nothing_is_dropped(tiny_pipeline: Path, settings: dict[str, float]) -> None:
+def test_outside_of_a_training_step_nothing_is_dropped(tiny_pipeline: Path, settings: dict[str, Any]) -> None:
     adapters, whole = adapters_of(tiny_pipeline, **settings), adapters_of(tiny_pipeline)
     outputs(adapters, [(0, 0)])
 

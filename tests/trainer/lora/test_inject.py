@@ -456,13 +456,13 @@ def test_in_training_mode_no_global_coin_skips_an_adapter(
 @pytest.mark.parametrize("kind", TYPES)
 def test_the_loss_falls_on_a_toy_regression(tiny_pipeline: Path, kind: NetworkType) -> None:
     layer = adapt(tiny_pipeline, TYPES[kind].model_copy(update={"unet": False})).adapters.layers[0]
-    x = torch.randn(64, layer.base.in_features, generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    x = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
     target = layer.layer(x).detach() @ torch.diag(torch.linspace(0.5, 1.5, x.shape[1]))
     optimizer = torch.optim.AdamW(layer.tensors().values(), lr=0.01)
     losses = []
     for _ in range(60):
         loss = (layer.layer(x) - target).square().mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())

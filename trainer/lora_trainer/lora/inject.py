@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, inject_adapter_in_model
-from peft.tuners.lora.dora import DoraLinearLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
@@ -135,7 +134,8 @@ def _adapt(
 def _layer(part: Part, target: Target, network: Network, *, peft_layer: Any, dtype: torch.dtype) -> AdaptedLayer:
     alpha = target.alpha
     if network.type == "dora" and isinstance(peft_layer.get_base_layer(), nn.Linear):
-        peft_layer.lora_magnitude_vector[ADAPTER] = _Magnitude.of(peft_layer.lora_magnitude_vector[ADAPTER])
+        # PEFT's own sends the unit matrix through A and B, where the dropout's hooks would mask it.
+        peft_layer.lora_magnitude_vector[ADAPTER].get_lora_weight = _product
     if network.type in ("loha", "lokr"):
         # PEFT tosses torch's global coin in training mode, and at a share of 0 still skips one pass in 2^24.
         peft_layer.module_dropout[ADAPTER] = -1.0
@@ -151,22 +151,9 @@ def _layer(part: Part, target: Target, network: Network, *, peft_layer: Any, dty
     return layer
 
 
-class _Magnitude(DoraLinearLayer):
-    """PEFT's trained row lengths; B A is one product here.
-
-    PEFT sends the unit matrix through A and B, where the dropout's hooks would mask it.
-    """
-
-    @classmethod
-    def of(cls, made: DoraLinearLayer) -> "_Magnitude":
-        """The same tensor in this class."""
-        magnitude = cls(made.fan_in_fan_out)
-        magnitude.weight = made.weight
-        return magnitude
-
-    def get_lora_weight(self, lora_A: nn.Linear, lora_B: nn.Linear, adapter_name: str | None = None) -> Tensor:  # noqa: N803
-        """B A, (out, in)."""
-        return lora_B.weight @ lora_A.weight
+def _product(*, lora_A: nn.Linear, lora_B: nn.Linear, adapter_name: str) -> Tensor:  # noqa: N803
+    """B A, (out, in)."""
+    return lora_B.weight @ lora_A.weight
 
 
 def _peft_config(network: Network, chosen: Sequence[Target]) -> PeftConfig:

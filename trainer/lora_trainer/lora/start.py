@@ -35,7 +35,7 @@ def _first_value(layer: AdaptedLayer, name: str, parameter: nn.Parameter, random
     if name in STARTS_AT_ZERO:
         return torch.zeros(parameter.shape)
     if name == DORA_SCALE:
-        return row_norms(layer.base.get_parameter("weight").float()).view_as(parameter)
+        return _row_norms(layer.base.get_parameter("weight").float()).view_as(parameter)
     drawn = torch.empty(parameter.shape)
     if name in _NORMAL:
         return drawn.normal_(0.0, _NORMAL[name], generator=random)
@@ -86,6 +86,7 @@ def _difference(layer: AdaptedLayer | None, module: AdapterModule | None) -> str
     return None
 
 
-def row_norms(weight: Tensor) -> Tensor:
+def _row_norms(weight: Tensor) -> Tensor:
     """Lengths (out,) of the rows of a weight (out, in) or (out, in, k, k)."""
-    return torch.linalg.vector_norm(weight.flatten(1), dim=1)
+    norms: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+    return norms

@@ -47,7 +47,8 @@ def targets(module: nn.Module, part: Part, network: Network, *, family: Family) 
     parents = _ATTENTION + (_CONVOLUTIONS if network.adapts_convolutions else ())
     modules = [(path, child, block_of(path, family)) for path, child in _adaptable_below(module, parents)]
     blocks = _blocks_by_name(network, family)
-    empty = sorted(set(blocks) - {name for _, _, name in modules})
+    filled = {name for _, _, name in modules}
+    empty = [block.name for block in network.blocks if block.name not in filled]
     if empty:
         logger.warning("spec.network.blocks: type %s adapts nothing in %s", network.type, ", ".join(empty))
     found = [_target(path, child, network, name=name, block=blocks.get(name)) for path, child, name in modules]
