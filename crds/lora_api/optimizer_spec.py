@@ -216,7 +216,7 @@ class Optimizer(ApiModel):
     """Let the up weights learn faster than the down weights."""
     arguments: Annotated[dict[ShortText, ShortText], Field(max_length=16)] = {}
     """Further arguments of the optimizer as text, such as `{weight_decay: "0.1", betas: "(0.9, 0.99)"}`;
-    unknown names are refused."""
+    unknown names and values that do not fit are refused."""
     schedule: Schedule = Schedule()
     """How the learning rate changes over the run."""
     max_grad_norm: Annotated[float, Field(ge=0.0, le=1000.0)] = 1.0

@@ -7,6 +7,7 @@ from typing import Any
 
 from lora_api.crd import build_crd
 from lora_api.exit_codes import OUTCOMES
+from lora_api.optimizer_arguments import ARGUMENTS
 
 COMMAND = "python -m lora_api.reference"
 REFERENCE_DIR = Path(__file__).resolve().parents[2] / "docs" / "reference"
@@ -25,11 +26,20 @@ def render_api() -> str:
     ]
     for part in ("spec", "status"):
         lines += [f"\n## {part}\n", *_object(root["properties"][part], part)]
+    lines += ["\n## Arguments of the optimizers\n", *_optimizer_arguments()]
     lines += ["\n## Columns of `kubectl get lt`\n", "| column | shown | meaning |", "|---|---|---|"]
     for column in version["additionalPrinterColumns"]:
         shown = "with `-o wide`" if column.get("priority") else "always"
         lines.append(f"| {column['name']} | {shown} | {column['description']} |")
     return "\n".join(lines) + "\n"
+
+
+def _optimizer_arguments() -> list[str]:
+    lines = ["What `spec.optimizer.arguments` may hold, by `spec.optimizer.name`.\n"]
+    lines += ["| optimizer | argument | value |", "|---|---|---|"]
+    for optimizer, known in ARGUMENTS.items():
+        lines += [f"| `{optimizer}` | `{name}` | {kind.words} |" for name, kind in sorted(known.items())]
+    return lines
 
 
 def _object(schema: dict[str, Any], path: str) -> list[str]:

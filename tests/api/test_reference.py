@@ -23,6 +23,7 @@ def test_drift_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     [
         "| `rank` | integer | `16` | Size of the adapter (kohya's network_dim): more can hold more and over-fits "
         "earlier. (from 1 to 1024) |",
+        "| `prodigy` | `beta3` | None, or a number from 0 to below 1 |",
         "- buckets.minPx must not be larger than resolution; lower it.",
         "| `conditions` | list of object |  | What holds and what does not, for programs. (at most 16) |",
     ],

@@ -40,6 +40,13 @@ def test_a_spec_that_is_not_understood_is_named() -> None:
     assert "spec.network.rnk is no known field; did you mean rank?" in subject.problem
 
 
+def test_what_only_python_can_see_is_refused_by_the_operator() -> None:
+    subject = make_subject(("optimizer.arguments", {"weight_decay": "much"}))
+
+    assert subject.training is None
+    assert "spec.optimizer.arguments.weight_decay is 'much', but must be a number of at least 0" in subject.problem
+
+
 def test_a_status_that_cannot_be_read_stops_everything() -> None:
     with pytest.raises(OperatorError, match="the status cannot be read"):
         parse_subject(training_body(status={"attempts": {"number": "one"}}))

@@ -67,6 +67,18 @@ DATASET: dict[str, Wrong] = {
     "separators of a subset alike": Wrong(
         subsets({**A, "captions": {"separator": ";;", "secondarySeparator": ";;"}}), "subsets[0].captions", "change one"
     ),
+    "separator of a subset like a marker of the dataset": Wrong(
+        {**subsets({**A, "captions": {"separator": "|||"}}), "dataset.captions": {"keepTokensSeparator": "|||"}},
+        "spec.dataset.subsets[0].captions: keepTokensSeparator",
+        "change one",
+        only_python=True,
+    ),
+    "warm-up of tokens of a subset above the steps": Wrong(
+        {**subsets({**A, "captions": {"tokenWarmup": {"steps": 11}}}), "training.maxSteps": 10},
+        "spec.dataset.subsets[0].captions.tokenWarmup.steps",
+        "lower it",
+        only_python=True,
+    ),
     "tokens kept below 0": Wrong({"dataset.captions.keepTokens": -1}, "captions.keepTokens", "at least 0"),
     "dropout in percent": Wrong({"dataset.captions.dropoutFraction": 5}, "captions.dropoutFraction", "at most 1"),
     "dropout of tags below 0": Wrong(

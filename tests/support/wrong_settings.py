@@ -84,7 +84,6 @@ NETWORK: dict[str, Wrong] = {
     "misspelt rank": Wrong({"network.rnak": 4}, "spec.network.rnak", "did you mean rank?"),
     "kohya's name of the rank": Wrong({"network.networkDim": 4}, "spec.network.networkDim", KNOWN),
     "alpha of 0": Wrong({"network.alpha": 0}, "spec.network.alpha", "more than 0"),
-    "alpha below 0": Wrong({"network.alpha": -1}, "spec.network.alpha", "more than 0"),
     "alpha of 5000": Wrong({"network.alpha": 5000}, "spec.network.alpha", "at most 4096"),
     "dropout of everything": Wrong({"network.dropout": 1}, "spec.network.dropout", "less than 1"),
     "dropout in percent": Wrong({"network.rankDropout": 10}, "spec.network.rankDropout", "less than 1"),

@@ -21,6 +21,7 @@ def problems_with(spec: LoraTrainingSpec) -> Iterator[str]:
     """One sentence for each thing that is wrong, with the field by its YAML path and the cure."""
     yield from _bucket_problems(spec)
     yield from _folder_problems(spec)
+    yield from _caption_problems(spec)
 
 
 def _bucket_problems(spec: LoraTrainingSpec) -> Iterator[str]:
@@ -40,3 +41,21 @@ def _folder_problems(spec: LoraTrainingSpec) -> Iterator[str]:
                 f"spec.dataset.subsets[{index}].uri is {subset.uri}, the folder of spec.dataset.subsets[{first}]; "
                 "join the two entries and add up their repeats"
             )
+
+
+def _caption_problems(spec: LoraTrainingSpec) -> Iterator[str]:
+    """What a subset's captions become with those of the dataset; each alone is in order."""
+    for index, subset in enumerate(spec.dataset.subsets):
+        if subset.captions is None:
+            continue
+        captions, field = subset.captions.applied_to(spec.dataset.captions), f"spec.dataset.subsets[{index}].captions"
+        markers = {
+            "secondarySeparator": captions.secondary_separator,
+            "keepTokensSeparator": captions.keep_tokens_separator,
+        }
+        for name, marker in markers.items():
+            if marker == captions.separator:
+                yield f"{field}: {name} and separator are both '{marker}' with what the dataset sets; change one"
+        steps, most = captions.token_warmup and captions.token_warmup.steps, spec.training.max_steps
+        if steps and most and steps > most:
+            yield f"{field}.tokenWarmup.steps is {steps}, but spec.training.maxSteps is {most}; lower it"
