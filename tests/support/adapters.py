@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from lora_api.model_spec import Family, Network
-from lora_trainer.conditioning import Part
+from lora_trainer.conditioning import PARTS, Part
 from lora_trainer.lora.inject import Adapters, add_adapters
 from tests.support.tiny_pipeline import POOLED_WIDTH
 
@@ -38,7 +38,7 @@ def load_parts(folder: Path, family: Family) -> dict[Part, nn.Module]:
     }
     if family == "sdxl":
         parts["text_encoder_2"] = CLIPTextModelWithProjection.from_pretrained(folder, subfolder="text_encoder_2")
-    return parts
+    return _aligned(parts)
 
 
 def load_pipeline(folder: Path, family: Family) -> Any:
@@ -49,8 +49,14 @@ def load_pipeline(folder: Path, family: Family) -> Any:
 
 def parts_of(pipeline: Any) -> dict[Part, nn.Module]:
     """The parts of a pipeline that adapters change."""
-    names: tuple[Part, ...] = ("unet", "text_encoder", "text_encoder_2")
-    return {name: part for name in names if (part := getattr(pipeline, name, None)) is not None}
+    return _aligned({name: part for name in PARTS if (part := getattr(pipeline, name, None)) is not None})
+
+
+def _aligned(parts: dict[Part, nn.Module]) -> dict[Part, nn.Module]:
+    """Tensors in a mapped file lie at odd addresses, where convolutions round differently."""
+    for parameter in (parameter for part in parts.values() for parameter in part.parameters()):
+        parameter.data = parameter.data.clone()
+    return parts
 
 
 def adapt(folder: Path, network: Network, *, family: Family = "sd15", seed: int = 3) -> Adapted:

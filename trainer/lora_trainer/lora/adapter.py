@@ -3,6 +3,7 @@
 Formats read and write it; `merge`, `resize`, `convert` and `inspect` work on it.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -29,6 +30,8 @@ PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float
 """Number formats of files."""
 
 _SD2_TEXT_WIDTH = 1024
+_LDM = re.compile(r"^lora_unet_(input_blocks|middle_block|output_blocks)_")
+_LATER_LAYER = re.compile(r"\.transformer_blocks\.[1-9]")
 
 
 class InvalidAdapterFile(InvalidConfiguration):
@@ -157,11 +160,17 @@ def keyed(modules: Iterable[AdapterModule], family: Family) -> dict[str, Adapter
     return dict(sorted(named.items()))
 
 
-def family_of(modules: Iterable[AdapterModule], metadata: Mapping[str, str]) -> Family:
-    """Which models the adapter is for: by the modules that it has; SD 2 by its metadata or its text states' width."""
+def family_of(modules: Iterable[AdapterModule], metadata: Mapping[str, str], names: Iterable[str] = ()) -> Family:
+    """Which models the adapter is for.
+
+    Args:
+        modules: SDXL has a second text encoder and several transformer layers a block; SD 2 reads wider text states.
+        metadata: what the file says of itself.
+        names: names of the tensors, of which LDM's are SDXL's.
+    """
     members = list(modules)
     version = metadata.get("ss_base_model_version", "") + metadata.get("modelspec.architecture", "")
-    if _is_sdxl([module.name for module in members]) or "xl" in version:
+    if "xl" in version or any(map(_LDM.search, names)) or any(_is_sdxl(module.name) for module in members):
         return "sdxl"
     if version:
         return "sd2" if "sd_v2" in version or "diffusion-v2" in version else "sd15"
@@ -169,17 +178,12 @@ def family_of(modules: Iterable[AdapterModule], metadata: Mapping[str, str]) -> 
     return "sd2" if _SD2_TEXT_WIDTH in widths else "sd15"
 
 
+def _is_sdxl(name: ModuleName) -> bool:
+    return name.part == "text_encoder_2" or bool(_LATER_LAYER.search(name.path))
+
+
 def _reads_text(name: ModuleName) -> bool:
     return name.path.endswith(("attn2.to_k", "self_attn.k_proj"))
-
-
-def _is_sdxl(names: list[ModuleName]) -> bool:
-    """SDXL has three levels, the first without attention, and a second text encoder."""
-    if any(name.part == "text_encoder_2" for name in names):
-        return True
-    blocks = {".".join(name.path.split(".")[:3]) for name in names if name.part == "unet"}
-    others = {"down_blocks.0.attentions", "down_blocks.3.resnets", "up_blocks.3.attentions", "up_blocks.3.resnets"}
-    return bool(blocks) and any(".attentions" in block for block in blocks) and not blocks & others
 
 
 def _lora(tensors: Mapping[str, Tensor]) -> Tensor:

@@ -107,18 +107,21 @@ def read_adapter(path: Path) -> AdapterFile:
     """
     if path.is_dir():
         modules, metadata = read_peft(path)
-        return _adapter(modules, metadata, "peft")
+        return _adapter(modules, metadata, family_of(modules, metadata), "peft")
     try:
         tensors, metadata = read_tensors(path)
     except UnreadableTensorFile as error:
         raise InvalidAdapterFile(str(error)) from error
     if any(name.startswith(_DIFFUSERS_PARTS) for name in tensors):
-        return _adapter(diffusers_modules(tensors, metadata, path.name), metadata, "diffusers")
-    return _adapter(kohya_modules(tensors, path.name), metadata, "kohya")
+        modules = diffusers_modules(tensors, metadata, path.name)
+        return _adapter(modules, metadata, family_of(modules, metadata), "diffusers")
+    modules = kohya_modules(tensors, path.name)
+    return _adapter(modules, metadata, family_of(modules, metadata, tensors), "kohya")
 
 
-def _adapter(modules: list[AdapterModule], metadata: Mapping[str, str], origin: FileFormat) -> AdapterFile:
-    family = family_of(modules, metadata)
+def _adapter(
+    modules: list[AdapterModule], metadata: Mapping[str, str], family: Family, origin: FileFormat
+) -> AdapterFile:
     return AdapterFile(keyed(modules, family), metadata, family, origin)
 
 
