@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,19 @@ _VAE_RESNET = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "c
 _VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 
 
-def write_ldm_checkpoint(
-    folder: Path, file: Path, family: Family, *, extra: Weights | None = None, metadata: dict[str, str] | None = None
-) -> Path:
-    """Writes the model in `folder` into `file`, with further tensors and metadata; in half precision nothing is lost
-    that the folder has, so weights stay what they are."""
+@dataclass(frozen=True)
+class Checkpoint:
+    """The same model twice: as a folder and as one file."""
+
+    family: Family
+    folder: Path
+    file: Path
+    configs: Path
+    """Holds the folder under the family's name."""
+
+
+def write_ldm_checkpoint(folder: Path, file: Path, family: Family) -> Path:
+    """Writes the weights of the model in `folder` into `file`."""
     clip, open_clip = _text_prefixes(family)
     weights = {
         **_prefixed("model.diffusion_model.", unet_weights(folder)),
@@ -51,7 +60,7 @@ def write_ldm_checkpoint(
     if open_clip:
         part = "text_encoder" if family == "sd2" else "text_encoder_2"
         weights |= _prefixed(open_clip, open_clip_weights(_part(folder, part, "model")))
-    save_file(weights | (extra or {}), file, metadata=metadata)
+    save_file(weights, file)
     return file
 
 

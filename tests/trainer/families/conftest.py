@@ -1,24 +1,12 @@
 """Single-file checkpoints with the weights of the tiny pipelines, and their configurations."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from lora_api.model_spec import Family
-from tests.support.ldm_checkpoint import write_ldm_checkpoint
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """The same model twice."""
-
-    family: Family
-    folder: Path
-    file: Path
-    configs: Path
-    """Holds the folder under the family's name."""
+from tests.support.ldm_checkpoint import Checkpoint, write_ldm_checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from lora_api.model_spec import Family
 from lora_trainer.families.architectures import RandomWeights, random_model
 from lora_trainer.families.catalogue import CLASSES
 from lora_trainer.families.clip import ClipText
-from tests.trainer.families.conftest import Checkpoint
+from tests.support.ldm_checkpoint import Checkpoint
 
 META = torch.device("meta")
 

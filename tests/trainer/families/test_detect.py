@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from lora_api.model_spec import BaseModelSpec, Family, Prediction
 from lora_trainer.errors import BaseModelUnavailable, InvalidConfiguration
 from lora_trainer.families.detect import Identity, identify
-from tests.trainer.families.conftest import Checkpoint
+from tests.support.ldm_checkpoint import Checkpoint
 
 UNET = "model.diffusion_model."
 

@@ -12,9 +12,8 @@ from lora_api.model_spec import Family
 from lora_trainer.errors import BaseModelUnavailable
 from lora_trainer.families.catalogue import CLASSES, open_model
 from lora_trainer.families.replacement_vae import WithVae
-from tests.support.ldm_checkpoint import vae_weights
+from tests.support.ldm_checkpoint import Checkpoint, vae_weights
 from tests.support.tiny_pipeline import write_tiny_pipeline
-from tests.trainer.families.conftest import Checkpoint
 
 CPU = torch.device("cpu")
 WEIGHT = "encoder.conv_in.weight"

@@ -15,7 +15,7 @@ from lora_trainer.errors import BaseModelUnavailable
 from lora_trainer.families.catalogue import CLASSES, open_model
 from lora_trainer.families.single_file import SingleFile, read_header
 from lora_trainer.families.stable_diffusion import StableDiffusion
-from tests.trainer.families.conftest import Checkpoint
+from tests.support.ldm_checkpoint import Checkpoint
 
 Checkpoints = Callable[[Family], Checkpoint]
 FAMILIES: tuple[Family, ...] = ("sd15", "sd2", "sdxl")
