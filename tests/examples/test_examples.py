@@ -18,7 +18,7 @@ from tests.support.definition import refusals
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TRAININGS = sorted(path for path in EXAMPLES.glob("*.yaml") if "kind: LoraTraining" in path.read_text())
-TEACHING = {"first-lora.yaml", "hina.yaml", "multi-concept-high-resolution.yaml"}
+TEACHING = {"first-lora.yaml", "hina.yaml", "multi-concept-high-resolution.yaml", "sdxl.yaml", "subsets.yaml"}
 PROFILE = Profile(image="lora-trainer:0.1.0")
 ONE_BUCKET = (768, 768)
 
@@ -102,6 +102,13 @@ def test_the_multi_concept_case_counts_its_samples_rightly() -> None:
     assert plan.samples_per_epoch == 6000
     assert plan.steps_per_epoch == 3000
     assert plan.epochs == 8
+
+
+def test_the_subsets_and_the_style_count_their_samples_rightly() -> None:
+    subsets = plan_of("subsets.yaml", (60, 2, False), (12, 5, False), (25, 1, False), (200, 1, True))
+    style = plan_of("sdxl.yaml", (80, 4, False))
+
+    assert (subsets.samples_per_epoch, style.samples_per_epoch, style.steps_per_epoch) == (410, 320, 160)
 
 
 def test_the_multi_concept_case_names_the_buckets_that_there_are() -> None:

@@ -1,5 +1,7 @@
 """The table of arguments is complete and leads to fields that exist."""
 
+import re
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -49,6 +51,8 @@ TRAIN_NETWORK = frozenset(
     """.split()  # noqa: SIM905  (readable as words)
 )
 """The 193 arguments of train_network.py of sd-scripts 0.10.1."""
+PAGE = Path(__file__).parents[3] / "docs" / "kohya.md"
+SAID_ELSEWHERE = {"network_args", "sample_sampler"}
 SDXL_ONLY = {"cache_text_encoder_outputs", "cache_text_encoder_outputs_to_disk", "disable_mmap_load_safetensors"}
 
 
@@ -71,6 +75,15 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
 def test_every_argument_of_both_scripts_is_in_the_table_and_no_other() -> None:
     assert len(TRAIN_NETWORK) == 193
     assert set(ARGUMENTS) == TRAIN_NETWORK | SDXL_ONLY
+
+
+def test_the_page_for_movers_names_every_argument_and_its_fields() -> None:
+    rows = [line.split("|") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    told = {name: row[2] for row in reversed(rows) for name in re.findall(r"\w+", row[1])}
+
+    assert sorted(set(ARGUMENTS) - set(told)) == []
+    fields = {name: argument.fields[:1] for name, argument in ARGUMENTS.items() if name not in SAID_ELSEWHERE}
+    assert [name for name, paths in fields.items() if not all(f"`{path}`" in told[name] for path in paths)] == []
 
 
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS.items())

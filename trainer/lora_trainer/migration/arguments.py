@@ -62,7 +62,7 @@ _MODEL = {
     "base_weights": _decides(Kind.TEXTS, "baseModel.adapters"),
     "base_weights_multiplier": _decides(Kind.NUMBERS, "baseModel.adapters"),
     "tokenizer_cache_dir": _none(_TEXT, "tokenizers come with the model or with this program; nothing is fetched"),
-    "no_half_vae": _none(_FLAG, f"{_ALWAYS}: the VAE of SDXL works in 32 bits"),
+    "no_half_vae": _none(_FLAG, f"{_ALWAYS}: the VAE works in 32 bits"),
     "disable_mmap_load_safetensors": _none(_FLAG, "a setting of Windows' memory mapping"),
 }
 _DATASET = {
@@ -108,7 +108,7 @@ _DATASET = {
     "conditioning_data_dir": _none(_TEXT, "copy the masks to mask/ beside the concept folders, under the same names"),
     "cache_latents": _decides(_FLAG, "dataset.latentCache", default=False),
     "cache_latents_to_disk": _decides(_FLAG, "dataset.latentCache", default=False),
-    "skip_cache_check": _none(_FLAG, "a cached latent is always checked, and cannot be stale"),
+    "skip_cache_check": _none(_FLAG, "a cached latent is kept under the digest of all it depends on, so it cannot be stale"),
     "vae_batch_size": _none(_INTEGER, "pictures are encoded one by one, so that the result never depends on it", 1),
     "max_data_loader_n_workers": _same(_INTEGER, "dataset.workers", 8),
     "persistent_data_loader_workers": _none(_FLAG, _THREADS),
@@ -239,7 +239,7 @@ _OUTPUT = {
     "huggingface_repo_visibility": _none(_TEXT, _HUB),
     "save_state_to_huggingface": _none(_FLAG, _HUB),
     "resume_from_huggingface": _none(_FLAG, _RESUME),
-    "async_upload": _none(_FLAG, f"{_ALWAYS}: files are uploaded while the training goes on"),
+    "async_upload": _none(_FLAG, "each file is uploaded and checked when it is written"),
     "metadata_title": _same(_TEXT, "output.card.title"),
     "metadata_author": _same(_TEXT, "output.card.author"),
     "metadata_description": _same(_TEXT, "output.card.description"),
