@@ -13,6 +13,3 @@ class StableDiffusion15(StableDiffusion):
 
     family: ClassVar[Family] = "sd15"
     encoder_classes = (CLIPTextModel,)
-
-
-load = StableDiffusion15.load

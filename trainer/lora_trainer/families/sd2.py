@@ -17,6 +17,3 @@ class StableDiffusion2(StableDiffusion):
 
     family: ClassVar[Family] = "sd2"
     encoder_classes = (CLIPTextModel,)
-
-
-load = StableDiffusion2.load

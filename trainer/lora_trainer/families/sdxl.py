@@ -44,6 +44,3 @@ class StableDiffusionXL(StableDiffusion):
     def _added_conditions(self, text: TextStates, sizes: Tensor) -> dict[str, Any]:
         """The pooled state, and six sizes in px that the UNet turns into sinusoids of 256 dimensions each."""
         return {"added_cond_kwargs": {"text_embeds": text.pooled, "time_ids": sizes}}
-
-
-load = StableDiffusionXL.load
