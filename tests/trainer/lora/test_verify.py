@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lora_api.model_spec import Family, Network, NetworkBlock, NetworkType
+from lora_trainer.compute import OUTPUT_TOLERANCE
 from lora_trainer.lora.adapter import AdapterFile, AdapterModule
 from lora_trainer.lora.formats import read_adapter, to_diffusers, to_kohya, write_adapter
 from lora_trainer.lora.verify import AdapterMismatch, applied, verify_adapter
@@ -62,10 +63,18 @@ def test_a_right_file_passes(adapted: Adapted, tmp_path: Path, dtype: torch.dtyp
 
 
 @pytest.mark.parametrize(
-    ("family", "kind"),
-    [("sd15", "locon"), ("sd15", "dora"), ("sd15", "loha"), ("sd15", "lokr"), ("sd2", "lora"), ("sdxl", "locon")],
+    ("family", "kind", "dtype"),
+    [
+        ("sd15", "locon", torch.float32),
+        ("sd15", "dora", torch.float32),
+        ("sd15", "dora", torch.float16),
+        ("sd15", "loha", torch.float32),
+        ("sd15", "lokr", torch.float16),
+        ("sd2", "lora", torch.float32),
+        ("sdxl", "locon", torch.float32),
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
 def test_a_right_file_of_every_type_passes(
     tiny_folder: Callable[[Family], Path], tmp_path: Path, family: Family, kind: NetworkType, dtype: torch.dtype
 ) -> None:
@@ -77,6 +86,19 @@ def test_a_right_file_of_every_type_passes(
     file = written(adapted, tmp_path, dtype)
 
     verify_adapter(file, adapted.adapters, adapted.probe, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["locon", "dora", "loha"])
+def test_the_rounding_of_half_precision_is_no_mismatch(tiny_pipeline: Path, tmp_path: Path, kind: NetworkType) -> None:
+    adapted = adapt(tiny_pipeline, Network(type=kind, rank=4, alpha=2.0, conv_rank=3), precision=torch.bfloat16)
+    stir(adapted.adapters)
+
+    def probe() -> tuple[Tensor, ...]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return tuple(output.float() for output in adapted.probe())
+
+    tolerance = OUTPUT_TOLERANCE[torch.bfloat16]
+    verify_adapter(written(adapted, tmp_path, torch.float32), adapted.adapters, probe, tolerance=tolerance)
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora"])

@@ -6,6 +6,7 @@ scale, a lost module or a wrong name cannot go unnoticed.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -39,7 +40,8 @@ def verify_adapter(file: AdapterFile, adapters: Adapters, probe: Probe, *, toler
         file: what was read back.
         adapters: what was trained.
         probe: runs text encoders and UNet on fixed inputs.
-        tolerance: largest relative error of an output, from the precision of the model's arithmetic.
+        tolerance: largest error of an output, as a share of it and of what the adapter changes in it, from the
+            precision of the model's arithmetic.
 
     Raises:
         AdapterMismatch: naming the first module or the output that differs by more than rounding.
@@ -66,7 +68,7 @@ def verify_adapter(file: AdapterFile, adapters: Adapters, probe: Probe, *, toler
 def _bound(file: AdapterFile, output: Tensor, effect: Tensor, *, tolerance: float) -> Tensor:
     """Largest error of an output: of the arithmetic, and of the file's rounding as a share of what it changes."""
     rounding = max(_EPSILON[tensor.dtype] for module in file.modules.values() for tensor in module.tensors.values())
-    bound: Tensor = tolerance * output.norm() + _AMPLIFICATION * rounding * effect.norm()
+    bound: Tensor = tolerance * (output.norm() + effect.norm()) + _AMPLIFICATION * rounding * effect.norm()
     if file.type == "dora":
         # The row lengths are those of whole weights, so their rounding is a share of the whole output.
         lengths = (module.tensors[DORA_SCALE].dtype for module in file.modules.values())
@@ -94,8 +96,9 @@ def _adder(module: AdapterModule, base: Any) -> Callable[[nn.Module, tuple[Tenso
     @torch.no_grad()
     def add(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         x = inputs[0].float()
+        tensors = {name: tensor.to(x.device) for name, tensor in module.tensors.items()}
         with torch.autocast(x.device.type, enabled=False):
-            change = module.change(base.weight)
+            change = replace(module, tensors=tensors).change(base.weight)
             if isinstance(base, nn.Conv2d):
                 changed = functional.conv2d(x, change, stride=base.stride, padding=base.padding)
             else:
