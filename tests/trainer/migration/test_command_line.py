@@ -48,6 +48,12 @@ def test_lines_of_windows_keep_their_backslashes(mark: str) -> None:
     assert source.raw == {"train_data_dir": "C:\\pics\\new", "v2": True}
 
 
+def test_a_remark_ends_the_command_and_a_hash_in_a_word_does_not() -> None:
+    source = read_command("train_network.py --output_name a#1 --caption_separator '#' --seed 4 # my seed")
+
+    assert source.raw == {"output_name": "a#1", "caption_separator": "#", "seed": "4"}
+
+
 def test_arguments_alone_are_enough() -> None:
     assert read_command("--network_dim 8 --v2").raw == {"network_dim": "8", "v2": True}
 

@@ -1,6 +1,7 @@
 """Settings files of the Kohya_ss GUI."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,6 +101,14 @@ def test_what_has_no_counterpart_is_told(changes: dict[str, Any], name: str) -> 
     _, draft = settings(**changes)
 
     assert [leftover.name for leftover in draft.leftovers] == [name]
+
+
+def test_a_dataset_definition_takes_the_place_of_the_folders(tmp_path: Path) -> None:
+    (tmp_path / "data.toml").write_text("[[datasets]]\nresolution = 640\n[[datasets.subsets]]\nimage_dir = 'a'\n")
+
+    training, _ = from_text(json.dumps({"LoRA_type": "Standard", "dataset_config": "C:\\x\\data.toml"}), tmp_path)
+
+    assert (training.spec.dataset.resolution, training.spec.dataset.subsets[0].uri) == (640, "s3://lora/data/a")
 
 
 def test_untouched_settings_leave_nothing_over() -> None:

@@ -14,6 +14,57 @@ from tests.support.imports import bring_over, from_text, value_at
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 NOT_IN_METADATA = ("samples", "storage", "pod", "limits")
+WRITTEN_TOO = {
+    "ss_session_id": "615810830",
+    "ss_training_started_at": "1795359773.1132884",
+    "ss_training_finished_at": "1795359873.5",
+    "ss_steps": "98000",
+    "ss_max_train_steps": "98000",
+    "ss_num_train_images": "4900",
+    "ss_num_reg_images": "10400",
+    "ss_num_validation_images": "0",
+    "ss_num_batches_per_epoch": "9800",
+    "ss_network_dropout": "None",
+    "ss_base_model_version": "sd_v1",
+    "ss_random_crop": "False",
+    "ss_multires_noise_iterations": "None",
+    "ss_multires_noise_discount": "0.3",
+    "ss_adaptive_noise_scale": "None",
+    "ss_zero_terminal_snr": "False",
+    "ss_noise_offset_random_strength": "False",
+    "ss_ip_noise_gamma": "None",
+    "ss_ip_noise_gamma_random_strength": "False",
+    "ss_max_grad_norm": "1.0",
+    "ss_prior_loss_weight": "1.0",
+    "ss_min_snr_gamma": "None",
+    "ss_scale_weight_norms": "None",
+    "ss_debiased_estimation": "False",
+    "ss_loss_type": "l2",
+    "ss_huber_schedule": "snr",
+    "ss_huber_scale": "1.0",
+    "ss_huber_c": "0.1",
+    "ss_fp8_base": "False",
+    "ss_fp8_base_unet": "False",
+    "ss_validation_seed": "None",
+    "ss_validation_split": "0.0",
+    "ss_max_validation_steps": "None",
+    "ss_validate_every_n_epochs": "None",
+    "ss_validate_every_n_steps": "None",
+    "ss_resize_interpolation": "None",
+    "ss_sd_scripts_commit_hash": "48d368fa",
+    "ss_dataset_dirs": '{"50_hina wife a woman": {"n_repeats": 50, "img_count": 98}}',
+    "ss_reg_dataset_dirs": '{"20_a woman": {"n_repeats": 20, "img_count": 520}}',
+    "ss_tag_frequency": '{"50_hina wife a woman": {"hina wife": 98}}',
+    "ss_bucket_info": '{"buckets": {"0": {"resolution": [768, 768], "count": 9800}}, "mean_img_ar_error": 0.0}',
+    "ss_sd_model_hash": "e3b0c442",
+    "ss_new_sd_model_hash": "0" * 64,
+    "sshs_model_hash": "0" * 64,
+    "sshs_legacy_hash": "e3b0c442",
+    "modelspec.architecture": "stable-diffusion-v1/lora",
+    "modelspec.title": "hina_lora_v2",
+    "modelspec.prediction_type": "epsilon",
+}
+"""The keys beside the 40 that users know."""
 BASE = {"ss_network_module": "networks.lora", "ss_network_dim": "8", "ss_network_alpha": "4.0"}
 
 
@@ -33,6 +84,15 @@ def test_the_seed_case_comes_out_of_its_40_keys() -> None:
 def known_to_metadata(training: LoraTraining) -> dict[str, Any]:
     spec = training.spec.to_document()
     return {section: value for section, value in spec.items() if section not in NOT_IN_METADATA}
+
+
+def test_nothing_that_sd_scripts_writes_is_unknown() -> None:
+    written = json.loads((EXAMPLES / "hina-metadata.json").read_text()) | WRITTEN_TOO
+
+    training, draft = bring_over(read_metadata(written))
+
+    assert draft.leftovers == []
+    assert (training.spec.training.epochs, training.spec.training.max_steps) == (10, None)
 
 
 @pytest.mark.parametrize(

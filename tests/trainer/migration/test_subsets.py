@@ -87,6 +87,10 @@ def test_beside_a_command_its_arguments_are_the_fallback(tmp_path: Path) -> None
     assert (spec.dataset.augmentation.color, spec.training.batch_size, spec.dataset.resolution) == (True, 3, 512)
 
 
+def test_a_definition_that_mentions_the_script_is_no_command() -> None:
+    assert len(dataset("# for train_network.py\n" + DEFINITION).subsets) == 2
+
+
 def test_a_marker_that_only_one_has_stays_with_that_one() -> None:
     text = DEFINITION.replace("flip_aug = true", 'keep_tokens_separator = "|||"')
 

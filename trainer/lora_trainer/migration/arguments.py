@@ -108,7 +108,9 @@ _DATASET = {
     "conditioning_data_dir": _none(_TEXT, "copy the masks to mask/ beside the concept folders, under the same names"),
     "cache_latents": _decides(_FLAG, "dataset.latentCache", default=False),
     "cache_latents_to_disk": _decides(_FLAG, "dataset.latentCache", default=False),
-    "skip_cache_check": _none(_FLAG, "a cached latent is kept under the digest of all it depends on, so it cannot be stale"),
+    "skip_cache_check": _none(
+        _FLAG, "a cached latent is kept under the digest of all it depends on, so it cannot be stale"
+    ),
     "vae_batch_size": _none(_INTEGER, "pictures are encoded one by one, so that the result never depends on it", 1),
     "max_data_loader_n_workers": _same(_INTEGER, "dataset.workers", 8),
     "persistent_data_loader_workers": _none(_FLAG, _THREADS),

@@ -50,7 +50,7 @@ def _words(text: str) -> list[str]:
     line = next((line for line in lines if "train_network.py" in line), " ".join(lines))
     line = _VARIABLE.sub(lambda match: _value_of(match, variables), line)
     lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
-    lexer.whitespace_split = True
+    lexer.whitespace_split, lexer.commenters = True, ""
     if _WINDOWS.search(text):
         lexer.escape = ""
     try:
@@ -88,10 +88,10 @@ def _read_options(words: Sequence[str]) -> tuple[dict[str, Any], list[Leftover]]
 
 
 def _options(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Each `--name` with the words up to the next one; `--name=value` as well. The command ends at `;`, `&&`, `|`."""
+    """Each `--name` with the words up to the next one; `--name=value` too. `;`, `&&`, `|`, `#` end the command."""
     name, values = "", list[str]()
     for word in words:
-        if word and set(word) <= set(";&|"):
+        if (word and set(word) <= set(";&|")) or (word == "#" and values):
             break
         if re.match(r"--[A-Za-z]", word):
             if name:

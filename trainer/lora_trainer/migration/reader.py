@@ -46,14 +46,25 @@ def read_text_settings(text: str, *, folder: Path, name: str) -> Source:
     Raises:
         InvalidConfiguration: it is no form that is known here, or names a file that is not here.
     """
-    stripped = text.lstrip()
-    if stripped.startswith("{"):
-        source = _read_json(stripped, name)
-    elif "train_network.py" in text or stripped.startswith("--"):
-        source = _with_named_files(read_command(text), folder)
+    if text.lstrip().startswith("{"):
+        source = _read_json(text, name)
+    elif _is_command(text):
+        source = read_command(text)
     else:
-        source = _read_toml(text, folder)
+        source = _read_toml(text)
+    source = _with_named_files(source, folder)
     return replace(source, name=source.name or name)
+
+
+def _is_command(text: str) -> bool:
+    """Whether it is a command line and not TOML that mentions one."""
+    if "train_network.py" not in text and not text.lstrip().startswith("--"):
+        return False
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return True
+    return False
 
 
 def _read_json(text: str, name: str) -> Source:
@@ -66,13 +77,11 @@ def _read_json(text: str, name: str) -> Source:
     return read_dataset_definition(document) if is_dataset_definition(document) else read_gui_settings(document)
 
 
-def _read_toml(text: str, folder: Path) -> Source:
+def _read_toml(text: str) -> Source:
     document = _toml(text, "the file")
-    if is_dataset_definition(document):
-        return read_dataset_definition(document)
     if not document:
         raise InvalidConfiguration("the file is empty; give settings of Kohya_ss, sd-scripts or an adapter")
-    return _with_named_files(read_config(document), folder)
+    return read_dataset_definition(document) if is_dataset_definition(document) else read_config(document)
 
 
 def _toml(text: str, what: str) -> dict[str, Any]:
@@ -91,9 +100,11 @@ def _with_named_files(source: Source, folder: Path) -> Source:
     if named:
         path = _find(str(named), folder, "config_file", ".toml")
         raw = {**read_config(_toml(_text(path), str(path))).raw, **raw}
+    source = replace(source, raw=raw)
     definition = raw.get("dataset_config")
-    config = _read_definition(_find(str(definition), folder, "dataset_config", "")) if definition else None
-    source = replace(source, raw=raw, dataset_config=config)
+    if definition:
+        path = _find(str(definition), folder, "dataset_config", "")
+        source = replace(source, dataset_config=_read_definition(path))
     return _with_prompts(source, folder)
 
 

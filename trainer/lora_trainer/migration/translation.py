@@ -15,8 +15,10 @@ from lora_trainer.migration.source import Choices, Source
 from lora_trainer.migration.subsets import translate_subsets
 from lora_trainer.migration.training import translate_training
 
-_HARMLESS = frozenset({"no_half_vae", "save_state", "sample_at_first", "config_file", "cache_text_encoder_outputs"})
-"""Arguments without a field whose effect is there anyway, so that nothing is lost."""
+_HARMLESS = frozenset(
+    {"no_half_vae", "save_state", "sample_at_first", "config_file", "cache_text_encoder_outputs", "dynamo_backend"}
+)
+"""Arguments without a field whose effect is there anyway, or that have none by themselves, so that nothing is lost."""
 
 
 def translate(source: Source, choices: Choices) -> tuple[str, Draft]:
