@@ -195,9 +195,10 @@ class Network(ApiModel):
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Share of the adapter's inner values that is zeroed at each step."""
     rank_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Share of the ranks that is left out for a whole picture; the others are scaled up."""
+    """Share of the ranks that is left out for a whole picture; the others are scaled up. In `loha` and `lokr` it is
+    the share of the output channels."""
     module_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Share of the modules whose adapter is skipped in a forward pass."""
+    """Share of the modules whose adapter is skipped in a forward pass; one is always kept."""
     conv_rank: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Rank of the adapters of 3x3 convolutions. Default for `locon`: rank."""
     conv_alpha: Annotated[float, Field(gt=0.0, le=4096.0)] | None = None
