@@ -77,7 +77,7 @@ def test_step_rules_become_pieces() -> None:
 
     pieces = from_arguments(text).spec.optimizer.schedule.pieces
 
-    assert [(piece.from_step, piece.factor) for piece in pieces] == [(0, 1.0), (100, 0.1), (200, 0.01)]
+    assert [(piece.from_step, piece.factor) for piece in pieces] == [(100, 0.1), (200, 0.01)]
 
 
 def test_prodigy_gets_the_one_rate_that_counts() -> None:

@@ -29,7 +29,7 @@ def test_length_and_saving(arguments: str, epochs: int, steps: int | None, perio
         ("--save_precision bf16", "output.precision", "bf16"),
         ("--lowram", "training.lowMemory", True),
         ("--noise_offset 0.1 --adaptive_noise_scale 0.01", "training.loss.adaptiveNoiseScale", 0.01),
-        ("--multires_noise_iterations 6", "training.loss.multiresNoiseDiscount", 0.3),
+        ("--multires_noise_iterations 6", "training.loss.multiresNoiseIterations", 6),
         ("--ip_noise_gamma 0.1 --ip_noise_gamma_random_strength", "training.loss.ipNoiseGammaRandomStrength", True),
         ("--loss_type huber --huber_schedule constant --huber_scale 2", "training.loss.huberScale", 2.0),
         ("--v2 --v_parameterization --zero_terminal_snr", "training.loss.zeroTerminalSnr", True),

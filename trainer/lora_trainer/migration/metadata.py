@@ -67,7 +67,7 @@ def read_metadata(metadata: Mapping[str, Any], *, tensors: Mapping[str, str] | N
         complete=False,
         is_sdxl="sdxl" in version,
         dataset_config=_datasets(values.get("datasets")),
-        fields={**_limit(values), **(_facts_of(tensors) if tensors else {})},
+        fields={**_limit(values), **_ours(values, raw), **(_facts_of(tensors) if tensors else {})},
         leftovers=(*left, *_unknown(values)),
         name=name,
     )
@@ -78,6 +78,20 @@ def _take_unknown_ranks(raw: dict[str, Any]) -> list[Leftover]:
     names = [name for name in ("network_dim", "network_alpha") if raw.get(name) == _UNKNOWN_RANK]
     reason = "the file was resized, so its modules have ranks of their own; `lora inspect` shows them"
     return [Leftover(name, str(raw.pop(name)), reason) for name in names]
+
+
+def _ours(values: Mapping[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
+    """What means more in files of this trainer, which have no commit of sd-scripts; taken out of `raw`."""
+    if "sd_scripts_commit_hash" in values:
+        return {}
+    fields: dict[str, Any] = {}
+    rates: tuple[float, ...] = read_value(Kind.NUMBERS, raw.get("text_encoder_lr")) or ()
+    if len(rates) > 1:
+        raw["text_encoder_lr"], fields["optimizer.textEncoder2LearningRate"] = rates[0], rates[1]
+    faces = read_value(Kind.NUMBERS, raw.pop("face_crop_aug_range", None))
+    if faces:
+        fields["dataset.augmentation.faceCropRange"] = {"minimum": faces[0], "maximum": faces[-1]}
+    return fields
 
 
 def _unknown(values: Mapping[str, Any]) -> list[Leftover]:

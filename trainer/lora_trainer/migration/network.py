@@ -81,6 +81,7 @@ def _translate_lycoris(arguments: Arguments, options: dict[str, str], draft: Dra
         kind = "dora"
     elif decomposed:
         draft.leave("network_args dora_wd", True, f"weight decomposition of {kind} is not known here")
+    options.pop("wd_on_output", None)  # DoRA normalises by output here, as LyCORIS recommends
     _translate_preset(preset, draft)
     _translate_lycoris_ranks(kind, preset, arguments, options, draft)
     if options.get("rank_dropout", "0") not in _OFF and options.pop("rank_dropout_scale", "false").lower() in _OFF:

@@ -169,7 +169,7 @@ def _translate_shape(name: str, arguments: Arguments, draft: Draft) -> None:
 
 
 def _pieces(options: tuple[str, ...]) -> list[dict[str, float]]:
-    """`step_rules=1:100,0.1:200,0.01`: factor 1 up to step 100, 0.1 up to 200, then 0.01."""
+    """`step_rules=1:100,0.1:200,0.01`: factor 1, which needs no piece, up to step 100, 0.1 up to 200, then 0.01."""
     try:
         *rules, last = read_pairs(options)["step_rules"].split(",")
         pieces, begin = [], 0
@@ -177,7 +177,8 @@ def _pieces(options: tuple[str, ...]) -> list[dict[str, float]]:
             factor, _, end = rule.partition(":")
             pieces.append({"fromStep": begin, "factor": float(factor)})
             begin = int(end)
-        return [*pieces, {"fromStep": begin, "factor": float(last)}]
+        pieces = [*pieces, {"fromStep": begin, "factor": float(last)}]
+        return pieces[1:] if pieces[0] == {"fromStep": 0, "factor": 1.0} and len(pieces) > 1 else pieces
     except (ValueError, KeyError) as error:
         raise InvalidConfiguration(
             f"lr_scheduler_args is '{' '.join(options)}', but piecewise_constant needs step_rules=1:100,0.1; change it"

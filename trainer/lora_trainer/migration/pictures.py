@@ -16,6 +16,7 @@ _FILTERS = {
     "lanczos": "Lanczos", "nearest": "Nearest", "bilinear": "Bilinear", "linear": "Bilinear", "bicubic": "Bicubic",
     "cubic": "Bicubic", "area": "Box", "box": "Box",
 }  # fmt: skip
+_VERSIONS = 4
 _OWN_PREFIXES = ("dataset.captions.", "dataset.augmentation.")
 _OF_A_SUBSET = {
     name: argument.fields[0].removeprefix("dataset.")
@@ -34,8 +35,14 @@ def translate_caches(arguments: Arguments, draft: Draft) -> None:
         draft.put("dataset.latentCache", "Disk")
     elif arguments["cache_latents"] is not None:
         draft.put("dataset.latentCache", "Memory" if arguments["cache_latents"] else "None")
+    if arguments["cache_latents"] and not arguments.complete and _changes_pixels(draft):
+        draft.put("dataset.latentVariants", _VERSIONS, "a guess: the metadata does not tell how many were cached")
     if arguments["alpha_mask"] or arguments["masked_loss"]:
         draft.put("dataset.mask", "Alpha" if arguments["alpha_mask"] else "Files")
+
+
+def _changes_pixels(draft: Draft) -> bool:
+    return any(draft.fields.get(f"dataset.augmentation.{name}") for name in ("color", "randomCrop", "faceCropRange"))
 
 
 def size_fields(view: View, draft: Draft) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Section `training`: length, precision and objective; and `checkpoints`, which depend on the length."""
 
-from lora_trainer.migration.arguments import Arguments
+from typing import Any
+
+from lora_trainer.migration.arguments import ARGUMENTS, Arguments
 from lora_trainer.migration.draft import Draft
 
 _MOST_EPOCHS = 10000
@@ -65,7 +67,7 @@ def _translate_noise(arguments: Arguments, draft: Draft) -> None:
         draft.leave("adaptive_noise_scale", arguments["adaptive_noise_scale"], "has no effect without noise_offset")
     if arguments["multires_noise_iterations"]:
         draft.put("training.loss.multiresNoiseIterations", arguments["multires_noise_iterations"])
-        draft.put("training.loss.multiresNoiseDiscount", arguments["multires_noise_discount"])
+        draft.put("training.loss.multiresNoiseDiscount", _unless_default("multires_noise_discount", arguments))
     if arguments["ip_noise_gamma"]:
         draft.put("training.loss.ipNoiseGamma", arguments["ip_noise_gamma"])
         draft.put("training.loss.ipNoiseGammaRandomStrength", arguments["ip_noise_gamma_random_strength"])
@@ -82,4 +84,9 @@ def _translate_weights(arguments: Arguments, draft: Draft) -> None:
     if arguments["loss_type"] in ("huber", "smooth_l1"):
         for name, field in _HUBER.items():
             if name != "huber_scale" or arguments["huber_schedule"] not in (None, "snr"):
-                draft.put(f"training.loss.{field}", arguments[name])
+                draft.put(f"training.loss.{field}", _unless_default(name, arguments))
+
+
+def _unless_default(name: str, arguments: Arguments) -> Any:
+    """The value, or None where it is the default of sd-scripts, which is ours as well."""
+    return None if arguments[name] == ARGUMENTS[name].default else arguments[name]
