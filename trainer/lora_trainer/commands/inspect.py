@@ -1,6 +1,7 @@
 """`lora inspect`: what an adapter file holds."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -11,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lora_api.exit_codes import ExitCode
+from lora_trainer.commands.failures import exit_with_code
 
 if TYPE_CHECKING:
-    from lora_trainer.lora.inspect import AdapterSummary, PartSummary
+    from lora_trainer.lora.inspect import AdapterSummary, GroupSummary
 
 _LONGEST_VALUE = 100
 
@@ -27,20 +28,16 @@ class Output(StrEnum):
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="Adapter in .safetensors format.")],
+    file: Annotated[Path, typer.Argument(help="Adapter file (kohya, diffusers) or PEFT folder.")],
     *,
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print the answer.")] = Output.TEXT,
 ) -> None:
-    """Show an adapter's metadata, modules, rank, alpha and norms."""
+    """Show an adapter's type, modules, ranks, alphas, norms, tags and metadata."""
     # torch takes seconds to import; `lora --help`, `plan` and `validate` do without it.
-    from lora_trainer.lora.formats import InvalidAdapterFile  # noqa: PLC0415
     from lora_trainer.lora.inspect import summarise  # noqa: PLC0415
 
-    try:
+    with exit_with_code():
         summary = summarise(file)
-    except InvalidAdapterFile as error:
-        typer.echo(f"{error}", err=True)
-        raise typer.Exit(int(ExitCode.INVALID_CONFIGURATION)) from error
     if output is Output.JSON:
         typer.echo(json.dumps(asdict(summary), indent=2, ensure_ascii=False))
     else:
@@ -50,10 +47,14 @@ def inspect(
 def _print(summary: "AdapterSummary", console: Console) -> None:
     dtypes = ", ".join(summary.dtypes)
     console.print(f"{summary.file}: {summary.size_bytes:,} bytes, {summary.parameters:,} parameters in {dtypes}")
-    table = Table("part", "modules", "rank", "alpha", "mean norm", "largest norm", "in module")
-    for name, part in summary.parts.items():
-        table.add_row(name, *_cells(part))
-    console.print(table)
+    console.print(f"{summary.type} for {summary.family} in {summary.format} format")
+    if summary.trigger_phrase:
+        console.print(Text(f"trigger phrase: {summary.trigger_phrase}"))
+    if summary.tags:
+        console.print(Text("tags: " + ", ".join(f"{tag} ({count})" for tag, count in summary.tags)))
+    console.print(_table("part", summary.parts))
+    if len({(block.ranks, block.alphas) for block in summary.blocks.values()}) > 1:
+        console.print(_table("block", summary.blocks))
     metadata = Table("metadata", "value", show_edge=False)
     for key, value in summary.metadata.items():
         shown = value if len(value) <= _LONGEST_VALUE else value[: _LONGEST_VALUE - 1] + "…"
@@ -61,12 +62,16 @@ def _print(summary: "AdapterSummary", console: Console) -> None:
     console.print(metadata)
 
 
-def _cells(part: "PartSummary") -> tuple[str, ...]:
-    return (
-        str(part.modules),
-        ", ".join(map(str, part.ranks)),
-        ", ".join(f"{alpha:g}" for alpha in part.alphas),
-        f"{part.mean_norm:.4g}",
-        f"{part.max_norm:.4g}",
-        part.max_norm_module,
-    )
+def _table(kind: str, groups: Mapping[str, "GroupSummary"]) -> Table:
+    table = Table(kind, "modules", "rank", "alpha", "mean norm", "largest norm", "in module")
+    for name, group in groups.items():
+        table.add_row(
+            name,
+            str(group.modules),
+            ", ".join(map(str, group.ranks)),
+            ", ".join(f"{alpha:g}" for alpha in group.alphas),
+            f"{group.mean_norm:.4g}",
+            f"{group.max_norm:.4g}",
+            group.max_norm_module,
+        )
+    return table
