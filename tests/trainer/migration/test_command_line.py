@@ -11,8 +11,9 @@ from tests.support.imports import from_arguments, from_text, leftovers_of, value
 SCRIPT = r"""
 #!/bin/bash
 # accelerate launch train_network.py --network_dim 1
-export MODEL="owner/base model"
-out=/data/out
+export MODEL="owner/base model"  # the base
+root=/data # where all lies
+out=${root}/out
 cd sd-scripts
 accelerate launch --num_processes 2 ./sdxl_train_network.py \
   --pretrained_model_name_or_path="$MODEL" --output_dir ${out}/x \

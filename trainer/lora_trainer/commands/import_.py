@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from lora_trainer.commands.failures import exit_with_code
-from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.migration.document import render, settle, summary
 from lora_trainer.migration.reader import read_adapter, read_text_settings
 from lora_trainer.migration.source import Choices, Source
 from lora_trainer.migration.translation import translate
+from lora_trainer.migration.unusable import UnusableSettings
 
 _STDIN = "-"
 
@@ -57,14 +57,14 @@ def _read(file: str) -> Source:
     try:
         content = path.open("rb")
     except OSError as error:
-        raise InvalidConfiguration(f"{path} cannot be read: {error.strerror}", hint="Check the path.") from error
+        raise UnusableSettings(f"{path} cannot be read: {error.strerror}", hint="Check the path.") from error
     with content:
         if path.suffix == ".safetensors":
             return read_adapter(content, name=path.stem)
         try:
             text = content.read().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidConfiguration(f"{path} is no UTF-8 text: {error}; give settings or a .safetensors") from error
+            raise UnusableSettings(f"{path} is no UTF-8 text: {error}; give settings or a .safetensors") from error
     return read_text_settings(text, folder=path.parent, name=path.stem)
 
 
@@ -73,6 +73,6 @@ def _write(path: Path, text: str) -> None:
         with path.open("x", encoding="utf-8") as stream:
             stream.write(text)
     except FileExistsError as error:
-        raise InvalidConfiguration(f"{path} exists; choose another name or delete it", hint="") from error
+        raise UnusableSettings(f"{path} exists; choose another name or delete it", hint="") from error
     except OSError as error:
-        raise InvalidConfiguration(f"{path} cannot be written: {error.strerror}", hint="") from error
+        raise UnusableSettings(f"{path} cannot be written: {error.strerror}", hint="") from error

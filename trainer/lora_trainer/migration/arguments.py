@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lora_trainer.errors import InvalidConfiguration
+from lora_trainer.migration.unusable import UnusableSettings
 from lora_trainer.migration.values import Kind, read_value
 
 
@@ -301,7 +301,7 @@ def read_arguments(raw: Mapping[str, object], *, complete: bool) -> tuple[Argume
     """The known arguments in `raw` with values of their kind, and what is no argument of sd-scripts.
 
     Raises:
-        InvalidConfiguration: a value is nothing of its argument's kind.
+        UnusableSettings: a value is nothing of its argument's kind.
     """
     given = {}
     for name, value in raw.items():
@@ -316,4 +316,4 @@ def _read(name: str, value: object) -> Any:
     try:
         return read_value(kind, value)
     except (ValueError, TypeError) as error:
-        raise InvalidConfiguration(f"{name} is '{value}', but must be {kind.value}; change it") from error
+        raise UnusableSettings(f"{name} is '{value}', but must be {kind.value}; change it") from error

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lora_trainer.errors import InvalidConfiguration
+from lora_trainer.migration.unusable import UnusableSettings
 from lora_trainer.migration.values import Kind, read_value
 
 _SD = ([f"IN{i:02}" for i in range(12)], ["M00"], [f"OUT{i:02}" for i in range(12)])
@@ -23,7 +23,7 @@ def block_entries(options: Mapping[str, str], network: Mapping[str, Any], *, is_
     """Entries for the blocks that differ from `network` (its fields by path).
 
     Raises:
-        InvalidConfiguration: a list has not as many numbers as there are blocks, or holds no numbers.
+        UnusableSettings: a list has not as many numbers as there are blocks, or holds no numbers.
     """
     parts = _SDXL if is_sdxl else _SD
     names = [name for part in parts for name in part]
@@ -49,7 +49,7 @@ def _per_block(option: str, text: str, *, is_sdxl: bool) -> tuple[float, ...]:
     numbers = _numbers(option, text)
     expected = 23 if is_sdxl else 25
     if len(numbers) != expected:
-        raise InvalidConfiguration(
+        raise UnusableSettings(
             f"network_args {option} has {len(numbers)} numbers, but must have {expected}, one a block; change it"
         )
     return numbers[1:-1] if is_sdxl else numbers
@@ -80,5 +80,5 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
     try:
         numbers: tuple[float, ...] = read_value(Kind.NUMBERS, text)
     except ValueError as error:
-        raise InvalidConfiguration(f"network_args {option} is '{text}', but must be numbers; change it") from error
+        raise UnusableSettings(f"network_args {option} is '{text}', but must be numbers; change it") from error
     return numbers

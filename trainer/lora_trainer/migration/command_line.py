@@ -5,10 +5,10 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.migration.arguments import ARGUMENTS
 from lora_trainer.migration.draft import Leftover
 from lora_trainer.migration.source import Source
+from lora_trainer.migration.unusable import UnusableSettings
 from lora_trainer.migration.values import Kind
 
 _SCRIPT = re.compile(r"(?:^|[/\\])(?P<name>(?:\w+_)?train_network)\.py$")
@@ -25,18 +25,18 @@ def read_command(text: str) -> Source:
     """The settings on the first command line of `text` that starts a LoRA training, or of bare `--name value`.
 
     Raises:
-        InvalidConfiguration: there is none, it trains another model, or a variable in it has no value here.
+        UnusableSettings: there is none, it trains another model, or a variable in it has no value here.
     """
     words = _words(_CONTINUED.sub(" ", text))
     place = next((index for index, word in enumerate(words) if _SCRIPT.search(word)), None)
     if place is None and not words[:1] == ["-"] and not (words and words[0].startswith("--")):
-        raise InvalidConfiguration(
+        raise UnusableSettings(
             "the text starts no train_network.py or sdxl_train_network.py; give its command line or its arguments"
         )
     script = "train_network" if place is None else str(_SCRIPT.search(words[place])["name"])  # type: ignore[index]
     if script not in _KNOWN:
         known = " and ".join(f"{name}.py" for name in _KNOWN)
-        raise InvalidConfiguration(f"{script}.py trains a model that is not known here; known are {known}")
+        raise UnusableSettings(f"{script}.py trains a model that is not known here; known are {known}")
     begin = 0 if place is None else place + 1
     raw, left = _read_options(words[begin:])
     fields = _parallelism(words[: place or 0])
@@ -45,7 +45,7 @@ def read_command(text: str) -> Source:
 
 def _words(text: str) -> list[str]:
     """The words of the line that starts a training, variables put in; of all lines when none does."""
-    variables = {match["name"]: match["value"].strip("\"'") for match in _ASSIGNED.finditer(text)}
+    variables = {match["name"]: _unquoted(match["value"]) for match in _ASSIGNED.finditer(text)}
     lines = [line for line in text.splitlines() if not line.lstrip().startswith(("#", "::", "REM ", "rem "))]
     line = next((line for line in lines if "train_network.py" in line), " ".join(lines))
     line = _VARIABLE.sub(lambda match: _value_of(match, variables), line)
@@ -56,14 +56,20 @@ def _words(text: str) -> list[str]:
     try:
         words = list(lexer)
     except ValueError as error:
-        raise InvalidConfiguration(f"the command line cannot be split into words: {error}; mend its quotes") from error
+        raise UnusableSettings(f"the command line cannot be split into words: {error}; mend its quotes") from error
     return words
+
+
+def _unquoted(value: str) -> str:
+    """What an assignment gives: the text in quotes, or all up to a remark."""
+    quoted = re.match(r"""(["'])(.*?)\1""", value)
+    return quoted[2] if quoted else re.split(r"\s+#", value)[0]
 
 
 def _value_of(match: re.Match[str], variables: dict[str, str]) -> str:
     name = match["braced"] or match["plain"] or match["percent"]
     if name not in variables:
-        raise InvalidConfiguration(
+        raise UnusableSettings(
             f"the command line uses the variable {name}, which gets no value in the text; put its value in"
         )
     return _VARIABLE.sub(lambda inner: _value_of(inner, {k: v for k, v in variables.items() if k != name}),

@@ -11,8 +11,8 @@ from typing import Any
 from lora_api import names
 from lora_api.load import InvalidTraining, Problem, parse_training
 from lora_api.spec import LoraTraining
-from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.migration.draft import Draft
+from lora_trainer.migration.unusable import UnusableSettings
 
 _REQUIRED = re.compile(r"spec\.(baseModel\.uri|dataset\.uri|dataset\.subsets(\[[0-9]+\](\.uri)?)?|output\.uri)")
 _PLAIN = re.compile(r"[A-Za-z/.][A-Za-z0-9 _./@:+-]*")
@@ -24,7 +24,7 @@ def settle(name: str, draft: Draft) -> LoraTraining:
     """The training of these fields; each that the spec refuses is taken out and noted in `draft`.
 
     Raises:
-        InvalidConfiguration: a field that cannot be left out is wrong.
+        UnusableSettings: a field that cannot be left out is wrong.
     """
     document = _nested(name, draft)
     while problems := _problems(document):
@@ -65,7 +65,7 @@ def _without_cause(document: _Document, problems: list[Problem], draft: Draft) -
                     draft.leave(path.removeprefix("spec."), value, reason)
                 return changed
     told = "\n".join(f"- {problem}" for problem in problems)
-    raise InvalidConfiguration(f"the settings make no valid LoraTraining:\n{told}")
+    raise UnusableSettings(f"the settings make no valid LoraTraining:\n{told}")
 
 
 def _suspects(document: _Document, problem: Problem) -> list[list[str]]:

@@ -7,11 +7,11 @@ user typed are taken instead.
 from collections.abc import Mapping
 from typing import Any
 
-from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.migration.arguments import ARGUMENTS
 from lora_trainer.migration.draft import Leftover
 from lora_trainer.migration.prompts import read_prompts
 from lora_trainer.migration.source import Source
+from lora_trainer.migration.unusable import UnusableSettings
 
 _RENAMED = {
     "max_resolution": "resolution",
@@ -77,11 +77,11 @@ def read_gui_settings(document: Mapping[str, Any]) -> Source:
     """The arguments that the GUI stands for.
 
     Raises:
-        InvalidConfiguration: the settings train a model that is not known here, or a number is none.
+        UnusableSettings: the settings train a model that is not known here, or a number is none.
     """
     other = [name for name in _OTHER_FAMILIES if document.get(name)]
     if other:
-        raise InvalidConfiguration(f"{other[0]} is on, but only Stable Diffusion 1, 2 and XL can be trained here")
+        raise UnusableSettings(f"{other[0]} is on, but only Stable Diffusion 1, 2 and XL can be trained here")
     settings = {**_DEFAULTS, **document}
     raw = {name: value for name, value in settings.items() if value not in _OFF and name in ARGUMENTS}
     for name, argument in _RENAMED.items():
@@ -154,7 +154,7 @@ def _number(settings: Mapping[str, Any], name: str) -> float:
     try:
         return 0.0 if value is None or value in _OFF else float(value)
     except (TypeError, ValueError) as error:
-        raise InvalidConfiguration(f"{name} is '{value}', but must be a number; change it") from error
+        raise UnusableSettings(f"{name} is '{value}', but must be a number; change it") from error
 
 
 def _parallelism(settings: Mapping[str, Any]) -> dict[str, int]:

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.migration.arguments import ARGUMENTS
 from lora_trainer.migration.draft import Leftover
 from lora_trainer.migration.source import Source
+from lora_trainer.migration.unusable import UnusableSettings
 from lora_trainer.migration.values import Kind, read_value
 
 _RENAMED = {
@@ -48,11 +48,11 @@ def read_metadata(metadata: Mapping[str, Any], *, tensors: Mapping[str, str] | N
     """The settings that metadata tells, and what the names and number formats of `tensors` add.
 
     Raises:
-        InvalidConfiguration: there is no training metadata, or a value makes no sense.
+        UnusableSettings: there is no training metadata, or a value makes no sense.
     """
     values = {key.removeprefix("ss_"): value for key, value in metadata.items() if key.startswith("ss_")}
     if not values:
-        raise InvalidConfiguration("the file holds no training metadata (keys that begin with ss_)")
+        raise UnusableSettings("the file holds no training metadata (keys that begin with ss_)")
     raw = {_RENAMED.get(key, key): value for key, value in values.items() if _RENAMED.get(key, key) in ARGUMENTS}
     version = str(values.get("base_model_version") or "")
     if version.endswith("_v") or metadata.get("modelspec.prediction_type") == "v":
@@ -128,7 +128,7 @@ def _json(key: str, text: Any) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise InvalidConfiguration(f"{key} is no JSON: {error}") from error
+        raise UnusableSettings(f"{key} is no JSON: {error}") from error
 
 
 def _limit(values: Mapping[str, Any]) -> dict[str, int]:
@@ -144,7 +144,7 @@ def _whole(values: Mapping[str, Any], name: str) -> int | None:
     try:
         number: int | None = read_value(Kind.INTEGER, values.get(name))
     except ValueError as error:
-        raise InvalidConfiguration(f"ss_{name} is '{values[name]}', but must be a whole number") from error
+        raise UnusableSettings(f"ss_{name} is '{values[name]}', but must be a whole number") from error
     return number
 
 

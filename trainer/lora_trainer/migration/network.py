@@ -1,10 +1,10 @@
 """Section `network`: kind of adapter, ranks, dropouts, which parts, from network_module and network_args."""
 
-from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.migration.arguments import Arguments
 from lora_trainer.migration.blocks import block_entries
 from lora_trainer.migration.draft import Draft
 from lora_trainer.migration.model import put_place
+from lora_trainer.migration.unusable import UnusableSettings
 from lora_trainer.migration.values import Kind, read_pairs, read_value
 
 _KOHYA, _LYCORIS = "networks.lora", "lycoris.kohya"
@@ -46,7 +46,7 @@ def _read_options(arguments: Arguments) -> dict[str, str]:
     try:
         pairs = read_pairs(texts)
     except ValueError as error:
-        raise InvalidConfiguration(f"network_args holds '{error}', but must hold name=value; change it") from error
+        raise UnusableSettings(f"network_args holds '{error}', but must hold name=value; change it") from error
     return {name: value for name, value in pairs.items() if value not in {"", "None", "null"}}
 
 
@@ -129,5 +129,5 @@ def _take(options: dict[str, str], name: str) -> float | None:
     try:
         number: float | None = read_value(Kind.NUMBER, text)
     except ValueError as error:
-        raise InvalidConfiguration(f"network_args {name} is '{text}', but must be a number; change it") from error
+        raise UnusableSettings(f"network_args {name} is '{text}', but must be a number; change it") from error
     return number

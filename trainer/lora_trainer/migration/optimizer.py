@@ -3,9 +3,9 @@
 from typing import Any
 
 from lora_api.optimizer_spec import ADAPTIVE, SCHEDULE_FREE
-from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.migration.arguments import Arguments
 from lora_trainer.migration.draft import Draft
+from lora_trainer.migration.unusable import UnusableSettings
 from lora_trainer.migration.values import read_literal, read_pairs
 
 _NAMES = {
@@ -58,7 +58,7 @@ def _translate_arguments(name: str | None, arguments: Arguments, draft: Draft) -
     try:
         pairs = read_pairs(arguments["optimizer_args"] or ())
     except ValueError as error:
-        raise InvalidConfiguration(f"optimizer_args holds '{error}', but must hold name=value; change it") from error
+        raise UnusableSettings(f"optimizer_args holds '{error}', but must hold name=value; change it") from error
     texts = {key: read_literal(value) for key, value in pairs.items()}
     if name == "adafactor" and texts.get("relative_step", "True") != "False" and arguments.complete:
         reason = "Adafactor would find its own rate; here optimizer.learningRate is used: set it to about 1e-4"
@@ -180,6 +180,6 @@ def _pieces(options: tuple[str, ...]) -> list[dict[str, float]]:
         pieces = [*pieces, {"fromStep": begin, "factor": float(last)}]
         return pieces[1:] if pieces[0] == {"fromStep": 0, "factor": 1.0} and len(pieces) > 1 else pieces
     except (ValueError, KeyError) as error:
-        raise InvalidConfiguration(
+        raise UnusableSettings(
             f"lr_scheduler_args is '{' '.join(options)}', but piecewise_constant needs step_rules=1:100,0.1; change it"
         ) from error

@@ -6,8 +6,8 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.migration.draft import Leftover
+from lora_trainer.migration.unusable import UnusableSettings
 from lora_trainer.migration.values import Kind, read_value
 
 _OPTION = re.compile(r"(?:^|\s)--(?P<name>[a-z]+)\s+(?P<value>(?:(?!\s--[a-z]+\s).)*)", re.DOTALL)
@@ -33,7 +33,7 @@ def read_prompts(
     """The pictures to draw, with sd-scripts' defaults written out, and what of them could not be carried over.
 
     Raises:
-        InvalidConfiguration: the text is no TOML or JSON, or a value is no number.
+        UnusableSettings: the text is no TOML or JSON, or a value is no number.
     """
     drawn: list[dict[str, Any]] = []
     left: list[Leftover] = []
@@ -55,7 +55,7 @@ def _read(text: str, suffix: str) -> list[dict[str, Any]]:
         if suffix == ".json":
             return [{"prompt": one} if isinstance(one, str) else dict(one) for one in json.loads(text)]
     except (ValueError, TypeError, AttributeError) as error:
-        raise InvalidConfiguration(f"the prompt file is no valid {suffix[1:].upper()}: {error}; mend it") from error
+        raise UnusableSettings(f"the prompt file is no valid {suffix[1:].upper()}: {error}; mend it") from error
     lines = [line.strip() for line in text.splitlines()]
     return [_read_line(line) for line in lines if line and not line.startswith("#")]
 
@@ -72,7 +72,7 @@ def _fields(options: Mapping[str, Any], left: list[Leftover]) -> dict[str, Any]:
         try:
             value = read_value(kind, raw)
         except ValueError as error:
-            raise InvalidConfiguration(f"sample_prompts: {field} is '{raw}', but must be {kind.value}") from error
+            raise UnusableSettings(f"sample_prompts: {field} is '{raw}', but must be {kind.value}") from error
         if value is not None:
             fields[field] = value
     unknown = {key: value for key, value in options.items() if key not in _READ}

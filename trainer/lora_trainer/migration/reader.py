@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.migration.command_line import read_command
 from lora_trainer.migration.gui_settings import read_gui_settings
 from lora_trainer.migration.locations import last_part
@@ -16,6 +15,7 @@ from lora_trainer.migration.metadata import read_metadata
 from lora_trainer.migration.prompts import read_prompts
 from lora_trainer.migration.source import Source
 from lora_trainer.migration.toml_files import is_dataset_definition, read_config, read_dataset_definition
+from lora_trainer.migration.unusable import UnusableSettings
 
 _LONGEST_HEADER = 100_000_000
 _NO_PARTS: Mapping[str, Any] = {"network.unet": False, "network.textEncoder": False}
@@ -25,7 +25,7 @@ def read_adapter(stream: BinaryIO, *, name: str) -> Source:
     """Settings from the header of a `.safetensors` file; its tensors are not read.
 
     Raises:
-        InvalidConfiguration: the file is none, or holds no training metadata.
+        UnusableSettings: the file is none, or holds no training metadata.
     """
     try:
         (length,) = struct.unpack("<Q", stream.read(8))
@@ -33,7 +33,7 @@ def read_adapter(stream: BinaryIO, *, name: str) -> Source:
         metadata = dict(header.pop("__metadata__", {}))
         tensors = {key: str(value["dtype"]) for key, value in header.items()}
     except (struct.error, ValueError, AttributeError, TypeError, KeyError) as error:
-        raise InvalidConfiguration(f"{name} is no .safetensors file, or cut off; copy it again") from error
+        raise UnusableSettings(f"{name} is no .safetensors file, or cut off; copy it again") from error
     source = read_metadata(metadata, tensors=tensors, name=name)
     known = {field: value for field, value in source.fields.items() if field not in _NO_PARTS}
     # Neither part found: names of another kind, which say nothing.
@@ -44,7 +44,7 @@ def read_text_settings(text: str, *, folder: Path, name: str) -> Source:
     """Settings from the text of a file that lies in `folder`, whose neighbours may be named in it.
 
     Raises:
-        InvalidConfiguration: it is no form that is known here, or names a file that is not here.
+        UnusableSettings: it is no form that is known here, or names a file that is not here.
     """
     if text.lstrip().startswith("{"):
         source = _read_json(text, name)
@@ -71,7 +71,7 @@ def _read_json(text: str, name: str) -> Source:
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise InvalidConfiguration(f"the file is no valid JSON: {error}; mend it") from error
+        raise UnusableSettings(f"the file is no valid JSON: {error}; mend it") from error
     if any(key.startswith("ss_") for key in document):
         return read_metadata(document, name=name)
     return read_dataset_definition(document) if is_dataset_definition(document) else read_gui_settings(document)
@@ -80,7 +80,7 @@ def _read_json(text: str, name: str) -> Source:
 def _read_toml(text: str) -> Source:
     document = _toml(text, "the file")
     if not document:
-        raise InvalidConfiguration("the file is empty; give settings of Kohya_ss, sd-scripts or an adapter")
+        raise UnusableSettings("the file is empty; give settings of Kohya_ss, sd-scripts or an adapter")
     return read_dataset_definition(document) if is_dataset_definition(document) else read_config(document)
 
 
@@ -88,7 +88,7 @@ def _toml(text: str, what: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidConfiguration(
+        raise UnusableSettings(
             f"{what} is neither a command line of train_network.py nor JSON nor valid TOML: {error}"
         ) from error
 
@@ -113,7 +113,7 @@ def _read_definition(path: Path) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(text) if path.suffix == ".json" else _toml(text, str(path))
     except ValueError as error:
-        raise InvalidConfiguration(f"{path} is no valid JSON: {error}; mend it") from error
+        raise UnusableSettings(f"{path} is no valid JSON: {error}; mend it") from error
     return document
 
 
@@ -130,7 +130,7 @@ def _with_prompts(source: Source, folder: Path) -> Source:
 def _find(place: str, folder: Path, argument: str, suffix: str) -> Path:
     path = _look(place, folder) or (_look(place + suffix, folder) if suffix else None)
     if path is None:
-        raise InvalidConfiguration(f"{argument} names {place}, which is not here; copy it beside the settings")
+        raise UnusableSettings(f"{argument} names {place}, which is not here; copy it beside the settings")
     return path
 
 
@@ -144,4 +144,4 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfiguration(f"{path} cannot be read as UTF-8 text: {error}") from error
+        raise UnusableSettings(f"{path} cannot be read as UTF-8 text: {error}") from error

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.migration.arguments import ARGUMENTS, Arguments, read_arguments
 from lora_trainer.migration.draft import Draft
 from lora_trainer.migration.locations import last_part, to_uri
 from lora_trainer.migration.pictures import View, own_fields, size_fields
+from lora_trainer.migration.unusable import UnusableSettings
 
 _Table = Mapping[str, Any]
 _OWN = frozenset({"image_dir", "num_repeats", "is_reg", "class_tokens", "custom_attributes", "metadata_file"})
@@ -53,7 +53,7 @@ def translate_subsets(
     """
     datasets = definition.get("datasets") or []
     if not datasets or not all(isinstance(one, dict) and one.get("subsets") for one in datasets):
-        raise InvalidConfiguration("the dataset definition has no [[datasets]] with [[datasets.subsets]]; add them")
+        raise UnusableSettings("the dataset definition has no [[datasets]] with [[datasets.subsets]]; add them")
     general = definition.get("general") or {}
     folders = [_read_folder((subset, one, general), arguments, draft) for one in datasets for subset in one["subsets"]]
     shared = _shared(folders)
@@ -74,7 +74,7 @@ def _uri_of(place: str, dataset_uri: str | None) -> str | None:
 def _read_folder(tables: Sequence[_Table], arguments: Arguments, draft: Draft) -> _Folder:
     subset = tables[0]
     if not subset.get("image_dir"):
-        raise InvalidConfiguration("a subset of the dataset definition has no image_dir; add it")
+        raise UnusableSettings("a subset of the dataset definition has no image_dir; add it")
     view = _view([_arguments_in(table) for table in tables], arguments)
     _note_unknown(subset, draft)
     _note_special(subset, draft)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.migration.arguments import ARGUMENTS, Arguments, read_arguments
 from lora_trainer.migration.draft import Draft
 from lora_trainer.migration.locations import to_uri
@@ -14,6 +13,7 @@ from lora_trainer.migration.pictures import own_fields, size_fields, translate_c
 from lora_trainer.migration.source import Choices, Source
 from lora_trainer.migration.subsets import translate_subsets
 from lora_trainer.migration.training import translate_training
+from lora_trainer.migration.unusable import UnusableSettings
 
 _HARMLESS = frozenset(
     {"no_half_vae", "save_state", "sample_at_first", "config_file", "cache_text_encoder_outputs", "dynamo_backend"}
@@ -25,7 +25,7 @@ def translate(source: Source, choices: Choices) -> tuple[str, Draft]:
     """The object's name, and the fields of its spec with remarks and what was left over.
 
     Raises:
-        InvalidConfiguration: a value makes no sense, or places are needed that the file does not tell.
+        UnusableSettings: a value makes no sense, or places are needed that the file does not tell.
     """
     arguments, unknown = read_arguments(source.raw, complete=source.complete)
     draft = Draft(dict(source.fields), leftovers=list(source.leftovers))
@@ -72,7 +72,7 @@ def _translate_places(source: Source, choices: Choices, arguments: Arguments, na
     """URIs of model, pictures and output: what the user says, else what lies here.
 
     Raises:
-        InvalidConfiguration: with every option that is needed.
+        UnusableSettings: with every option that is needed.
     """
     needed = []
     base = _place(choices.base_model, arguments["pretrained_model_name_or_path"], may_be_hub=True)
@@ -86,7 +86,7 @@ def _translate_places(source: Source, choices: Choices, arguments: Arguments, na
         needed.append(_need("--output", "the folder for the adapters", arguments["output_dir"]))
     draft.put("output.uri", output)
     if needed:
-        raise InvalidConfiguration(
+        raise UnusableSettings(
             "the file does not say where things lie that can be reached:\n" + "\n".join(needed),
             hint="Add the options; URIs are s3://…, pvc://…, file:///…, and hf://owner/repo for the base model.",
         )
