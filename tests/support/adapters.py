@@ -75,14 +75,18 @@ def adapt(folder: Path, network: Network, *, family: Family = "sd15", seed: int 
 @torch.no_grad()
 def outputs_of(parts: Mapping[Part, nn.Module]) -> dict[Part, Tensor]:
     """What parts give for a fixed input."""
-    texts = {name: part(_TOKENS, output_hidden_states=True).hidden_states[-1] for name, part in parts.items()
-             if name != "unet"}  # fmt: skip
-    width: int = parts["unet"].config.cross_attention_dim
+    outputs: dict[Part, Tensor] = {
+        name: part(_TOKENS, output_hidden_states=True).hidden_states[-1]
+        for name, part in parts.items()
+        if name != "unet"
+    }
+    unet: Any = parts["unet"]
+    width = unet.config.cross_attention_dim
     states = torch.linspace(-1, 1, 77 * width).reshape(1, 77, width)
     latents = torch.linspace(-1, 1, 4 * 16 * 16).reshape(1, 4, 16, 16)
     conditions = {"text_embeds": torch.ones(1, POOLED_WIDTH), "time_ids": torch.ones(1, 6)}
-    prediction = parts["unet"](latents, 500, states, added_cond_kwargs=conditions).sample
-    return {"unet": prediction, **texts}
+    outputs["unet"] = unet(latents, 500, states, added_cond_kwargs=conditions).sample
+    return outputs
 
 
 def distance(first: Mapping[Part, Tensor], second: Mapping[Part, Tensor]) -> float:

@@ -127,7 +127,8 @@ class AdapterModule:
             norm = merged.transpose(0, 1).flatten(1).norm(dim=1)
             axis = 1
         shape = [-1 if dim == axis else 1 for dim in range(base.dim())]
-        return merged * (magnitude.reshape(shape) / norm.reshape(shape)) - base
+        changed: Tensor = merged * (magnitude.reshape(shape) / norm.reshape(shape)) - base
+        return changed
 
 
 @dataclass(frozen=True)

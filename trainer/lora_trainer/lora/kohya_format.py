@@ -13,7 +13,7 @@ from lora_trainer.lora.adapter import DORA_SCALE, DOWN, SUFFIXES, UP, AdapterMod
 from lora_trainer.lora.keys import UnknownKey, module_named
 
 _ALPHA = "alpha"
-_SETS = (
+_SETS: tuple[tuple[set[str], set[str]], ...] = (
     ({DOWN, UP}, {"lora_mid.weight", DORA_SCALE}),
     ({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}, {"hada_t1", "hada_t2"}),
     ({"lokr_w1", "lokr_w2"}, set()),

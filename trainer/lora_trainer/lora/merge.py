@@ -48,10 +48,11 @@ def merge_into(parts: Mapping[Part, nn.Module], adapter: AdapterFile, weight: fl
 def _weight_of(parts: Mapping[Part, nn.Module], name: ModuleName) -> Tensor:
     for path in (name.path, text_model_path(name.path)):
         try:
-            weight: Tensor = parts[name.part].get_submodule(path).weight
+            weight = parts[name.part].get_submodule(path).weight
         except (KeyError, AttributeError):
             continue
-        return weight
+        if isinstance(weight, Tensor):
+            return weight
     raise InvalidAdapterFile(f"the base model has no module {name.part}.{name.path}; the adapter is for another one")
 
 
