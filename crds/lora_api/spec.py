@@ -88,6 +88,12 @@ class LoraTrainingSpec(ApiModel):
             ),
         ),
         Rule(
+            cel="!(self.network.type in ['loha', 'lokr']) || self.output.formats.all(f, f != 'diffusers')",
+            message="output.formats diffusers cannot hold loha and lokr adapters, only kohya can; remove it, or set "
+            "network.type to locon",
+            holds=lambda m: m.network.type not in ("loha", "lokr") or "diffusers" not in m.output.formats,
+        ),
+        Rule(
             cel="!has(self.baseModel.prediction) || self.baseModel.prediction != 'epsilon' || "
             "(!self.training.loss.scaleVPredictionLikeNoise && !self.training.loss.zeroTerminalSnr)",
             message="training.loss.zeroTerminalSnr and scaleVPredictionLikeNoise belong to v_prediction models, but "

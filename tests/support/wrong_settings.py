@@ -100,6 +100,9 @@ NETWORK: dict[str, Wrong] = {
     ),
     "norm limit of lokr": Wrong({"network": {"type": "lokr", "weightNormLimit": 1}}, "weightNormLimit", "remove it"),
     "norm limit of 0": Wrong({"network.weightNormLimit": 0}, "spec.network.weightNormLimit", "more than 0"),
+    "loha for diffusers": Wrong(
+        {"network": {"type": "loha"}, "output.formats": ["kohya", "diffusers"]}, "output.formats", "remove it"
+    ),
     "factor without lokr": Wrong({"network.lokrFactor": 8}, "lokrFactor", "change type"),
     "factor of 1": Wrong({"network": {"type": "lokr", "lokrFactor": 1}}, "spec.network.lokrFactor", "at least 2"),
     "nothing adapted": Wrong({"network": {"unet": False, "textEncoder": False}}, "unet and textEncoder", "set one"),
