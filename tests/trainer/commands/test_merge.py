@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lora_trainer.commands.merge import merge
 from lora_trainer.lora.formats import read_adapter, save_adapter
-from tests.support.adapter_files import LINEAR, make_adapter, make_dora, replaced
+from tests.support.adapter_files import LINEAR, SIZES, make_adapter, make_dora, replaced
 from tests.support.command import run_command
 
 
@@ -52,6 +53,43 @@ def test_a_dora_asks_for_its_base(tmp_path: Path) -> None:
 
     assert result.exit_code == 64
     assert "whose change depends on the base model; give --base" in result.stderr
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A diffusers folder with all that the adapters change."""
+    parts: dict[str, dict[str, torch.Tensor]] = {"unet": {}, "text_encoder": {}}
+    for name, size in SIZES.items():
+        parts[name.part][f"{name.path}.weight"] = torch.ones(size)
+    for part, tensors in parts.items():
+        (tmp_path / "base" / part).mkdir(parents=True)
+        save_file(tensors, tmp_path / "base" / part / "model.safetensors")
+    return tmp_path / "base"
+
+
+def test_adapters_are_added_to_a_base_model(adapters: list[Path], base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "changed"
+
+    result = run_command(merge, f"{adapters[0]}:0.5", "--into", base, "--out", out)
+
+    weight = load_file(out / "unet/model.safetensors")[f"{LINEAR.path}.weight"]
+    (module,) = (module for module in read_adapter(adapters[0]).modules.values() if module.name == LINEAR)
+    assert (result.exit_code, result.stdout) == (0, f"{out}: base with 1 adapter added\n")
+    assert torch.allclose(weight, 1 + 0.5 * module.delta, atol=1e-5)
+
+
+def test_a_dora_becomes_a_plain_adapter_of_its_base(base: Path, tmp_path: Path) -> None:
+    dora = make_dora(LINEAR)
+    save_adapter(tmp_path / "d.safetensors", replaced(make_adapter(LINEAR), dora))
+
+    result = run_command(
+        merge, tmp_path / "d.safetensors", "--base", base, "--rank", 6, "--precision", "fp32", "--out",
+        tmp_path / "plain.safetensors",
+    )  # fmt: skip
+
+    (module,) = read_adapter(tmp_path / "plain.safetensors").modules.values()
+    assert (result.exit_code, module.type) == (0, "lora")
+    assert torch.allclose(module.delta, dora.change(torch.ones(6, 10)), atol=1e-4)
 
 
 @pytest.mark.parametrize(("option", "value"), [("--rank", "4"), ("--base", "x")])

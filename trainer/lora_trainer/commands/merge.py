@@ -42,7 +42,7 @@ def merge(
         if into is not None:
             _refuse_with_into(rank, base)
             BaseFiles.open(into, family).add(terms, out)
-            typer.echo(f"{out}: {into.name} with {len(terms)} adapters")
+            typer.echo(f"{out}: {into.name} with {len(terms)} adapter{'s' if len(terms) > 1 else ''} added")
             return
         weight = BaseFiles.open(base, family).weight if base else None
         merged = merge_adapters(terms, out=out, rank=rank, base=weight, dtype=PRECISIONS[precision])
