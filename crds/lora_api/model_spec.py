@@ -39,7 +39,7 @@ class BaseAdapter(ApiModel):
     )
 
     uri: ReadUri
-    """The `.safetensors` file, in kohya's, diffusers' or PEFT's format."""
+    """The `.safetensors` file, in kohya's or diffusers' format (`lora convert` makes one of a PEFT folder)."""
     weight: Annotated[float, Field(ge=-10.0, le=10.0)] = 1.0
     """Strength at which it is added."""
 

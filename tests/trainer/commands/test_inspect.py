@@ -21,7 +21,7 @@ def test_kind_words_and_parts_are_shown(tmp_path: Path) -> None:
     result = run_command(inspect, write(tmp_path))
 
     assert result.exit_code == 0
-    for text in ("locon for sd15 in kohya format", "trigger phrase: hina", "tags: [hina] (3)", "unet"):
+    for text in ("locon for sd15 in kohya format", "trigger phrase: hina", "tags: [hina] (3)", "text_encoder"):
         assert text in result.stdout
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from lora_trainer.commands.failures import exit_with_code
@@ -63,7 +63,7 @@ def _print(summary: "AdapterSummary", console: Console) -> None:
 
 
 def _table(kind: str, groups: Mapping[str, "GroupSummary"]) -> Table:
-    table = Table(kind, "modules", "rank", "alpha", "mean norm", "largest norm", "in module")
+    table = Table(Column(kind, no_wrap=True), "modules", "rank", "alpha", "mean norm", "largest norm", "in module")
     for name, group in groups.items():
         table.add_row(
             name,

@@ -25,7 +25,7 @@ from lora_trainer.lora.adapter import (
 from lora_trainer.lora.diffusers_format import CONFIG_KEY, diffusers_modules, diffusers_tensors
 from lora_trainer.lora.keys import ModuleName, canonical_path
 from lora_trainer.lora.kohya_format import kohya_modules, kohya_tensors
-from lora_trainer.lora.peft_format import read_peft, write_peft
+from lora_trainer.lora.peft_format import PEFT_PREFIX, read_peft, write_peft
 from lora_trainer.lora.tensor_file import UnreadableTensorFile, content_hashes, read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -115,6 +115,11 @@ def read_adapter(path: Path) -> AdapterFile:
     if any(name.startswith(_DIFFUSERS_PARTS) for name in tensors):
         modules = diffusers_modules(tensors, metadata, path.name)
         return _adapter(modules, metadata, family_of(modules, metadata), "diffusers")
+    if any(name.startswith(PEFT_PREFIX) for name in tensors):
+        raise InvalidAdapterFile(
+            f"{path.name} has PEFT's names, but its strength stands in adapter_config.json beside it; put both into a "
+            "folder unet/ (or text_encoder/, text_encoder_2/) and name the folder around it in `lora convert`"
+        )
     modules = kohya_modules(tensors, path.name)
     return _adapter(modules, metadata, family_of(modules, metadata, tensors), "kohya")
 

@@ -18,7 +18,8 @@ from lora_trainer.lora.keys import text_model_path
 from lora_trainer.lora.tensor_file import UnreadableTensorFile, read_tensors, write_tensors
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_PREFIX = "base_model.model."
+PEFT_PREFIX = "base_model.model."
+"""What PEFT puts before every name of a tensor."""
 
 
 def write_peft(folder: Path, modules: Iterable[AdapterModule], metadata: Mapping[str, str]) -> None:
@@ -42,7 +43,7 @@ def write_peft(folder: Path, modules: Iterable[AdapterModule], metadata: Mapping
 def _part_tensors(part: Part, modules: Iterable[AdapterModule]) -> dict[str, Tensor]:
     """Under the names of transformers' modules: only the second text encoder has `text_model.`."""
     return {
-        f"{_PREFIX}{text_model_path(path) if part == 'text_encoder_2' else path}.{name}": tensor
+        f"{PEFT_PREFIX}{text_model_path(path) if part == 'text_encoder_2' else path}.{name}": tensor
         for module in modules
         if module.name.part == part
         for path in (module.name.path,)
@@ -76,5 +77,5 @@ def _read_part(folder: Path, part: Part) -> tuple[list[AdapterModule], dict[str,
         raise InvalidAdapterFile(f"{part}/ is no PEFT adapter: {error}") from error
     if config.get("peft_type") != "LORA":
         raise InvalidAdapterFile(f"{part}/{_CONFIG} has peft_type {config.get('peft_type')}; only LORA can be read")
-    own = {key.removeprefix(_PREFIX): tensor for key, tensor in tensors.items()}
+    own = {key.removeprefix(PEFT_PREFIX): tensor for key, tensor in tensors.items()}
     return peft_modules(part, own, config, name), metadata
