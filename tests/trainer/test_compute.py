@@ -7,19 +7,14 @@ import pytest
 import torch
 
 from lora_api import LoraTrainingSpec
-from lora_trainer.compute import make_accelerator, peak_memory_bytes, prefer_determinism
+from lora_trainer.compute import HalfGradScaler, make_accelerator, peak_memory_bytes, prefer_determinism
 from lora_trainer.errors import InvalidConfiguration
 from tests.support.tiny_run import make_training
 
 
 def spec(**changes: Any) -> LoraTrainingSpec:
     place = Path("/nowhere")
-    return make_training(place, place / "data", place / "out", **changes).spec
-
-
-def test_fp16_on_a_cpu_is_refused_with_the_cure() -> None:
-    with pytest.raises(InvalidConfiguration, match=r"spec\.training\.precision is fp16, .* use bf16 or fp32"):
-        make_accelerator(spec(training={"precision": "fp16"}))
+    return make_training(place / "base", place / "data", place / "out", **changes).spec
 
 
 def test_a_gpu_that_is_not_there_is_refused_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,3 +47,19 @@ def test_the_number_of_threads_does_not_come_from_the_machine() -> None:
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_gradients_in_fp16_are_unscaled_where_torch_refuses() -> None:
+    weight = torch.nn.Parameter(torch.zeros(2, dtype=torch.float16))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+
+    for scaler in (torch.amp.GradScaler("cpu", init_scale=4.0), HalfGradScaler("cpu", init_scale=4.0)):
+        weight.grad = None
+        scaler.scale(weight.sum()).backward()
+        if isinstance(scaler, HalfGradScaler):
+            scaler.unscale_(optimizer)
+        else:
+            with pytest.raises(ValueError, match="FP16 gradients"):
+                scaler.unscale_(optimizer)
+
+    assert weight.grad is not None and weight.grad.tolist() == [1.0, 1.0]

@@ -137,7 +137,9 @@ def test_a_step_is_adam_on_the_mean_gradient_of_its_batches(bench: Callable[...,
 
     one.step(batch(0), batch(1))
 
-    name = max((name for name in gradients if name.endswith("lora_up.weight")), key=lambda name: float(gradients[name].norm()))
+    name = max(
+        (name for name in gradients if name.endswith("lora_up.weight")), key=lambda name: float(gradients[name].norm())
+    )
     expected = before[name] - 1e-3 * gradients[name] / (gradients[name].abs() + 1e-8)
     torch.testing.assert_close(one.weights()[name], expected, rtol=1e-3, atol=1e-7)
 

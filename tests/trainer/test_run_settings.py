@@ -1,5 +1,7 @@
 """Whole trainings with every setting: what must not change the result, what must change it, and what comes back."""
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -279,6 +281,19 @@ def test_captions_that_are_cut_are_named(
     train(dataset={"captions": {"prefix": "a, " * 60}})
 
     assert "captions are longer than 75 tokens, and their end is cut off: 2_zwx shape/0.png" in caplog.text
+
+
+def test_a_model_that_predicts_something_else_than_it_says_is_refused(
+    train: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The tiny base that ships with the demo really draws, so what it predicts shows."""
+    base = shutil.copytree(Path(__file__).parents[2] / "tinybase" / "model", tmp_path / "base")
+    scheduler = base / "scheduler" / "scheduler_config.json"
+    config = json.loads(scheduler.read_text())
+    scheduler.write_text(json.dumps(config | {"prediction_type": "v_prediction"}))
+
+    with pytest.raises(InvalidConfiguration, match=r"is said to predict v_prediction, but .* it predicts epsilon"):
+        train(base, dataset={"resolution": 128})
 
 
 @pytest.fixture(autouse=True)

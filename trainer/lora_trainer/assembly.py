@@ -28,6 +28,7 @@ from lora_trainer.diffusion.objective import Objective
 from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.families.base import BaseModel
 from lora_trainer.families.catalogue import load
+from lora_trainer.families.probe import probe_prediction
 from lora_trainer.loop import Inputs, Learner
 from lora_trainer.lora.adapter import InvalidAdapterFile
 from lora_trainer.lora.formats import read_adapter
@@ -236,3 +237,22 @@ def _texts(prepared: Prepared, residence: Residence) -> TextSource:
     with residence.having(*_text_parts(model)):
         frozen.prepare(constant_caption(example.caption, example.captions) for example in constant)
     return frozen
+
+
+def check_prediction(
+    learner: Learner, inputs: Inputs, autocast: Callable[[], AbstractContextManager[object]], device: torch.device
+) -> None:
+    """Tries the base model on the first batch. Raises InvalidConfiguration if it clearly predicts something else."""
+    model = learner.model
+    batch = next(inputs.steps(1, 0))[0]
+    alpha_bars = learner.objective.schedule.alphas_cumprod
+    with torch.no_grad(), learner.adapters.disabled(), autocast():
+        text = inputs.text(batch.captions)
+        latents, sizes = batch.latents.to(device), batch.sizes.to(device)
+        found = probe_prediction(model, latents, text, sizes, alpha_bars=alpha_bars)
+    if found not in (None, model.prediction):
+        raise InvalidConfiguration(
+            f"spec.baseModel.prediction: the model is said to predict {model.prediction}, but on these pictures it "
+            f"predicts {found}; set the field to {found}, or correct prediction_type in the model's "
+            "scheduler/scheduler_config.json"
+        )

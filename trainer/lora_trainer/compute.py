@@ -4,6 +4,7 @@ import resource
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from lora_api.spec import LoraTrainingSpec
 from lora_trainer.errors import InvalidConfiguration
@@ -19,7 +20,7 @@ def make_accelerator(spec: LoraTrainingSpec) -> Accelerator:
     """An accelerator for one device: autocast to the spec's precision, and a gradient scaler for fp16 only.
 
     Raises:
-        InvalidConfiguration: a GPU is asked for and there is none, or fp16 on a CPU.
+        InvalidConfiguration: a GPU is asked for and there is none.
     """
     on_cpu = spec.parallelism.gpus_per_node == 0
     if not on_cpu and not torch.cuda.is_available():
@@ -28,9 +29,19 @@ def make_accelerator(spec: LoraTrainingSpec) -> Accelerator:
             "(`lora run --set spec.parallelism.gpusPerNode=0`)"
         )
     precision = spec.training.precision
-    if on_cpu and precision == "fp16":
-        raise InvalidConfiguration("spec.training.precision is fp16, which a CPU cannot train with; use bf16 or fp32")
-    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=on_cpu)
+    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=on_cpu)
+    if precision == "fp16" and spec.training.full_precision:
+        accelerator.scaler = HalfGradScaler(accelerator.device.type)
+    return accelerator
+
+
+class HalfGradScaler(torch.amp.GradScaler):
+    """A gradient scaler for weights that are kept in fp16, whose gradients torch's own refuses to unscale."""
+
+    def _unscale_grads_(
+        self, optimizer: torch.optim.Optimizer, inv_scale: Tensor, found_inf: Tensor, allow_fp16: bool
+    ) -> dict[torch.device, Tensor]:
+        return super()._unscale_grads_(optimizer, inv_scale, found_inf, True)
 
 
 def prefer_determinism(*, cpu_threads: int) -> None:

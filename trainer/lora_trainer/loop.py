@@ -73,7 +73,11 @@ class Trainer:
         groups = group_parameters(spec.optimizer, _trained_tensors(learner.adapters, spec))
         self._peaks = {group["name"]: float(group["lr"]) for group in groups}
         self._factor = rate_factor(
-            spec.optimizer.schedule, plan.total_steps, warmup=plan.warmup_steps, decay=plan.decay_steps
+            spec.optimizer.schedule,
+            plan.total_steps,
+            warmup=plan.warmup_steps,
+            decay=plan.decay_steps,
+            peak=spec.optimizer.learning_rate,
         )
         in_groups = {id(parameter) for group in groups for parameter in group["params"]}
         for parameter in learner.adapters.named_parameters().values():
@@ -133,8 +137,8 @@ class Trainer:
         return device
 
     def learning_rates(self) -> dict[str, float]:
-        """The learning rate of each group at the last step."""
-        return {group["name"]: float(group["lr"]) for group in self._optimizer.param_groups}
+        """The learning rate of each group at the last step, as an optimizer that finds it itself multiplies it."""
+        return {group["name"]: float(group["lr"] * group.get("d", 1.0)) for group in self._optimizer.param_groups}
 
     @contextmanager
     def result(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from lora_api.run_manifest import spec_digest
 from lora_api.spec import LoraTraining, LoraTrainingSpec
 from lora_trainer.errors import BaseModelUnavailable, InvalidConfiguration
-from lora_trainer.families.catalogue import FILES, ModelFiles, open_model
+from lora_trainer.families.catalogue import FILES, VAE_FILES, ModelFiles, open_model
 from lora_trainer.loop import StopRequested
 from lora_trainer.output import RunIdentity
 from lora_trainer.recorder import Audience
@@ -115,7 +115,7 @@ def _fetch_base(spec: LoraTrainingSpec, fetcher: Fetcher) -> BaseFiles:
     path = fetcher.fetch(Source(base.uri, "spec.baseModel.uri", BaseModelUnavailable, FILES))
     vae = None
     if base.vae_uri is not None:
-        vae = fetcher.fetch(Source(base.vae_uri, "spec.baseModel.vaeUri", BaseModelUnavailable, FILES))
+        vae = fetcher.fetch(Source(base.vae_uri, "spec.baseModel.vaeUri", BaseModelUnavailable, VAE_FILES))
     model = open_model(path, base, vae=vae)
     adapters = []
     for index, adapter in enumerate(base.adapters):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lora_api.run_manifest import RunManifest
 from lora_api.spec import LoraTraining, LoraTrainingSpec
-from lora_trainer.assembly import Residence, load_model, make_learner, make_residence, open_inputs
+from lora_trainer.assembly import Residence, check_prediction, load_model, make_learner, make_residence, open_inputs
 from lora_trainer.checks import check_training
 from lora_trainer.compute import make_accelerator, prefer_determinism
 from lora_trainer.conditioning import size_conditions
@@ -122,6 +122,8 @@ def _train(prepared: Prepared, accelerator: Accelerator, output: RunOutput, sess
     residence.settle()
     with open_inputs(prepared, residence, accelerator.autocast, session) as inputs:
         _resume(recorder, output, session)
+        if trainer.step == 0:
+            check_prediction(learner, inputs, accelerator.autocast, accelerator.device)
         try:
             recorder.begin()
             train(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_api.spec import LoraTrainingSpec
+from lora_trainer.data.caption_draws import constant_caption
 from lora_trainer.data.dataset import DatasetSources, ScannedDataset, scan
 from lora_trainer.data.example import Example
 from lora_trainer.data.placed import PlacedExample, place_examples
@@ -95,11 +96,7 @@ def truncation_warning(
 ) -> str | None:
     """Which captions are longer than `maxTokens` and lose their end, by name; None if there are none."""
     limit = spec.dataset.captions.max_tokens
-    texts = [max(example.caption_lines, key=len) for example in examples]
-    full = [
-        f"{example.captions.prefix} {text} {example.captions.suffix}"
-        for example, text in zip(examples, texts, strict=True)
-    ]
+    full = [constant_caption(max(one.caption_lines, key=len), one.captions) for one in examples]
     cut = [one.key for one, count in zip(examples, count_tokens(full), strict=True) if count > limit]
     if not cut:
         return None

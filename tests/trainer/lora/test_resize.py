@@ -104,3 +104,11 @@ def test_the_metadata_tells_the_new_rank_and_the_source() -> None:
         "modelspec.title": "small",
         "modelspec.merged_from": "a.safetensors (resized)",
     }
+
+
+def test_ranks_that_differ_are_called_dynamic_as_sd_scripts_does() -> None:
+    adapter = replaced(make_adapter(LINEAR, TEXT, rank=4), make_module(LINEAR, rank=1))
+
+    metadata = resized(adapter, RankRule(energy=0.99999)).adapter.metadata
+
+    assert (metadata["ss_network_dim"], metadata["ss_network_alpha"]) == ("Dynamic", "Dynamic")

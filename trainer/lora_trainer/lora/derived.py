@@ -1,13 +1,13 @@
 """The metadata of an adapter that was made of others; used by `lora merge` and `lora resize`."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lora_trainer.lora.adapter import AdapterModule
 
 _NOT_INHERITED = ("ss_network_args", "ss_network_dropout", "ss_session_id", "ss_epoch", "ss_steps")
+_DIFFERENT = "Dynamic"
 
 
 def derived_metadata(
@@ -32,16 +32,20 @@ def derived_metadata(
 
 
 def _network(modules: Sequence[AdapterModule]) -> dict[str, str]:
-    """Rank and alpha of most modules; those of 3x3 convolutions apart, as sd-scripts says them."""
+    """Rank and alpha, those of 3x3 convolutions apart; `Dynamic` where modules differ, as sd-scripts says it."""
     plain = [module for module in modules if module.type == "lora"]
     convolutions = [module for module in modules if module.type == "locon"]
-    rank, alpha = _most_common(plain or convolutions)
-    values = {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": str(alpha)}
+    rank, alpha = _size(plain or convolutions)
+    values = {"ss_network_module": "networks.lora", "ss_network_dim": rank, "ss_network_alpha": alpha}
     if convolutions:
-        conv_rank, conv_alpha = _most_common(convolutions)
-        values["ss_network_args"] = json.dumps({"conv_dim": str(conv_rank), "conv_alpha": str(conv_alpha)})
+        conv_rank, conv_alpha = _size(convolutions)
+        values["ss_network_args"] = json.dumps({"conv_dim": conv_rank, "conv_alpha": conv_alpha})
     return values
 
 
-def _most_common(modules: Sequence[AdapterModule]) -> tuple[int, float]:
-    return Counter((module.rank, module.alpha) for module in modules).most_common(1)[0][0]
+def _size(modules: Sequence[AdapterModule]) -> tuple[str, str]:
+    sizes = {(module.rank, module.alpha) for module in modules}
+    if len(sizes) > 1:
+        return _DIFFERENT, _DIFFERENT
+    ((rank, alpha),) = sizes
+    return str(rank), str(alpha)
