@@ -37,15 +37,15 @@ def _network(modules: Sequence[AdapterModule]) -> dict[str, str]:
     convolutions = [module for module in modules if module.type == "locon"]
     rank, alpha = _size(plain or convolutions)
     values = {"ss_network_module": "networks.lora", "ss_network_dim": rank, "ss_network_alpha": alpha}
-    if convolutions:
-        conv_rank, conv_alpha = _size(convolutions)
+    conv_rank, conv_alpha = _size(convolutions)
+    if convolutions and conv_rank != _DIFFERENT:
         values["ss_network_args"] = json.dumps({"conv_dim": conv_rank, "conv_alpha": conv_alpha})
     return values
 
 
 def _size(modules: Sequence[AdapterModule]) -> tuple[str, str]:
     sizes = {(module.rank, module.alpha) for module in modules}
-    if len(sizes) > 1:
+    if len(sizes) != 1:
         return _DIFFERENT, _DIFFERENT
-    ((rank, alpha),) = sizes
+    rank, alpha = sizes.pop()
     return str(rank), str(alpha)
