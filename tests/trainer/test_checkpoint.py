@@ -17,6 +17,7 @@ STATE = TrainingState(
         "param_groups": [],
     },
     scaler={},
+    average={"shadow": {"unet.a.down": torch.ones(2, 3)}, "updates": 3},
     losses=torch.tensor([0.5, 0.25]),
 )
 
@@ -56,5 +57,5 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
 def test_a_state_of_another_version_is_refused(tmp_path: Path) -> None:
     torch.save({"format_version": 99}, tmp_path / "state.pt")
 
-    with pytest.raises(UnreadableState, match="format version 99, but 1 is understood"):
+    with pytest.raises(UnreadableState, match="format version 99, but 2 is understood"):
         read_state(tmp_path / "state.pt")

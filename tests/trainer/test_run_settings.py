@@ -15,6 +15,7 @@ from lora_api import LoraTraining
 from lora_trainer.errors import Interrupted, InvalidConfiguration
 from lora_trainer.lora.formats import read_adapter
 from lora_trainer.run import run_training
+from tests.support.tiny_pipeline import write_tiny_pipeline
 from tests.support.tiny_run import make_session, make_training, stop_after
 
 FINAL = "adapters/tiny.safetensors"
@@ -253,6 +254,15 @@ def test_an_adapter_can_be_merged_into_the_base_or_started_from(train: Callable[
     assert differ(first, merged)
     ours, theirs = tensors(started), tensors(first)
     assert all(torch.allclose(ours[name].float(), theirs[name].float(), atol=1e-3) for name in ours)
+
+
+def test_another_vae_is_used_and_named(train: Callable[..., Path], tmp_path: Path) -> None:
+    other = write_tiny_pipeline(tmp_path / "other", seed=7) / "vae"
+
+    plain, replaced = train(), train(baseModel={"vaeUri": other.as_uri()})
+
+    assert differ(plain, replaced)
+    assert read_adapter(replaced / FINAL).metadata["ss_vae_name"] == "vae"
 
 
 def test_an_adapter_of_other_ranks_cannot_be_started_from(train: Callable[..., Path]) -> None:

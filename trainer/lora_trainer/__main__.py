@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 
 import typer
 
@@ -23,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-for name, command in {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "plan": plan,
     "validate": validate,
@@ -32,7 +33,8 @@ for name, command in {
     "convert": convert,
     "merge": merge,
     "resize": resize,
-}.items():
+}
+for name, command in _COMMANDS.items():
     app.command(name)(command)
 
 

@@ -168,6 +168,7 @@ def _stopped(recorder: Recorder, trainer: Trainer) -> TrainingError:
 def _facts(prepared: Prepared) -> RunFacts:
     spec, plan, identity = prepared.training.spec, prepared.dataset.plan, prepared.identity
     statistics = describe_dataset(prepared.dataset.pictures, plan)
+    vae_uri = spec.base_model.vae_uri
     session = "".join((identity.spec_digest, identity.dataset_digest, identity.base_digest))
     return RunFacts(
         base_name=_base_name(prepared),
@@ -186,12 +187,16 @@ def _facts(prepared: Prepared) -> RunFacts:
         dataset_dirs=statistics.training_folders,
         regularization_dirs=statistics.regularization_folders,
         tag_frequency=statistics.tag_frequency,
+        subsets=statistics.subsets,
+        vae_name=None if vae_uri is None else vae_uri.rstrip("/").rpartition("/")[2],
+        vae_digest=None if vae_uri is None else prepared.base.model.vae_digest,
     )
 
 
 def _base_name(prepared: Prepared) -> str:
     """The hub's name of the model or its file's; other URIs say where it lies, not what it is, so the digest does."""
-    uri, model = prepared.training.spec.base_model.uri, prepared.base.model
+    uri: str = prepared.training.spec.base_model.uri
+    model = prepared.base.model
     if uri.startswith("hf://"):
         return uri.removeprefix("hf://").partition("@")[0]
     name = uri.rpartition("/")[2]

@@ -59,8 +59,9 @@ def run(
             training = load_training_file(file, overrides or ())
             metrics, on_progress = TrainingMetrics(registry), stack.enter_context(showing(Console(stderr=True)))
             # torch and diffusers take ten seconds to import; `lora --help`, `plan` and `validate` do without them.
+            from lora_trainer.prepare import Session  # noqa: PLC0415
             from lora_trainer.recorder import Audience  # noqa: PLC0415
-            from lora_trainer.run import Session, run_training  # noqa: PLC0415
+            from lora_trainer.run import run_training  # noqa: PLC0415
 
             session = Session(settings, Audience(tracker, metrics, on_progress), should_stop)
             ended = run_training(training, session)
