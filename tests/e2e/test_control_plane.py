@@ -112,9 +112,18 @@ def test_defaults_are_written_into_the_stored_object(session: Session) -> None:
     assert session.apply("defaults").returncode == 0
 
     spec = session.get("lt", "defaults")["spec"]
-    assert spec["network"] == {"type": "lora", "rank": 16, "dropout": 0, "textEncoder": True}
+    assert spec["network"] == {
+        "type": "lora",
+        "rank": 16,
+        "dropout": 0,
+        "rankDropout": 0,
+        "moduleDropout": 0,
+        "unet": True,
+        "textEncoder": True,
+        "blocks": [],
+    }
     assert spec["dataset"]["captions"]["maxTokens"] == 75
-    assert spec["optimizer"]["schedule"] == {"name": "constant", "warmupSteps": 0, "cycles": 1}
+    assert spec["optimizer"]["schedule"] == {"name": "constant", "warmupSteps": 0, "pieces": []}
 
 
 @pytest.mark.parametrize(
@@ -125,8 +134,10 @@ def test_defaults_are_written_into_the_stored_object(session: Session) -> None:
         (("training.epochs", "10"), "must be of type integer"),
         (("dataset.subsets", [{"uri": "s3://b/x"}]), "exactly one of uri and subsets must be set"),
         (("dataset.uri", "ftp://a/b"), "use s3://bucket/prefix"),
-        (("network.type", "loha"), "not supported yet; leave it out or use lora"),
-        (("training.ema", {}), "ema is not supported yet; remove it"),
+        (("training.compile", True), "not supported yet; leave it out or use false"),
+        (("evaluation", {}), "evaluation is not supported yet; remove it"),
+        (("network.convRank", 4), "use type locon"),
+        (("optimizer.name", "prodigy"), "set it to about 1"),
         (("storage", {"anonymous": True, "credentialsSecretRef": {"name": "s"}}), "exclude each other"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",

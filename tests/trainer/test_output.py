@@ -30,7 +30,9 @@ def open_output(
 
 
 def state(step: int) -> TrainingState:
-    return TrainingState(step=step, epoch=0, adapters={}, optimizer={}, scaler={}, losses=torch.full((2,), float(step)))
+    return TrainingState(
+        step=step, epoch=0, adapters={}, optimizer={}, scaler={}, average={}, losses=torch.full((2,), float(step))
+    )
 
 
 def damage(tmp_path: Path, key: str) -> None:

@@ -4,7 +4,8 @@ import hashlib
 
 import torch
 
-from lora_trainer.rng import Purpose, derive_seed, generator, uniform
+from lora_trainer.generators import generator
+from lora_trainer.rng import Purpose, derive_seed, uniform
 
 
 def test_a_seed_is_blake2b_of_its_tagged_parts() -> None:

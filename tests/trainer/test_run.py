@@ -254,7 +254,7 @@ def test_a_gpu_without_enough_memory_is_the_users_to_solve(
         run_training(finished.training, make_session(tmp_path / "work").session)
 
 
-def test_captions_that_are_cut_are_counted_in_the_plan(tiny_pipeline: Path, tmp_path: Path) -> None:
+def test_captions_that_are_cut_are_named_in_the_plan(tiny_pipeline: Path, tmp_path: Path) -> None:
     data = write_pictures(tmp_path / "data")
     (data / "2_zwx shape" / "0.txt").write_text("zwx " + "a " * 100)
     changes: dict[str, Any] = {"training": {"maxSteps": 1}, "samples": {"prompts": []}}
@@ -264,4 +264,7 @@ def test_captions_that_are_cut_are_counted_in_the_plan(tiny_pipeline: Path, tmp_
 
     plan = observed.tracker.snapshot().plan
     assert plan is not None
-    assert "1 captions are longer than 75 tokens and are cut; raise spec.dataset.captions.maxTokens." in plan.warnings
+    assert plan.warnings[-1] == (
+        "1 captions are longer than 75 tokens, and their end is cut off: 2_zwx shape/0.png; "
+        "raise spec.dataset.captions.maxTokens."
+    )

@@ -33,7 +33,7 @@ def test_the_parameters_travel_in_the_file(tmp_path: Path) -> None:
 
 def test_sizes_and_seeds_are_filled_in(tmp_path: Path) -> None:
     prompts = [{"prompt": "a"}, {"prompt": "b", "widthPx": 128, "seed": 9}]
-    training = make_training(tmp_path, tmp_path / "d", tmp_path / "o", samples={"prompts": prompts})
+    training = make_training(tmp_path / "b", tmp_path / "d", tmp_path / "o", samples={"prompts": prompts})
 
     first, second = pictures_of(training.spec)
 

@@ -1,13 +1,11 @@
 """Randomness as a function of (seed, what for): no generator is kept, so none has to be saved or shared.
 
-Used wherever something is drawn at random. Numbers are drawn on the CPU and moved, so that every device,
-every number of workers and every resumed run sees the same ones.
+Used wherever something is drawn at random; tensors are drawn by `generators`. Without torch, so that planning is
+quick.
 """
 
 import hashlib
 from enum import StrEnum
-
-import torch
 
 
 class Purpose(StrEnum):
@@ -45,8 +43,3 @@ def derive_seed(seed: int, *parts: int | str) -> int:
 def uniform(seed: int, *parts: int | str) -> float:
     """A number in [0, 1), evenly spread: the upper 53 bits of `derive_seed(seed, *parts)`."""
     return (derive_seed(seed, *parts) >> 10) / 2**53
-
-
-def generator(seed: int, *parts: int | str) -> torch.Generator:
-    """A fresh CPU generator for `derive_seed(seed, *parts)`."""
-    return torch.Generator(device="cpu").manual_seed(derive_seed(seed, *parts))

@@ -26,6 +26,7 @@ from lora_trainer.data.statistics import describe_dataset
 from lora_trainer.drawing import Painter
 from lora_trainer.errors import Interrupted, InterruptedUnsaved, OutOfMemory, TrainingError
 from lora_trainer.families.base import BaseModel
+from lora_trainer.generators import generator
 from lora_trainer.loop import StopRequested, Trainer, train
 from lora_trainer.lora.metadata import RunFacts
 from lora_trainer.lora.verify import Probe
@@ -33,7 +34,7 @@ from lora_trainer.optim import optimizer_class_name
 from lora_trainer.output import RunOutput
 from lora_trainer.prepare import Prepared, Session, prepare
 from lora_trainer.recorder import Product, Recorder, artifacts_of, checkpoint_of, is_checkpoint
-from lora_trainer.rng import Purpose, generator
+from lora_trainer.rng import Purpose
 from lora_trainer.sources import truncation_warning
 from lora_trainer.storage import Connection, Store, check_writable, open_store
 

@@ -13,7 +13,8 @@ from lora_api.training_spec import Loss
 from lora_trainer.diffusion.noise import NoiseSchedule, make_schedule
 from lora_trainer.diffusion.objective import Draw, Objective, check
 from lora_trainer.errors import InvalidConfiguration
-from lora_trainer.rng import Purpose, generator
+from lora_trainer.generators import generator
+from lora_trainer.rng import Purpose
 from tests.support import reference_loop
 from tests.support.reference_loop import Recipe
 

@@ -24,7 +24,8 @@ from lora_trainer.diffusion.noise import (
     velocity,
 )
 from lora_trainer.errors import InvalidConfiguration
-from lora_trainer.rng import Purpose, generator
+from lora_trainer.generators import generator
+from lora_trainer.rng import Purpose
 
 _MULTIRES_DISCOUNT = 0.3
 

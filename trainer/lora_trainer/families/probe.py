@@ -9,7 +9,8 @@ from torch import Tensor
 from lora_api.model_spec import Prediction
 from lora_trainer.conditioning import TextStates
 from lora_trainer.families.base import BaseModel
-from lora_trainer.rng import Purpose, generator
+from lora_trainer.generators import generator
+from lora_trainer.rng import Purpose
 
 _TIMES = (0.4, 0.5, 0.6, 0.7)
 """Shares of the schedule that are tried: noise and velocity differ there, and a trained model predicts either well."""

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from lora_trainer.errors import InvalidConfiguration
+from lora_trainer.generators import generator
 from lora_trainer.lora.adapter import DORA_SCALE, AdapterFile, AdapterModule
 from lora_trainer.lora.layer import STARTS_AT_ZERO, AdaptedLayer
-from lora_trainer.rng import Purpose, generator
+from lora_trainer.rng import Purpose
 
 _NORMAL = {"hada_w1_a": 0.1, "hada_w1_b": 1.0, "hada_w2_b": 1.0}
 """Standard deviations of the tensors that start normally distributed."""
