@@ -4,36 +4,46 @@
     python benchmarks/train_step.py --base tinybase/model --set parallelism.gpusPerNode=0 --set dataset.resolution=128
 
 Nothing is downloaded. The spec is that of a LoraTraining with its defaults; `--set` changes any field of it. The
-steps are those of the product's own loop on random latents of the resolution's size, with captions of ten words.
+steps are those of the product: its loader and latent cache on a few pictures of noise at the resolution, its loop.
 First come warm-up steps, which are not counted, then the measured ones without any waiting in between, then as many
 again in which the device is waited for after each part: these give the shares. The answer is one JSON document.
 """
 
 import argparse
 import json
+import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
+from prometheus_client import CollectorRegistry
 
-from lora_api.spec import LoraTrainingSpec
-from lora_trainer.assembly import make_learner
+from lora_api.spec import LoraTraining
+from lora_trainer.assembly import load_model, make_learner, make_residence, open_inputs
 from lora_trainer.commands.overrides import load_training_file
-from lora_trainer.compute import DTYPES, make_accelerator, peak_memory_bytes, prefer_determinism
-from lora_trainer.conditioning import TextStates, size_conditions
+from lora_trainer.compute import make_accelerator, peak_memory_bytes, prefer_determinism
+from lora_trainer.conditioning import TextStates
 from lora_trainer.data.loader import TrainingBatch
-from lora_trainer.families import architectures, catalogue
-from lora_trainer.families.base import BaseModel
+from lora_trainer.families.architectures import RandomWeights
+from lora_trainer.families.catalogue import open_model
 from lora_trainer.loop import Inputs, Trainer
-from lora_trainer.plan import PlannedPicture, derive_plan
+from lora_trainer.metrics import TrainingMetrics
+from lora_trainer.output import RunIdentity
+from lora_trainer.prepare import BaseFiles, Prepared, Session
+from lora_trainer.progress import ProgressTracker
+from lora_trainer.recorder import Audience
 from lora_trainer.settings import Settings
+from lora_trainer.sources import Fetcher, fetch_dataset, plan_dataset
+from lora_trainer.storage import Connection
 
+PICTURES = 4
 PARTS = ("data", "textEncoder", "unetForward", "backward", "optimizer")
 CAPTION = "photo of zwx woman, red scarf, standing, garden"
 
@@ -107,8 +117,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures one setting and prints the answer."""
     options = parse(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        spec = load_spec(options, Path(folder))
-    print(json.dumps(measure(spec, options), indent=2))
+        training = load_training(options, Path(folder))
+        settings = Settings(work_dir=Path(folder), cpu_threads=Settings.from_environment().cpu_threads)
+        audience = Audience(ProgressTracker(), TrainingMetrics(CollectorRegistry()), lambda _: None)
+        print(json.dumps(measure(training, Session(settings, audience, lambda: False), options), indent=2))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -122,45 +134,68 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def load_spec(options: argparse.Namespace, folder: Path) -> LoraTrainingSpec:
-    """A LoraTraining's spec of nothing but defaults, and what `--set` says."""
-    file = folder / "lora.yaml"
+def load_training(options: argparse.Namespace, folder: Path) -> LoraTraining:
+    """A LoraTraining of nothing but defaults and what `--set` says, and pictures for all its steps."""
+    file, data = folder / "lora.yaml", folder / "data"
     file.write_text(
         "apiVersion: lora-operator.io/v1alpha1\nkind: LoraTraining\nmetadata: {name: benchmark}\nspec:\n"
-        "  baseModel: {uri: hf://random/weights}\n  dataset: {uri: s3://random/latents}\n"
+        f"  baseModel: {{uri: hf://random/weights}}\n  dataset: {{uri: '{data.as_uri()}'}}\n"
         "  output: {uri: s3://random/nowhere}\n"
     )
-    overrides = [f"baseModel.family={options.family}", *options.set]
-    return load_training_file(file, overrides).spec
+    family = [] if options.base else [f"baseModel.family={options.family}"]
+    training = load_training_file(file, [*family, *options.set])
+    loop = training.spec.training
+    samples = (options.warmup + 2 * options.steps) * loop.batch_size * loop.gradient_accumulation_steps
+    write_pictures(data / f"{math.ceil(samples / PICTURES)}_zwx woman", training.spec.dataset.size_px)
+    return training
 
 
-def measure(spec: LoraTrainingSpec, options: argparse.Namespace) -> dict[str, Any]:
+def write_pictures(folder: Path, size: tuple[int, int]) -> None:
+    """Captioned pictures of noise."""
+    folder.mkdir(parents=True)
+    for index in range(PICTURES):
+        Image.effect_noise(size, 64).convert("RGB").save(folder / f"{index}.png")
+        (folder / f"{index}.txt").write_text(CAPTION)
+
+
+def prepare(training: LoraTraining, session: Session, options: argparse.Namespace, device: torch.device) -> Prepared:
+    """What the product knows before it loads a model, with random weights instead of fetched ones."""
+    spec = training.spec
+    files = open_model(options.base, spec.base_model) if options.base else RandomWeights(options.family, device)
+    fetcher = Fetcher(Connection(spec.storage, session.settings), lambda _: None, spec.dataset.workers)
+    dataset = plan_dataset(spec, fetch_dataset(spec, fetcher))
+    identity = RunIdentity("benchmark", "", dataset.scanned.digest, files.digest, dataset.plan.total_steps)
+    return Prepared(training, BaseFiles(files, (), files.digest), None, dataset, identity)
+
+
+def measure(training: LoraTraining, session: Session, options: argparse.Namespace) -> dict[str, Any]:
     """All figures of one setting."""
+    spec = training.spec
     accelerator = make_accelerator(spec)
-    prefer_determinism(cpu_threads=Settings.from_environment().cpu_threads)
-    device: torch.device = accelerator.device
-    watch = Stopwatch(device)
-    model = load_model(spec, options, device)
-    planned = [PlannedPicture(0, spec.dataset.size_px, repeats=10_000_000)]
-    plan = derive_plan(planned, spec)
-    learner = make_learner(Timed(model, "predict", "unetForward", watch), spec)  # type: ignore[arg-type]
+    prefer_determinism(cpu_threads=session.settings.cpu_threads)
+    watch = Stopwatch(accelerator.device)
+    prepared = prepare(training, session, options, watch.device)
+    model = load_model(prepared, watch.device, session)
+    residence = make_residence(model, spec, watch.device)
     trainer = TimedTrainer(
-        learner,
-        plan=plan,
+        make_learner(Timed(model, "predict", "unetForward", watch), spec),  # type: ignore[arg-type]
+        plan=prepared.dataset.plan,
         spec=spec,
         accelerator=Timed(accelerator, "backward", "backward", watch),  # type: ignore[arg-type]
     )
     trainer.watch = watch
-    inputs = make_inputs(model, spec, watch)
-    batches = inputs.steps(1, 0)
-    run_steps(trainer, inputs, batches, 1)
-    first = process_age()
-    run_steps(trainer, inputs, batches, options.warmup - 1)
-    seconds = run_steps(trainer, inputs, batches, options.steps)
-    watch.running = True
-    watched = run_steps(trainer, inputs, batches, options.steps)
+    residence.settle()
+    with open_inputs(prepared, residence, accelerator.autocast, session) as untimed:
+        inputs = timed(untimed, watch)
+        batches = inputs.steps(1, 0)
+        run_steps(trainer, inputs, batches, 1)
+        first = process_age()
+        run_steps(trainer, inputs, batches, options.warmup - 1)
+        seconds = run_steps(trainer, inputs, batches, options.steps)
+        watch.running = True
+        watched = run_steps(trainer, inputs, batches, options.steps)
     watch.seconds["rest"] = watched - sum(watch.seconds.values())
-    return answer(spec, options, trainer, seconds=seconds, first=first)
+    return answer(training, options, trainer, seconds=seconds, first=first)
 
 
 def process_age() -> float:
@@ -169,63 +204,21 @@ def process_age() -> float:
     return float(Path("/proc/uptime").read_text().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
 
 
-def load_model(spec: LoraTrainingSpec, options: argparse.Namespace, device: torch.device) -> BaseModel:
-    """The model to train: real architecture and random weights, or the one in `--base`."""
-    reading = {
-        "precision": DTYPES[spec.training.precision],
-        "clip_skip": spec.base_model.clip_skip,
-        "max_tokens": spec.dataset.captions.max_tokens,
-    }
-    if options.base is not None:
-        model: BaseModel = catalogue.load(options.base, device, **reading)
-    else:
-        model = architectures.random_model(options.family, device, **reading)
-    if spec.training.gradient_checkpointing:
-        model.checkpoint_gradients()
-    if spec.training.attention == "xformers":
-        model.use_xformers()
-    return model
+def timed(inputs: Inputs, watch: Stopwatch) -> Inputs:
+    """The same inputs with a watch around waiting for a batch and around the text encoders."""
 
-
-def make_inputs(model: BaseModel, spec: LoraTrainingSpec, watch: Stopwatch) -> Inputs:
-    """Random latents of the resolution's size, the same caption every time."""
-    cell, batch_size = model.pixels_per_latent, spec.training.batch_size
-    width, height = spec.dataset.size_px
-    shape = (batch_size, model.latent_channels, height // cell, width // cell)
-    latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(watch.device)
-    sizes = size_conditions((width, height), (0, 0), (width, height)).expand(batch_size, 6)
-    batch = TrainingBatch(
-        latents=latents,
-        captions=(CAPTION,) * batch_size,
-        weights=torch.ones(batch_size),
-        masks=None,
-        from_base=torch.zeros(batch_size, dtype=torch.bool),
-        sizes=sizes,
-    )
-    encode = text_source(model, spec, watch.device)
-
-    def steps(_: int, __: int) -> Iterator[tuple[TrainingBatch, ...]]:
+    def steps(epoch: int, made: int) -> Iterator[tuple[TrainingBatch, ...]]:
+        batches = inputs.steps(epoch, made)
         while True:
             with watch.measuring("data"):
-                batches = (batch,) * spec.training.gradient_accumulation_steps
-            yield batches
+                step = next(batches)
+            yield step
 
     def text(captions: Sequence[str]) -> TextStates:
         with watch.measuring("textEncoder"):
-            return encode(captions)
+            return inputs.text(captions)
 
     return Inputs(steps, text)
-
-
-def text_source(
-    model: BaseModel, spec: LoraTrainingSpec, device: torch.device
-) -> Callable[[Sequence[str]], TextStates]:
-    """Encoded anew each time if a text encoder is trained, else once."""
-    if spec.network.text_encoder:
-        return lambda captions: model.encode_texts(model.tokenize(captions).to(device))
-    with torch.no_grad():
-        states = model.encode_texts(model.tokenize([CAPTION] * spec.training.batch_size).to(device))
-    return lambda _: states
 
 
 def run_steps(trainer: Trainer, inputs: Inputs, batches: Iterator[tuple[TrainingBatch, ...]], count: int) -> float:
@@ -239,11 +232,11 @@ def run_steps(trainer: Trainer, inputs: Inputs, batches: Iterator[tuple[Training
 
 
 def answer(
-    spec: LoraTrainingSpec, options: argparse.Namespace, trainer: TimedTrainer, *, seconds: float, first: float
+    training: LoraTraining, options: argparse.Namespace, trainer: TimedTrainer, *, seconds: float, first: float
 ) -> dict[str, Any]:
     """The figures as a JSON document."""
-    device, watch, training = trainer.device, trainer.watch, spec.training
-    pictures = training.batch_size * training.gradient_accumulation_steps
+    device, watch, spec = trainer.device, trainer.watch, training.spec
+    pictures = spec.training.batch_size * spec.training.gradient_accumulation_steps
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cpuThreads": torch.get_num_threads(),

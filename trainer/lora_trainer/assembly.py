@@ -1,7 +1,7 @@
 """Puts a run together: the model with its adapters, latents and captions, and the batches. Used by `run`."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -44,28 +44,30 @@ _LATENTS_ON_DEVICE_BYTES = 2 << 30
 """Latents up to this size move to the device; more would take the room of activations."""
 
 
-@dataclass(frozen=True)
 class Residence:
     """Where the parts of the model live: all on the device, or with `lowMemory` only while they are used."""
 
-    model: BaseModel
-    device: torch.device
-    visiting: frozenset[str]
-    """Parts that live on the CPU and come to the device when they are needed."""
+    def __init__(self, model: BaseModel, device: torch.device, visiting: Set[str]) -> None:
+        """`visiting` parts live on the CPU and come to the device when they are needed."""
+        self.model, self.device = model, device
+        self._visiting = visiting
+        self._here: set[str] = set()
 
     @contextmanager
     def having(self, *parts: str) -> Iterator[None]:
-        """Brings parts to the device and those that do not live there back afterwards."""
-        moved = [part for part in parts if part in self.visiting]
-        self.model.place(*moved, device=self.device)
+        """Brings parts to the device, and afterwards sends home those that it brought."""
+        brought = [part for part in parts if part in self._visiting - self._here]
+        self.model.place(*brought, device=self.device)
+        self._here.update(brought)
         try:
             yield
         finally:
-            self.model.place(*moved, device=torch.device("cpu"))
+            self._here.difference_update(brought)
+            self.model.place(*brought, device=torch.device("cpu"))
 
     def settle(self) -> None:
         """Sends the visiting parts home."""
-        self.model.place(*self.visiting, device=torch.device("cpu"))
+        self.model.place(*self._visiting, device=torch.device("cpu"))
 
 
 def load_model(prepared: Prepared, device: torch.device, session: Session) -> BaseModel:
@@ -128,12 +130,12 @@ def make_learner(model: BaseModel, spec: LoraTrainingSpec, *, prepared: Prepared
 
 def make_residence(model: BaseModel, spec: LoraTrainingSpec, device: torch.device) -> Residence:
     """Where the parts live while `spec` is trained."""
-    visiting = set()
+    visiting: set[str] = set()
     if spec.training.low_memory:
         visiting = {"vae"} if spec.dataset.latent_cache != "None" else set()
         if not trains_text(spec):
             visiting |= {part for part in model.parts if part != "unet"}
-    return Residence(model, device, frozenset(visiting))
+    return Residence(model, device, visiting)
 
 
 def trains_text(spec: LoraTrainingSpec) -> bool:
@@ -177,7 +179,7 @@ def _latents(
     if dataset.latent_cache == "None":
         return source
     views = pictures.kept_views(prepared.dataset.plan)
-    session.say("EncodingLatents", f"{len(views)} of {len(pictures)} pictures")
+    session.say("EncodingLatents", f"{len(views)} views of {len(pictures)} pictures")
 
     def on_progress(done: int, total: int) -> None:
         session.audience.tracker.set_reason("EncodingLatents", f"{done} of {total}")
@@ -246,10 +248,12 @@ def check_prediction(
     model = learner.model
     batch = next(inputs.steps(1, 0))[0]
     alpha_bars = learner.objective.schedule.alphas_cumprod
-    with torch.no_grad(), learner.adapters.disabled(), autocast():
+    latents, sizes = batch.latents.to(device), batch.sizes.to(device)
+    with torch.no_grad(), autocast():
+        # Not without the adapters: these states may be kept for the training.
         text = inputs.text(batch.captions)
-        latents, sizes = batch.latents.to(device), batch.sizes.to(device)
-        found = probe_prediction(model, latents, text, sizes, alpha_bars=alpha_bars)
+        with learner.adapters.disabled():
+            found = probe_prediction(model, latents, text, sizes, alpha_bars=alpha_bars)
     if found not in (None, model.prediction):
         raise InvalidConfiguration(
             f"spec.baseModel.prediction: the model is said to predict {model.prediction}, but on these pictures it "
