@@ -146,8 +146,9 @@ def show_results(stack: Stack, output: Path) -> None:
 
 
 def _wait_for_the_user(stack: Stack) -> None:
-    console.print(f"\n[bold]export KUBECONFIG={stack.kubeconfig}[/]\nCtrl-C ends it all.")
+    # The print belongs inside: whoever reads it may be quicker than its end.
     with contextlib.suppress(KeyboardInterrupt):
+        console.print(f"\n[bold]export KUBECONFIG={stack.kubeconfig}[/]\nCtrl-C ends it all.")
         signal.pause()
 
 

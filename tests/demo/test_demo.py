@@ -10,11 +10,13 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from lora_demo import __main__ as lora_demo_main
 from tests.support.prometheus import check_metrics, query_until, scraping
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,3 +158,12 @@ def test_the_same_file_trained_here_gives_the_same_bytes(demo: FinishedDemo, tmp
 
     name = "zwx_emblem.safetensors"
     assert (tmp_path / "run" / "adapters" / name).read_bytes() == (demo.output / "adapters" / name).read_bytes()
+
+
+def test_a_user_who_is_quicker_than_the_last_line_ends_the_demo_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lora_demo_main.console, "print", interrupted)
+
+    lora_demo_main._wait_for_the_user(SimpleNamespace(kubeconfig="somewhere"))  # type: ignore[arg-type]
