@@ -45,6 +45,14 @@ class InvalidTraining(ValueError):
 class _Loader(yaml.SafeLoader):
     """YAML as kubectl reads it: `1e-4` is a number, dates and `1:30` are text, a key may stand only once."""
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The value of `node`. Raises ConstructorError also where PyYAML lets Python's own errors out."""
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, LookupError, AttributeError) as error:
+            problem = f"{str(node.value)[:40]!r} is no value of its kind ({node.tag.rpartition(':')[2]})"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":float", ":timestamp", ":int"))]
@@ -73,6 +81,20 @@ def parse_yaml(text: str) -> tuple[dict[str, Any], dict[Location, int]]:
     Raises:
         InvalidTraining: the text is no YAML, holds no or several documents, or a key twice.
     """
+    try:
+        return _parse(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise InvalidTraining([Problem("", line, f"the file is no valid YAML: {error.problem}")]) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        message = f"the file is no valid YAML: it holds the character {hex(error.character)}; remove it"
+        raise InvalidTraining([Problem("", line, message)]) from error
+    except RecursionError as error:
+        raise InvalidTraining([Problem("", None, "the file is nested too deeply; it is no LoraTraining")]) from error
+
+
+def _parse(text: str) -> tuple[dict[str, Any], dict[Location, int]]:
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -81,11 +103,6 @@ def parse_yaml(text: str) -> tuple[dict[str, Any], dict[Location, int]]:
         lines: dict[Location, int] = {}
         _note_lines(node, (), lines)
         return loader.construct_document(node), lines
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise InvalidTraining([Problem("", line, f"the file is no valid YAML: {error.problem}")]) from error
-    except yaml.YAMLError as error:
-        raise InvalidTraining([Problem("", None, f"the file is no valid YAML: {error}")]) from error
     finally:
         loader.dispose()
 
@@ -94,6 +111,9 @@ def _note_lines(node: yaml.Node, path: Location, lines: dict[Location, int]) -> 
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                raise InvalidTraining([Problem(dotted(path), line, "has a list or a map as a key; write a name")])
             here = (*path, key.value)
             if here in lines:
                 problem = Problem(dotted(here), key.start_mark.line + 1, "is set twice; remove one")

@@ -152,6 +152,12 @@ def test_a_name_that_kubernetes_would_refuse_is_refused(name: str) -> None:
         ("a: 1\n---\na: 2\n", "the file is no valid YAML"),
         ("a: 1\nb: 2\na: 3\n", "line 3: a is set twice; remove one"),
         ("", "the file must hold one LoraTraining"),
+        ("a: 1\nb: \0\n", "line 2: the file is no valid YAML: it holds the character 0x0; remove it"),
+        ("[" * 5000, "the file is nested too deeply"),
+        ("a: &a [*a]\n", "the file is nested too deeply"),
+        ("a: 1\nb: {[c]: 1}\n", "line 2: b has a list or a map as a key; write a name"),
+        ("a: 1\nb: !!int x\n", "line 2: the file is no valid YAML: 'x' is no value of its kind (int)"),
+        (f"a: {'9' * 5000}\n", "is no value of its kind (int)"),
     ],
 )
 def test_text_that_is_no_single_object_is_refused(text: str, message: str) -> None:
