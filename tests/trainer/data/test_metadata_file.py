@@ -61,6 +61,11 @@ def test_blank_lines_windows_ends_and_a_byte_order_mark_do_not_matter(folder: Pa
             "{file}",
             "is no JSON (Expecting property name enclosed in double quotes at column 2); write one object a line",
         ),
+        (
+            '{"repeats": ' + "9" * 5000 + "}",
+            "holds too long a number or too many brackets; write one flat object a line",
+        ),
+        ('{"file": ' + "[" * 100_000, "holds too long a number or too many brackets; write one flat object a line"),
         ("3", 'is no JSON object; write one a line, such as {"file": "a.png", "caption": "…"}'),
         ('["a.png"]', 'is no JSON object; write one a line, such as {"file": "a.png", "caption": "…"}'),
         ('{"file": "a.png", "file": "b.png"}', "holds a key twice; remove one"),
@@ -90,6 +95,10 @@ def test_blank_lines_windows_ends_and_a_byte_order_mark_do_not_matter(folder: Pa
         (
             {"file": "z.png"},
             'has file "z.png", which does not exist; correct the path (it is relative to metadata.jsonl)',
+        ),
+        (
+            {"file": "a" * 300 + ".png"},
+            f'has file "{"a" * 39}…, which does not exist; correct the path (it is relative to metadata.jsonl)',
         ),
         ({"file": "in\\c.png"}, 'has file "in\\\\c.png", which does not exist; write / between folders'),
         ({"file": ".in/c.png"}, 'has file ".in/c.png", which is hidden by a dot; rename it'),

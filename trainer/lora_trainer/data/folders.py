@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lora_api.dataset_spec import Augmentation, Captions, Dataset, Subset
 from lora_trainer.data.images import is_image
-from lora_trainer.data.metadata_file import FILE_NAME
+from lora_trainer.data.metadata_file import FILE_NAME, MAX_REPEATS
 
 REGULARIZATION = "reg"
 MASKS = "mask"
@@ -152,7 +152,7 @@ def _folders_in(parent: Path, spec: Dataset, *, is_regularization: bool) -> Foun
                 problems.append(f"{key} lies in no concept folder; move it into a folder such as `10_concept`")
         elif path.name not in skipped:
             match = _CONVENTION.fullmatch(path.name)
-            if match is not None and int(match["repeats"]) >= 1:
+            if match is not None and 1 <= int(match["repeats"]) <= MAX_REPEATS:
                 folders.append(_concept_folder(path, match, spec, key=key))
             elif pictures_below(path):
                 problems.append(_nameless(path.name, key))
@@ -196,6 +196,11 @@ def _subset_folder(subset: Subset, path: Path, spec: Dataset, *, name: str, fiel
 
 def _nameless(name: str, key: str) -> str:
     text = name.partition("_")[2] if name[:1].isdecimal() else name
+    if _CONVENTION.fullmatch(name):
+        repeats = name.partition("_")[0]
+        return (
+            f"{key}/ says {repeats} repeats, but 1 to {MAX_REPEATS} are possible; rename it to `10_{text or 'concept'}`"
+        )
     return f"{key}/ holds pictures, but its name does not say their repeats; rename it to `10_{text or 'concept'}`"
 
 

@@ -66,6 +66,8 @@ def _fields(line: str) -> dict[str, Any]:
         pairs = json.loads(line, object_pairs_hook=list)
     except json.JSONDecodeError as error:
         raise _UnusableLine(f"is no JSON ({error.msg} at column {error.colno}); write one object a line") from error
+    except (ValueError, RecursionError) as error:
+        raise _UnusableLine("holds too long a number or too many brackets; write one flat object a line") from error
     if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
         raise _UnusableLine('is no JSON object; write one a line, such as {"file": "a.png", "caption": "…"}')
     fields = dict(pairs)
@@ -119,12 +121,20 @@ def _picture(folder: Path, key: str, name: str) -> Path:
     if any(part.startswith(".") for part in relative.parts):
         raise _UnusableLine(f"has {key} {_show(name)}, which is hidden by a dot; rename it")
     path = folder / relative
-    if not path.is_file():
+    if not _is_file(path):
         cure = "write / between folders" if "\\" in name else "correct the path (it is relative to metadata.jsonl)"
         raise _UnusableLine(f"has {key} {_show(name)}, which does not exist; {cure}")
     if not is_image(path):
         raise _UnusableLine(f"has {key} {_show(name)}, which is no picture by its name; list pictures only")
     return path
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file lies there; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _show(value: object) -> str:
