@@ -80,7 +80,7 @@ def test_what_cannot_be_read_is_refused(text: str, message: str) -> None:
         ("network.alpha", 1.0),
         ("dataset.captions.extension", ".caption"),
         ("dataset.buckets.enabled", False),
-        ("dataset.latentCache", "None"),
+        ("dataset.latentCache", "Memory"),
         ("optimizer.name", "adamw"),
         ("optimizer.learningRate", 2e-6),
         ("training.precision", "fp32"),

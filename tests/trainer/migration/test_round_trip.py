@@ -65,6 +65,7 @@ def brought_back(*changes: tuple[str, Any]) -> tuple[LoraTraining, LoraTraining]
         [("dataset.captions", {"dropoutFraction": 0.1, "tagDropoutFraction": 0.2, "tokenWarmup": {"steps": 9}})],
         [("dataset.captions", {"tokenWarmup": {"minTags": 2, "fraction": 0.5}})],
         [("dataset.augmentation", {"flip": True}), ("dataset.mask", "Alpha")],
+        [("dataset.latentCache", "None")],
         [("dataset.augmentation", {"color": True, "randomCrop": True}), ("dataset.latentCache", "None")],
         [
             ("dataset.augmentation", {"faceCropRange": {"minimum": 2.0, "maximum": 4.0}}),

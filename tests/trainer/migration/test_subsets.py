@@ -87,6 +87,13 @@ def test_beside_a_command_its_arguments_are_the_fallback(tmp_path: Path) -> None
     assert (spec.dataset.augmentation.color, spec.training.batch_size, spec.dataset.resolution) == (True, 3, 512)
 
 
+@pytest.mark.parametrize(("setting", "cache"), [("random_crop = true", "None"), ("flip_aug = true", "Memory")])
+def test_draws_that_differ_in_one_subset_take_the_cache_away(setting: str, cache: str) -> None:
+    first = "[[datasets]]\n[[datasets.subsets]]\nimage_dir = '/a'\n"
+
+    assert dataset(f"{first}[[datasets.subsets]]\nimage_dir = '/b'\n{setting}\n").latent_cache == cache
+
+
 def test_a_definition_that_mentions_the_script_is_no_command() -> None:
     assert len(dataset("# for train_network.py\n" + DEFINITION).subsets) == 2
 

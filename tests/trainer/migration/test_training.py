@@ -36,6 +36,8 @@ def test_length_and_saving(arguments: str, epochs: int, steps: int | None, perio
         ("--v2", "baseModel.prediction", "epsilon"),
         ("--min_timestep 100 --max_timestep 900", "training.loss.maxTimestep", 900),
         ("--cache_latents", "dataset.latentCache", "Memory"),
+        ("--color_aug", "dataset.latentCache", "None"),
+        ("--flip_aug", "dataset.latentCache", "Memory"),
         ("--cache_latents --cache_latents_to_disk", "dataset.latentCache", "Disk"),
         ("--alpha_mask", "dataset.mask", "Alpha"),
         ("--masked_loss", "dataset.mask", "Files"),

@@ -85,6 +85,8 @@ def _ours(values: Mapping[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
     if "sd_scripts_commit_hash" in values:
         return {}
     fields: dict[str, Any] = {}
+    if values.get("cache_latents") == "False":
+        fields["dataset.latentCache"] = "None"
     rates: tuple[float, ...] = read_value(Kind.NUMBERS, raw.get("text_encoder_lr")) or ()
     if len(rates) > 1:
         raw["text_encoder_lr"], fields["optimizer.textEncoder2LearningRate"] = rates[0], rates[1]

@@ -17,6 +17,7 @@ _FILTERS = {
     "cubic": "Bicubic", "area": "Box", "box": "Box",
 }  # fmt: skip
 _VERSIONS = 4
+_CHANGING = ("color", "randomCrop", "faceCropRange")
 _OWN_PREFIXES = ("dataset.captions.", "dataset.augmentation.")
 _OF_A_SUBSET = {
     name: argument.fields[0].removeprefix("dataset.")
@@ -31,18 +32,28 @@ def translate_caches(arguments: Arguments, draft: Draft) -> None:
     draft.put("dataset.captions.weighted", arguments["weighted_captions"])
     if arguments.complete or arguments["max_token_length"]:
         draft.put("dataset.captions.maxTokens", arguments["max_token_length"] or 75)
-    if arguments["cache_latents_to_disk"]:
-        draft.put("dataset.latentCache", "Disk")
-    elif arguments["cache_latents"] is not None:
-        draft.put("dataset.latentCache", "Memory" if arguments["cache_latents"] else "None")
-    if arguments["cache_latents"] and not arguments.complete and _changes_pixels(draft):
-        draft.put("dataset.latentVariants", _VERSIONS, "a guess: the metadata does not tell how many were cached")
+    _translate_cache(arguments, draft)
     if arguments["alpha_mask"] or arguments["masked_loss"]:
         draft.put("dataset.mask", "Alpha" if arguments["alpha_mask"] else "Files")
 
 
+def _translate_cache(arguments: Arguments, draft: Draft) -> None:
+    """Without a cache in sd-scripts ours is kept: the training is the same and faster, but for draws that differ."""
+    if arguments["cache_latents_to_disk"]:
+        draft.put("dataset.latentCache", "Disk")
+    elif arguments["cache_latents"]:
+        draft.put("dataset.latentCache", "Memory")
+    elif _changes_pixels(draft):
+        draft.put("dataset.latentCache", "None")
+    if arguments["cache_latents"] and not arguments.complete and _changes_pixels(draft):
+        draft.put("dataset.latentVariants", _VERSIONS, "a guess: the metadata does not tell how many were cached")
+
+
 def _changes_pixels(draft: Draft) -> bool:
-    return any(draft.fields.get(f"dataset.augmentation.{name}") for name in ("color", "randomCrop", "faceCropRange"))
+    """Whether the draws of a picture differ in more than its side, in all subsets or in one."""
+    subsets = (subset.get("augmentation", {}) for subset in draft.fields.get("dataset.subsets", ()))
+    shared = {name: draft.fields.get(f"dataset.augmentation.{name}") for name in _CHANGING}
+    return any(augmentation.get(name) for augmentation in (shared, *subsets) for name in _CHANGING)
 
 
 def size_fields(view: View, draft: Draft) -> dict[str, Any]:
