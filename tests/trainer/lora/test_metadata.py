@@ -214,6 +214,25 @@ def test_blocks_are_told_as_one_number_each() -> None:
     }
 
 
+def test_alphas_of_blocks_are_told_with_the_ranks_without_which_sd_scripts_does_not_read_them() -> None:
+    blocks = [{"name": "IN00", "alpha": 2, "convAlpha": 1}]
+
+    found = arguments(("network", {"type": "locon", "rank": 4, "alpha": 4, "blocks": blocks}))
+
+    assert found["block_alphas"] == "2" + ",4" * 24
+    assert found["conv_block_alphas"] == "1" + ",4" * 24
+    assert found["block_dims"] == found["conv_block_dims"] == "4" + ",4" * 24
+
+
+def test_without_alphas_each_block_has_its_ranks() -> None:
+    blocks = [{"name": "IN00", "rank": 2, "convRank": 3}]
+
+    found = arguments(("network", {"type": "locon", "rank": 4, "convRank": 5, "blocks": blocks}))
+
+    assert found["block_alphas"] == "2" + ",4" * 24
+    assert found["conv_block_alphas"] == "3" + ",5" * 24
+
+
 def test_sdxl_counts_the_layers_around_its_blocks_as_well() -> None:
     found = arguments(("network", {"rank": 4, "blocks": [{"name": "M01", "rank": 2}]}), family="sdxl")
 

@@ -38,6 +38,7 @@ def settings(**changes: Any) -> tuple[LoraTraining, Draft]:
         ({"cache_latents_to_disk": True}, "dataset.latentCache", "Disk"),
         ({"loraplus_lr_ratio": 16}, "optimizer.loraPlus.ratio", 16.0),
         ({"LoRA_type": "Kohya LoCon", "conv_dim": 4, "conv_alpha": 2}, "network.convAlpha", 2.0),
+        ({"LoRA_type": "Kohya LoCon", "conv_dim": 4, "conv_alpha": 0}, "network.convAlpha", 4.0),
         ({"LoRA_type": "LyCORIS/LoKr", "factor": 8, "conv_dim": 4}, "network.lokrFactor", 8),
         ({"LoRA_type": "Standard", "conv_dim": 4}, "network.type", "lora"),
     ],

@@ -14,6 +14,7 @@ from tests.support.imports import from_arguments, from_text, leftovers_of, value
         ("--network_module networks.lora", "lora", None, None),
         ("--network_args conv_dim=8", "locon", 8, 1.0),
         ("--network_args conv_dim=8 conv_alpha=4", "locon", 8, 4.0),
+        ("--network_args conv_dim=8 conv_alpha=0", "locon", 8, 8.0),
         ("--network_module lycoris.kohya --network_dim 6 --network_alpha 3", "locon", 6, 3.0),
         ("--network_module lycoris.kohya --network_args algo=loha conv_dim=2 conv_alpha=1", "loha", 2, 1.0),
         ("--network_module lycoris.kohya --network_args algo=lokr preset=attn-mlp", "lokr", None, None),
@@ -56,6 +57,31 @@ def test_block_ranks_are_counted_from_the_first_input_block() -> None:
     assert [(block.name, block.rank) for block in blocks] == [("IN11", 6), ("M00", 8), ("OUT00", 2)]
 
 
+def test_an_alpha_of_0_is_the_rank_of_the_block() -> None:
+    dims, alphas = ",".join(["4"] * 24 + ["6"]), ",".join(["2"] + ["0"] * 24)
+
+    blocks = from_arguments(
+        f"--network_dim 4 --network_alpha 4 --network_args block_dims={dims} block_alphas={alphas}"
+    ).spec.network.blocks
+
+    assert [(block.name, block.rank, block.alpha) for block in blocks] == [("IN00", None, 2.0), ("OUT11", 6, 6.0)]
+
+
+@pytest.mark.parametrize(
+    ("options", "without"),
+    [
+        ("block_alphas={}", "block_alphas"),
+        ("conv_block_dims={}", "conv_block_dims"),
+        ("block_dims={} conv_dim=2 conv_block_alphas={}", "conv_block_alphas"),
+    ],
+)
+def test_lists_that_need_another_one_have_no_effect_without_it(options: str, without: str) -> None:
+    arguments = "--network_dim 2 --network_args " + options.replace("{}", ",".join(["2"] * 25))
+
+    assert set(leftovers_of(arguments)) == {f"network_args {without}"}
+    assert from_arguments(arguments).spec.network.blocks == ()
+
+
 def test_block_ranks_of_sdxl_leave_out_the_layers_without_adapters() -> None:
     dims = ",".join(["9"] + ["4"] * 9 + ["7"] * 3 + ["4"] * 9 + ["9"])
     text = f"sdxl_train_network.py --network_args block_dims={dims}"
@@ -82,6 +108,13 @@ def test_learning_rate_weights_of_blocks(preset: str, first: float, last: float)
     assert math.isclose(factors.get("IN00", 1.0), first, abs_tol=1e-12)
     assert math.isclose(factors.get("IN11", 1.0), last, abs_tol=1e-12)
     assert not any(name.startswith(("M", "OUT")) for name in factors)
+
+
+def test_a_weight_that_is_left_empty_is_0() -> None:
+    blocks = from_arguments("--network_args down_lr_weight=1,,0.5,").spec.network.blocks
+
+    factors = {block.name: block.learning_rate_factor for block in blocks}
+    assert factors == {"IN01": 0.0, "IN02": 0.5, "IN03": 0.0}
 
 
 def test_a_sine_is_a_quarter_wave() -> None:

@@ -3,7 +3,7 @@
 Used by `lora.metadata`. Plain adapters are those of `networks.lora`, all others those of LyCORIS.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lora_api.model_spec import BlockName, Family, Network, NetworkBlock
@@ -61,32 +61,44 @@ def _lora_plus(plus: LoraPlus | None) -> dict[str, Any]:
 
 
 def _blocks(network: Network, names: Sequence[BlockName]) -> dict[str, Any]:
-    """Lists with a number for each block, for what at least one block has of its own."""
+    """Lists with a number for each block, for what at least one block has of its own.
+
+    sd-scripts reads no list without `block_dims`, and `conv_block_alphas` only with `conv_block_dims`.
+    """
     own = {block.name: block for block in network.blocks}
-    lists: dict[str, tuple[Callable[[NetworkBlock], float | None], float]] = {
-        "block_dims": (lambda block: block.rank, network.rank),
-        "block_alphas": (lambda block: _alpha(block, network), network.effective_alpha),
-        "conv_block_dims": (lambda block: block.conv_rank, network.effective_conv_rank),
-        "conv_block_alphas": (lambda block: block.conv_alpha, network.effective_conv_alpha),
+    blocks = [own.get(name) for name in names]
+    sizes = {
+        "block_dims": [_size(block, "rank", network.rank) for block in blocks],
+        "block_alphas": [_alpha(block, network) for block in blocks],
+        "conv_block_dims": [_size(block, "conv_rank", network.effective_conv_rank) for block in blocks],
+        "conv_block_alphas": [_conv_alpha(block, network) for block in blocks],
     }
-    values: dict[str, Any] = {}
-    for argument, (of_block, default) in lists.items():
-        given = {name: value for name, block in own.items() if (value := of_block(block)) is not None}
-        if given:
-            numbers = [given.get(name, default) for name in names]
-            # sd-scripts counts the layers before the first and after the last block of SDXL as well.
-            values[argument] = [0, *numbers, 0] if len(names) == _SDXL_BLOCKS else numbers
-    return values | _rate_factors(own, names)
+    has_own = any(block.rank is not None or block.alpha is not None for block in network.blocks)
+    has_own_conv = any(block.conv_rank is not None or block.conv_alpha is not None for block in network.blocks)
+    told = [*sizes] if has_own_conv else ["block_dims", "block_alphas"] if has_own else []
+    # sd-scripts counts the layers before the first and after the last block of SDXL as well.
+    around: list[float] = [0] if len(names) == _SDXL_BLOCKS else []
+    return {name: [*around, *sizes[name], *around] for name in told} | _rate_factors(own, names)
 
 
 _SDXL_BLOCKS = 21
 
 
-def _alpha(block: NetworkBlock, network: Network) -> float | None:
-    """A block with a rank but no alpha anywhere has its rank as alpha."""
-    if block.alpha is None and network.alpha is None and block.rank:
-        return float(block.rank)
-    return block.alpha
+def _size(block: NetworkBlock | None, field: str, default: float) -> float:
+    value = None if block is None else getattr(block, field)
+    return default if value is None else float(value)
+
+
+def _alpha(block: NetworkBlock | None, network: Network) -> float:
+    """A block without alpha, of its own or of the network, has its rank as alpha."""
+    inherited = _size(block, "rank", network.rank) if network.alpha is None else network.alpha
+    return _size(block, "alpha", inherited)
+
+
+def _conv_alpha(block: NetworkBlock | None, network: Network) -> float:
+    inherited = network.alpha if network.conv_alpha is None else network.conv_alpha
+    rank = _size(block, "conv_rank", network.effective_conv_rank)
+    return _size(block, "conv_alpha", rank if inherited is None else inherited)
 
 
 def _rate_factors(own: dict[BlockName, NetworkBlock], names: Sequence[BlockName]) -> dict[str, Any]:

@@ -117,9 +117,11 @@ def _network(settings: Mapping[str, Any]) -> dict[str, Any]:
     pairs = {name: settings.get(name) for name in (*names, *_PLUS_ARGUMENTS)}
     if algorithm:
         pairs |= {"algo": algorithm, "preset": settings.get("LyCORIS_preset")}
-    if kind not in ("Standard", "LoRA-FA"):
-        pairs |= {name: settings.get(name) for name in ("conv_dim", "conv_alpha")}
     given = tuple(f"{name}={value}" for name, value in pairs.items() if value not in _OFF)
+    if kind not in ("Standard", "LoRA-FA"):
+        # Passed on as they are: an alpha of 0 means the rank.
+        sizes = {name: settings.get(name) for name in ("conv_dim", "conv_alpha")}
+        given += tuple(f"{name}={value}" for name, value in sizes.items() if value not in (None, ""))
     return {"network_module": module, "network_args": given}
 
 

@@ -1,7 +1,7 @@
 """Section `network`: kind of adapter, ranks, dropouts, which parts, from network_module and network_args."""
 
 from lora_trainer.migration.arguments import Arguments
-from lora_trainer.migration.blocks import block_entries
+from lora_trainer.migration.blocks import block_entries, take_block_lists
 from lora_trainer.migration.draft import Draft
 from lora_trainer.migration.model import put_place
 from lora_trainer.migration.unusable import UnusableSettings
@@ -11,8 +11,6 @@ _KOHYA, _LYCORIS = "networks.lora", "lycoris.kohya"
 _ALGORITHMS = {"lora": "locon", "locon": "locon", "loha": "loha", "lokr": "lokr"}
 _LINEAR_PRESETS = {"attn-mlp", "unet-transformer-only"}
 _OFF = {"", "false", "0", "0.0", "none"}
-_BLOCKWISE = ("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas", "down_lr_weight", "mid_lr_weight",
-              "up_lr_weight", "block_lr_zero_threshold")  # fmt: skip
 _PLUS = {
     "loraplus_lr_ratio": "ratio",
     "loraplus_unet_lr_ratio": "unetRatio",
@@ -24,15 +22,17 @@ def translate_network(arguments: Arguments, draft: Draft, *, is_sdxl: bool) -> N
     """`network`, and `optimizer.loraPlus`, which sd-scripts counts among the network's arguments."""
     module = arguments["network_module"]
     options = _read_options(arguments)
+    blockwise, unread = take_block_lists(options)
+    for name, value in unread.items():
+        draft.leave(f"network_args {name}", value, "is not read without ranks of blocks, in sd-scripts neither")
     if module == _LYCORIS:
         _translate_lycoris(arguments, options, draft)
     elif module is not None or arguments.complete:
-        _translate_kohya(module or _KOHYA, options, draft)
+        _translate_kohya(module or _KOHYA, options, draft, has_block_ranks="conv_block_dims" in blockwise)
     draft.put("network.alpha", _alpha(arguments))
     _put_number(options, "rank_dropout", "network.rankDropout", draft)
     _put_number(options, "module_dropout", "network.moduleDropout", draft)
     _put_number(options, "dropout", "network.dropout", draft)
-    blockwise = {name: options.pop(name) for name in _BLOCKWISE if name in options}
     draft.put("network.blocks", block_entries(blockwise, draft.fields, is_sdxl=is_sdxl) or None)
     _translate_lora_plus(options, draft)
     put_place(draft, "network_weights", arguments["network_weights"], "network.initialUri")
@@ -56,18 +56,19 @@ def _alpha(arguments: Arguments) -> float | None:
     return float(arguments["network_dim"] or 4) if alpha == 0 else alpha
 
 
-def _translate_kohya(module: str, options: dict[str, str], draft: Draft) -> None:
+def _translate_kohya(module: str, options: dict[str, str], draft: Draft, *, has_block_ranks: bool) -> None:
+    """Convolutions are adapted with a rank of their own, or with ranks of theirs in blocks."""
     if module != _KOHYA:
         reason = "no such adapter here; lora, or with conv_dim locon, is used instead"
         draft.leave("network_module", module, reason)
     convolutions = _take(options, "conv_dim")
     alpha = _take(options, "conv_alpha")
-    if not convolutions and not any(name.startswith("conv_block") for name in options):
+    if not convolutions and not has_block_ranks:
         draft.put("network.type", "lora")
         return
     draft.put("network.type", "locon")
     draft.put("network.convRank", convolutions and int(convolutions))
-    draft.put("network.convAlpha", 1.0 if alpha is None else alpha)
+    draft.put("network.convAlpha", 1.0 if alpha is None else alpha or convolutions)
 
 
 def _translate_lycoris(arguments: Arguments, options: dict[str, str], draft: Draft) -> None:
