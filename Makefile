@@ -10,6 +10,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .tools
 PROMTOOL := $(TOOLS)/prometheus/usr/bin/promtool
+# One thread for each process: two that wait for each other are slower than one, on a busy machine by far.
+TEST_PROCESSES ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
@@ -37,11 +40,11 @@ demo: setup
 	$(BIN)/python -m lora_demo $(if $(KEEP),--keep) $(DEMO_ARGS)
 
 test: setup check
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 # Half as slow again as make test.
 coverage: setup
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	$(PYTEST) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check --quiet .

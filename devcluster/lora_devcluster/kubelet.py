@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from lora_devcluster import clock
+from lora_devcluster.addresses import PodAddresses
 from lora_devcluster.api import Api
 from lora_devcluster.builtin import KUBERNETES_VERSION
 from lora_devcluster.conditions import set_condition
@@ -47,7 +48,7 @@ class Kubelet:
         self._setting = setting
         self._workers: dict[str, PodWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._addresses = 0
+        self._addresses = PodAddresses()
         self.server_url = ""
         api.store.subscribe(self._listen)
 
@@ -81,8 +82,7 @@ class Kubelet:
         uid = pod["metadata"]["uid"]
         if uid in self._tasks:
             return
-        self._addresses += 1
-        address = f"127.10.{self._addresses // 250 % 250}.{self._addresses % 250 + 1}"
+        address = self._addresses.next()
 
         def place(obj: Json) -> None:
             addresses = {"hostIP": "127.0.0.1", "podIP": address, "podIPs": [{"ip": address}]}
@@ -164,6 +164,7 @@ class Kubelet:
             worker.stop(0)
         if self._tasks:
             await asyncio.wait(tuple(self._tasks.values()), timeout=5)
+        self._addresses.close()
 
 
 def kubeconfig(url: str, token: str, namespace: str) -> str:
