@@ -396,6 +396,19 @@ def test_the_lokr_factor_sizes_the_smaller_matrix(tiny_pipeline: Path) -> None:
     assert layer_at(adapters, "encoder.layers.0.mlp.fc1").tensors()["lokr_w1"].shape == (4, 4)
 
 
+@pytest.mark.parametrize("rank", [1, 4])
+def test_the_first_kronecker_matrix_is_the_smaller_one_as_in_lycoris(tiny_pipeline: Path, rank: int) -> None:
+    network = Network(type="lokr", rank=rank, conv_rank=rank, lokr_factor=8)
+    adapters = adapt(tiny_pipeline, network).adapters
+
+    for layer in adapters.layers:
+        weight, tensors = layer.base.get_parameter("weight"), layer.tensors()
+        first, second = tensors["lokr_w1"].shape, tensors.get("lokr_w2", tensors.get("lokr_w2_a")).shape
+        assert first[0] ** 2 <= weight.shape[0] and first[1] ** 2 <= weight.shape[1], layer.path
+        assert first[0] * second[0] == weight.shape[0]
+        assert ("lokr_w2" in tensors) == (rank >= max(weight.shape[0] / first[0], weight.shape[1] / first[1]) / 2)
+
+
 @pytest.mark.parametrize(
     ("kind", "ups"),
     [("locon", {"lora_up.weight"}), ("dora", {"lora_up.weight"}), ("loha", {"hada_w2_a"}), ("lokr", {"lokr_w2_b"})],

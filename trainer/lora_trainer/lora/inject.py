@@ -139,6 +139,8 @@ def _layer(part: Part, target: Target, network: Network, *, peft_layer: Any, dty
     if network.type in ("loha", "lokr"):
         # PEFT tosses torch's global coin in training mode, and at a share of 0 still skips one pass in 2^24.
         peft_layer.module_dropout[ADAPTER] = -1.0
+    if network.type == "lokr":
+        _put_smaller_first(peft_layer, target.rank)
     if network.type == "lokr" and ADAPTER in peft_layer.lokr_w2:
         # Without a low-rank factor there is no rank: every reader of the format then takes the scale as 1.
         alpha = float(target.rank)
@@ -149,6 +151,24 @@ def _layer(part: Part, target: Target, network: Network, *, peft_layer: Any, dty
     for parameter in layer.tensors().values():
         parameter.data = parameter.data.to(dtype)
     return layer
+
+
+def _put_smaller_first(peft_layer: Any, rank: int) -> None:
+    """Makes the first Kronecker factor the smaller one, as LyCORIS does, which could not read the file otherwise.
+
+    PEFT makes it as large as `lokrFactor` says, also where that is more than the root of a layer's width.
+    """
+    weight, first = peft_layer.get_base_layer().weight, peft_layer.lokr_w1[ADAPTER]
+    pairs = [sorted((small, whole // small)) for small, whole in zip(first.shape, weight.shape, strict=False)]
+    if tuple(pair[0] for pair in pairs) == tuple(first.shape):
+        return
+    for container in (peft_layer.lokr_w1, peft_layer.lokr_w2, peft_layer.lokr_w2_a, peft_layer.lokr_w2_b):
+        if ADAPTER in container:
+            del container[ADAPTER]
+    is_whole = rank >= max(pair[1] for pair in pairs) / 2
+    peft_layer.create_adapter_parameters(ADAPTER, rank, (*pairs, *weight.shape[2:]), True, is_whole, False)
+    for parameter in peft_layer.parameters():
+        parameter.data = parameter.data.to(weight.device)
 
 
 def _product(*, lora_A: nn.Linear, lora_B: nn.Linear, adapter_name: str) -> Tensor:  # noqa: N803
