@@ -136,9 +136,14 @@ def test_weights_up_to_the_threshold_take_the_adapter_away() -> None:
     ("arguments", "name"),
     [
         ("--network_module networks.lora_fa", "network_module"),
-        ("--network_module lycoris.kohya --network_args algo=ia3", "network_args algo"),
+        ("--network_module lycoris.kohya --network_args algo=ia3 preset=attn-mlp", "network_args algo"),
+        ("--network_module lycoris.kohya --network_args algo=loha", "network_args preset"),
+        ("--network_module lycoris.kohya --network_args preset=full", "network_args preset"),
         ("--network_module lycoris.kohya --network_args preset=full-lin", "network_args preset"),
-        ("--network_module lycoris.kohya --network_args algo=loha dora_wd=True", "network_args dora_wd"),
+        (
+            "--network_module lycoris.kohya --network_args algo=loha dora_wd=True preset=attn-mlp",
+            "network_args dora_wd",
+        ),
         ("--network_args use_scalar=True", "network_args use_scalar"),
         ("--network_weights /no/file.safetensors", "network_weights"),
         ("--dim_from_weights", "dim_from_weights"),

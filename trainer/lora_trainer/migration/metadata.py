@@ -11,6 +11,7 @@ from typing import Any
 
 from lora_trainer.migration.arguments import ARGUMENTS
 from lora_trainer.migration.draft import Leftover
+from lora_trainer.migration.network import BLOCKS_PRESET
 from lora_trainer.migration.source import Source
 from lora_trainer.migration.unusable import UnusableSettings
 from lora_trainer.migration.values import Kind, read_value
@@ -42,6 +43,7 @@ _ARGUMENT = re.compile(r"(\w+)=((?:\([^)]*\)|\[[^\]]*\]|[^,(\[])+)")
 _PARTS = {"network.unet": ("lora_unet_", "unet."), "network.textEncoder": ("lora_te", "text_encoder")}
 _PRECISIONS = {"F16": "fp16", "BF16": "bf16", "F32": "fp32"}
 _UNKNOWN_RANK = "Dynamic"
+_FULL = {"preset=full": f"preset={BLOCKS_PRESET}"}
 
 
 def read_metadata(metadata: Mapping[str, Any], *, tensors: Mapping[str, str] | None = None, name: str = "") -> Source:
@@ -85,6 +87,7 @@ def _ours(values: Mapping[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
     if "sd_scripts_commit_hash" in values:
         return {}
     fields: dict[str, Any] = {}
+    raw["network_args"] = [_FULL.get(option, option) for option in raw.get("network_args", ())]
     if values.get("cache_latents") == "False":
         fields["dataset.latentCache"] = "None"
     rates: tuple[float, ...] = read_value(Kind.NUMBERS, raw.get("text_encoder_lr")) or ()

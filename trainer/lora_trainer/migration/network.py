@@ -10,6 +10,9 @@ from lora_trainer.migration.values import Kind, read_pairs, read_value
 _KOHYA, _LYCORIS = "networks.lora", "lycoris.kohya"
 _ALGORITHMS = {"lora": "locon", "locon": "locon", "loha": "loha", "lokr": "lokr"}
 _LINEAR_PRESETS = {"attn-mlp", "unet-transformer-only"}
+BLOCKS_PRESET = "blocks"
+"""What our own files call `full`: all of it but the layers outside of blocks."""
+_NOT_ADAPTED = "conv_in, conv_out and the time embedding"
 _OFF = {"", "false", "0", "0.0", "none"}
 _PLUS = {
     "loraplus_lr_ratio": "ratio",
@@ -94,8 +97,10 @@ def _translate_lycoris(arguments: Arguments, options: dict[str, str], draft: Dra
 def _translate_preset(preset: str, draft: Draft) -> None:
     if preset == "unet-transformer-only":
         draft.put("network.textEncoder", False)
-    elif preset not in _LINEAR_PRESETS | {"full"}:
-        draft.leave("network_args preset", preset, "known are full and attn-mlp; all layers of full are adapted")
+    elif preset == "full":
+        draft.leave("network_args preset", preset, f"all is adapted but {_NOT_ADAPTED}")
+    elif preset not in _LINEAR_PRESETS | {BLOCKS_PRESET}:
+        draft.leave("network_args preset", preset, f"known are full and attn-mlp; all is adapted but {_NOT_ADAPTED}")
 
 
 def _translate_lycoris_ranks(
