@@ -11,6 +11,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from lora_trainer.transfer import to_device
+
 Part = Literal["unet", "text_encoder", "text_encoder_2"]
 """A part of the base model that can be adapted."""
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -27,7 +29,7 @@ class Tokens:
 
     def to(self, device: torch.device | str) -> "Tokens":
         """The same on a device."""
-        return Tokens(self.ids.to(device), None if self.weights is None else self.weights.to(device))
+        return Tokens(to_device(self.ids, device), None if self.weights is None else to_device(self.weights, device))
 
     @staticmethod
     def cat(parts: Sequence["Tokens"]) -> "Tokens":

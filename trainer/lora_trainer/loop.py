@@ -31,6 +31,7 @@ from lora_trainer.optim import (
     set_rates,
 )
 from lora_trainer.plan import TrainingPlan
+from lora_trainer.transfer import to_device
 
 
 class StopRequested(Exception):
@@ -83,6 +84,8 @@ class Trainer:
         for parameter in learner.adapters.named_parameters().values():
             parameter.requires_grad_(id(parameter) in in_groups)
         self._trained = {n: p for n, p in learner.adapters.named_parameters().items() if p.requires_grad}
+        trained = set(self._trained.values())
+        self._limited = [layer for layer in learner.adapters.layers if trained & set(layer.tensors().values())]
         self._optimizer = accelerator.prepare_optimizer(make_optimizer(spec.optimizer, groups))
         self._average = Average(self._trained, spec.training.ema) if spec.training.ema else None
         self._losses = torch.zeros(plan.steps_per_epoch, device=accelerator.device)
@@ -94,7 +97,8 @@ class Trainer:
 
         Raises:
             StopRequested: between two batches; the step is then not made.
-            Diverged: the loss is no number; nothing is updated. On a GPU this is found at the log interval.
+            Diverged: the loss, or the length of the gradient, is no number; nothing is updated. On a GPU this is found
+                at the log interval.
         """
         set_rates(self._optimizer, self._peaks, self._factor(self.step))
         losses = []
@@ -180,37 +184,38 @@ class Trainer:
 
     def _loss(self, batch: TrainingBatch, micro: int, inputs: Inputs) -> Tensor:
         device, objective = self._accelerator.device, self._objective
-        latents, sizes = batch.latents.to(device), batch.sizes.to(device)
+        latents, sizes = to_device(batch.latents, device), to_device(batch.sizes, device)
         random = objective.draw(latents, seed=self.seed, step=self.step, micro=micro)
         noisy = objective.noisy(latents, random)  # (B, C, h, w)
         target = objective.target(latents, random)
         with self._accelerator.autocast():
             prediction = self._model.predict(noisy, random.timesteps, inputs.text(batch.captions), sizes)
             if bool(batch.from_base.any()):
-                taught = batch.from_base.to(device).view(-1, 1, 1, 1)
+                taught = to_device(batch.from_base, device).view(-1, 1, 1, 1)
                 target = torch.where(taught, self._base_prediction(noisy, random.timesteps, batch, inputs), target)
-        masks = None if batch.masks is None else batch.masks.to(device)
-        return objective.loss(prediction, target, random, weights=batch.weights.to(device), masks=masks)
+        masks = None if batch.masks is None else to_device(batch.masks, device)
+        return objective.loss(prediction, target, random, weights=to_device(batch.weights, device), masks=masks)
 
     @torch.no_grad()
     def _base_prediction(self, noisy: Tensor, timesteps: Tensor, batch: TrainingBatch, inputs: Inputs) -> Tensor:
         with self._adapters.disabled():
             text = inputs.text(batch.captions)
-            return self._model.predict(noisy, timesteps, text, batch.sizes.to(noisy.device))
+            return self._model.predict(noisy, timesteps, text, to_device(batch.sizes, noisy.device))
 
     def _update(self) -> None:
         if not self._gradients_checked:
             self._check_gradients()
-        norm = None
+        loss = self._losses[self.step % len(self._losses)]
         if self._max_norm > 0:
             norm = self._accelerator.clip_grad_norm_(self._trained.values(), self._max_norm)
+            if self._accelerator.scaler is None:  # A scaler leaves such a step out.
+                loss.copy_(torch.where(norm.isfinite(), loss, norm))
         if self._accelerator.device.type == "cpu":
-            self._check_finite(float(self._losses[self.step % len(self._losses)]))
-            self._check_finite(0.0 if norm is None else float(norm))
+            self._check_finite(float(loss))
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         if self._norm_limit is not None:
-            limit_norms(self._adapters.layers, self._norm_limit)
+            limit_norms(self._limited, self._norm_limit)
 
     def _check_finite(self, value: float) -> None:
         if not torch.isfinite(torch.tensor(value)):

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lora_trainer.errors import BaseModelUnavailable
+from lora_trainer.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,8 @@ def velocity(latents: Tensor, noise: Tensor, signal: Tensor) -> Tensor:
 
 
 def normal(shape: Sequence[int], like: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Standard normal numbers, drawn in fp32 on the CPU, on the device of `like`.
-
-    The copy waits for nothing: what lies in pageable memory is staged before it returns.
-    """
-    return torch.randn(tuple(shape), generator=generator).to(like.device, non_blocking=True)
+    """Standard normal numbers, drawn in fp32 on the CPU, on the device of `like`."""
+    return to_device(torch.randn(tuple(shape), generator=generator), like.device)
 
 
 def strength(largest: float, *, drawn: bool, generator: torch.Generator) -> float | Tensor:

@@ -26,6 +26,7 @@ from lora_trainer.diffusion.noise import (
 from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.generators import generator
 from lora_trainer.rng import Purpose
+from lora_trainer.transfer import to_device
 
 _MULTIRES_DISCOUNT = 0.3
 
@@ -65,7 +66,7 @@ class Objective:
         perturbed = self._perturbed(noise, place)
         low, high = self._range
         timesteps = torch.randint(low, high, latents.shape[:1], generator=_random(Purpose.TIMESTEP, place))
-        return Draw(noise, perturbed, timesteps.to(latents.device, non_blocking=True))
+        return Draw(noise, perturbed, to_device(timesteps, latents.device))
 
     def noisy(self, latents: Tensor, draw: Draw) -> Tensor:
         """Latents (B, C, h, w) with noise, as the model gets them."""
@@ -165,4 +166,4 @@ def _random(purpose: Purpose, place: tuple[int, int, int]) -> torch.Generator:
 
 def _at(table: Tensor, timesteps: Tensor) -> Tensor:
     """(B,) entries of a (T,) table on the CPU, on the timesteps' device; waits for nothing."""
-    return table.to(timesteps.device, non_blocking=True)[timesteps]
+    return to_device(table, timesteps.device)[timesteps]
