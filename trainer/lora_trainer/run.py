@@ -26,6 +26,7 @@ from lora_trainer.data.statistics import describe_dataset
 from lora_trainer.drawing import Painter
 from lora_trainer.errors import Interrupted, InterruptedUnsaved, OutOfMemory, TrainingError
 from lora_trainer.families.base import BaseModel
+from lora_trainer.families.catalogue import hashes_of_model, hashes_of_vae
 from lora_trainer.generators import generator
 from lora_trainer.loop import StopRequested, Trainer, train
 from lora_trainer.lora.metadata import RunFacts
@@ -169,13 +170,16 @@ def _stopped(recorder: Recorder, trainer: Trainer) -> TrainingError:
 def _facts(prepared: Prepared) -> RunFacts:
     spec, plan, identity = prepared.training.spec, prepared.dataset.plan, prepared.identity
     statistics = describe_dataset(prepared.dataset.pictures, plan)
-    vae_uri = spec.base_model.vae_uri
+    vae_uri, files = spec.base_model.vae_uri, prepared.base.model
+    base_hash, base_digest = hashes_of_model(files)
+    vae_hash, vae_digest = hashes_of_vae(files)
     session = "".join((identity.spec_digest, identity.dataset_digest, identity.base_digest))
     return RunFacts(
         base_name=_base_name(prepared),
-        base_digest=prepared.base.model.digest,
-        family=prepared.base.model.family,
-        prediction=prepared.base.model.prediction,
+        base_digest=base_digest,
+        base_old_hash=base_hash,
+        family=files.family,
+        prediction=files.prediction,
         session_id=int(hashlib.sha256(session.encode()).hexdigest()[:8], 16),
         optimizer=optimizer_class_name(spec.optimizer),
         training_samples=statistics.training_samples,
@@ -190,7 +194,8 @@ def _facts(prepared: Prepared) -> RunFacts:
         tag_frequency=statistics.tag_frequency,
         subsets=statistics.subsets,
         vae_name=None if vae_uri is None else vae_uri.rstrip("/").rpartition("/")[2],
-        vae_digest=None if vae_uri is None else prepared.base.model.vae_digest,
+        vae_digest=vae_digest,
+        vae_old_hash=vae_hash,
     )
 
 

@@ -155,6 +155,13 @@ def test_another_vae_is_named_only_when_there_is_one() -> None:
     assert not any(key.startswith("ss_vae") for key in metadata())
 
 
+def test_a_checkpoint_has_the_old_hash_beside_its_digest() -> None:
+    values = metadata(base_old_hash="e3b0c442", vae_name="v", vae_digest="12" * 32, vae_old_hash="0a0b0c0d")
+
+    assert (values["ss_sd_model_hash"], values["ss_new_sd_model_hash"]) == ("e3b0c442", "abcdef01" * 8)
+    assert (values["ss_vae_hash"], values["ss_new_vae_hash"]) == ("0a0b0c0d", "12" * 32)
+
+
 def test_tables_are_json() -> None:
     values = metadata()
 

@@ -10,12 +10,21 @@ from lora_trainer.families import sd2, sd15, sdxl
 from lora_trainer.families.clip import CHUNK_TOKENS, Reading
 from lora_trainer.families.detect import identify
 from lora_trainer.families.diffusers_folder import FILES, DiffusersFolder
-from lora_trainer.families.model_files import ModelFiles
+from lora_trainer.families.model_files import ModelFiles, old_hash_of
 from lora_trainer.families.replacement_vae import WithVae
 from lora_trainer.families.single_file import SingleFile
 from lora_trainer.families.stable_diffusion import StableDiffusion
 
-__all__ = ["CLASSES", "FILES", "VAE_FILES", "ModelFiles", "load", "open_model"]
+__all__ = [
+    "CLASSES",
+    "FILES",
+    "VAE_FILES",
+    "ModelFiles",
+    "hashes_of_model",
+    "hashes_of_vae",
+    "load",
+    "open_model",
+]
 
 _VAE_FILES = ("config.json", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
 VAE_FILES = (*_VAE_FILES, *(f"vae/{name}" for name in _VAE_FILES))
@@ -64,3 +73,24 @@ def load(
     opened = open_model(files) if isinstance(files, Path) else files
     reading = Reading(clip_skip, max_tokens, weighted)
     return CLASSES[opened.family].load(opened, device, precision=precision, reading=reading)
+
+
+def hashes_of_model(files: ModelFiles) -> tuple[str, str]:
+    """Old hash (8 hex digits) and SHA-256 of a model, whatever its VAE was replaced by, as adapters tell them.
+
+    Those of its file; a folder, which has none, is told by the digest of its files.
+    """
+    if isinstance(files, WithVae):
+        return hashes_of_model(files.files)
+    if isinstance(files, SingleFile):
+        return old_hash_of(files.path), files.digest
+    return files.digest[:8], files.digest
+
+
+def hashes_of_vae(files: ModelFiles) -> tuple[str, str] | tuple[None, None]:
+    """The same of a replacing VAE, if there is one."""
+    if not isinstance(files, WithVae):
+        return None, None
+    if files.vae.is_dir():
+        return files.vae_digest[:8], files.vae_digest
+    return old_hash_of(files.vae), files.vae_digest

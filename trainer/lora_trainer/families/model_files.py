@@ -58,6 +58,13 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def old_hash_of(path: Path) -> str:
+    """First 8 digits of the SHA-256 over 64 KiB of a file, from 1 MiB on: what web UIs first told models by."""
+    with path.open("rb") as file:
+        file.seek(0x100000)
+        return hashlib.sha256(file.read(0x10000)).hexdigest()[:8]
+
+
 def join_digests(parts: dict[str, str]) -> str:
     """SHA-256 over named digests, in hex; the order of `parts` does not matter."""
     lines = [f"{name} {digest}\n" for name, digest in sorted(parts.items())]

@@ -23,6 +23,7 @@ class RunFacts:
 
     base_name: str
     base_digest: str
+    """SHA-256 of its file, or over the files of its folder."""
     family: Family
     prediction: Prediction
     session_id: int
@@ -47,6 +48,9 @@ class RunFacts:
     vae_name: str | None = None
     """The VAE that replaces the model's own, and its digest."""
     vae_digest: str | None = None
+    base_old_hash: str | None = None
+    """The 8 hex digits by which web UIs first told models; None: the first of the digest."""
+    vae_old_hash: str | None = None
 
 
 def adapter_metadata(training: LoraTraining, facts: RunFacts, *, epoch: int, step: int) -> dict[str, str]:
@@ -195,13 +199,17 @@ def _model(training: LoraTraining, facts: RunFacts) -> dict[str, Any]:
         "ss_v2": facts.family == "sd2",
         "ss_base_model_version": _base_version(facts),
         "ss_sd_model_name": facts.base_name,
-        "ss_sd_model_hash": facts.base_digest[:8],
+        "ss_sd_model_hash": facts.base_old_hash or facts.base_digest[:8],
         "ss_new_sd_model_hash": facts.base_digest,
         "ss_clip_skip": training.spec.base_model.clip_skip,
     }
     if facts.vae_name is not None:
         digest = facts.vae_digest or ""
-        values |= {"ss_vae_name": facts.vae_name, "ss_vae_hash": digest[:8], "ss_new_vae_hash": digest}
+        values |= {
+            "ss_vae_name": facts.vae_name,
+            "ss_vae_hash": facts.vae_old_hash or digest[:8],
+            "ss_new_vae_hash": digest,
+        }
     return values
 
 
