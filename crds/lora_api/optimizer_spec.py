@@ -25,6 +25,8 @@ ADAPTIVE = ("prodigy", "dadaptation", "dadaptadagrad", "dadaptadam", "dadaptadan
 """Optimizers that find the learning rate themselves; the rate that is set only multiplies it."""
 SCHEDULE_FREE = ("schedulefree", "radamschedulefree", "sgdschedulefree")
 """Optimizers that average weights instead of following a schedule."""
+STATE_LIKE_WEIGHTS = ("adamw", *ADAPTIVE, "schedulefree", "radamschedulefree")
+"""Optimizers that keep squared gradients, or even smaller sums, in the number format of the weights."""
 PAGED = ("pagedadamw", "pagedadamw8bit", "pagedadamw32bit", "pagedlion8bit")
 """Optimizers that move their state out of the GPU's memory."""
 
@@ -201,7 +203,7 @@ class Optimizer(ApiModel):
     )
 
     name: OptimizerName = "adamw8bit"
-    """`adamw` keeps its state in 32 bits, `adamw8bit` in 8 (bitsandbytes); `paged…` moves it to the host's memory
+    """`adamw` keeps its state in 32 bits (with fullPrecision in that precision), `adamw8bit` in 8 (bitsandbytes); `paged…` moves it to the host's memory
     when the GPU's runs out. `prodigy` and `dadapt…` find the learning rate themselves: set learningRate to 1. The
     momentum of `sgdnesterov8bit` is bitsandbytes', which is not Nesterov's whatever it is told."""
     learning_rate: LearningRate = 1e-4

@@ -13,7 +13,7 @@ from lora_api.dataset_spec import Dataset
 from lora_api.evaluation_spec import Checkpoints, Evaluation, Samples
 from lora_api.fields import MUTABLE, ObjectName
 from lora_api.model_spec import NOT_IN_SDXL, ONLY_IN_SDXL, BaseModelSpec, Network
-from lora_api.optimizer_spec import ADAPTIVE, PAGED, SCHEDULE_FREE, Optimizer
+from lora_api.optimizer_spec import ADAPTIVE, PAGED, SCHEDULE_FREE, STATE_LIKE_WEIGHTS, Optimizer
 from lora_api.status import LoraTrainingStatus
 from lora_api.training_spec import Training
 
@@ -119,6 +119,17 @@ class LoraTrainingSpec(ApiModel):
             cel="self.parallelism.gpusPerNode != 0 || self.training.precision != 'fp16'",
             message="training.precision fp16 does not train on a CPU (parallelism.gpusPerNode: 0); use bf16 or fp32",
             holds=lambda m: m.parallelism.gpus_per_node != 0 or m.training.precision != "fp16",
+        ),
+        Rule(
+            cel="!self.training.fullPrecision || self.training.precision != 'fp16' || "
+            f"!(self.optimizer.name in {_listed(STATE_LIKE_WEIGHTS)})",
+            message="optimizer.name: this optimizer keeps squared gradients in the weights' own format, and fp16 cannot "
+            "hold them; with training.fullPrecision use precision bf16, or adamw8bit, lion or adafactor",
+            holds=lambda m: (
+                not m.training.full_precision
+                or m.training.precision != "fp16"
+                or m.optimizer.name not in STATE_LIKE_WEIGHTS
+            ),
         ),
         Rule(
             cel=f"self.parallelism.gpusPerNode != 0 || !(self.optimizer.name in {_listed(PAGED)})",

@@ -178,6 +178,14 @@ OPTIMIZER: dict[str, Wrong] = {
     "average of a schedule-free": Wrong(
         {"optimizer.name": "sgdschedulefree", "training.ema": {}}, "training.ema", "remove it"
     ),
+    **{
+        f"{name} with fp16 weights": Wrong(
+            {"optimizer": {"name": name, "learningRate": 1}, "training": {"precision": "fp16", "fullPrecision": True}},
+            "optimizer.name",
+            "use precision bf16, or adamw8bit",
+        )
+        for name in ("adamw", "prodigy", "schedulefree")
+    },
     "paged without GPU": Wrong(
         {"optimizer.name": "pagedadamw8bit", "parallelism.gpusPerNode": 0}, "optimizer.name", "without paged"
     ),
