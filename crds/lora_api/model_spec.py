@@ -204,7 +204,8 @@ class Network(ApiModel):
     conv_alpha: Annotated[float, Field(gt=0.0, le=4096.0)] | None = None
     """Alpha of the adapters of 3x3 convolutions. Default: alpha, or convRank when that was left out."""
     lokr_factor: Annotated[int, Field(ge=2, le=1024)] | None = None
-    """Size of the smaller Kronecker factor of `lokr`. Default: the largest that gives two factors of like size."""
+    """Size of the smaller Kronecker factor of `lokr`; in layers narrower than its square, of the larger one.
+    Default: the largest that gives two factors of like size."""
     unet: bool = True
     """Adapt the UNet."""
     text_encoder: bool = True

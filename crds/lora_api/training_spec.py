@@ -84,7 +84,7 @@ class Loss(ApiModel):
     noise_offset_random_strength: bool = False
     """Draw the strength between 0 and noiseOffset for each batch."""
     adaptive_noise_scale: Annotated[float, Field(ge=-10.0, le=10.0)] | None = None
-    """Adds this times the latent's mean to noiseOffset."""
+    """Adds this times the size (absolute value) of the latent's mean to noiseOffset, in each channel."""
     multires_noise_iterations: Annotated[int, Field(ge=1, le=32)] | None = None
     """Levels of pyramid noise; 6 to 10 are usual."""
     multires_noise_discount: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
