@@ -83,6 +83,8 @@ def test_an_adapter_is_read_without_its_tensors(app: typer.Typer, tmp_path: Path
         ("a.toml", b"", "the file is empty"),
         ("a.txt", b"hello", "neither a command line of train_network.py nor JSON nor valid TOML"),
         ("a.bin", b"\xff\xfe\x00", "is no UTF-8 text"),
+        ("deep.json", b'{"a":' * 100_000, "no valid JSON"),
+        ("deep.toml", b"a = " + b"[" * 100_000, "nor valid TOML"),
     ],
 )
 def test_what_is_no_settings_file_ends_with_64(
@@ -94,6 +96,12 @@ def test_what_is_no_settings_file_ends_with_64(
 
     assert result.exit_code == 64
     assert message in result.stderr
+
+
+def test_stdin_that_is_no_text_ends_with_64(app: typer.Typer) -> None:
+    result = runner.invoke(app, ["import", "-", *PLACES], input=COMMAND.encode() + b" --output_name \xff")
+
+    assert (result.exit_code, "stdin is no UTF-8 text" in result.stderr) == (64, True)
 
 
 def test_a_missing_file_ends_with_64(app: typer.Typer, tmp_path: Path) -> None:

@@ -40,6 +40,38 @@ def test_the_script_and_the_launcher_count_too() -> None:
     assert source.fields == {"parallelism.gpusPerNode": 2}
 
 
+@pytest.mark.parametrize(
+    ("text", "raw"),
+    [
+        ("train_network.py --network_dim ${DIM:-32}", {"network_dim": "32"}),
+        ("DIM=8\ntrain_network.py --network_dim ${DIM:-32}", {"network_dim": "8"}),
+        ('set "net=a b"\r\ntrain_network.py --output_name="!net!"\r\n', {"output_name": "a b"}),
+        ("train_network.py --caption_prefix 'wow!so!'", {"caption_prefix": "wow!so!"}),
+        (
+            'R=(--seed 3\n  --v2)\ntrain_network.py --output_name a "${R[@]}"',
+            {"output_name": "a", "seed": "3", "v2": True},
+        ),
+    ],
+)
+def test_variables_and_lists_of_scripts_are_put_in(text: str, raw: dict[str, object]) -> None:
+    assert read_command(text).raw == raw
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "more=()\nif x; then more+=('--v2'); fi\ntrain_network.py --output_name a ${more[@]}",
+        "train_network.py --output_name a ${more[@]}",
+        "$more = [System.Collections.ArrayList]::new()\ntrain_network.py --output_name a $more",
+    ],
+)
+def test_lists_that_grow_as_a_script_runs_are_told(text: str) -> None:
+    source = read_command(text)
+
+    assert source.raw == {"output_name": "a"}
+    assert [leftover.name for leftover in source.leftovers] == ["more"]
+
+
 @pytest.mark.parametrize("mark", ["^", "`"])
 def test_lines_of_windows_keep_their_backslashes(mark: str) -> None:
     source = read_command(
@@ -66,6 +98,12 @@ def test_arguments_alone_are_enough() -> None:
         ("python flux_train_network.py --seed 1", "flux_train_network.py trains a model that is not known here"),
         ("python train_network.py --seed $SEED", "uses the variable SEED"),
         ("python train_network.py --seed '1", "cannot be split into words"),
+        (
+            "python train_network.py --seed $(date +%s)",
+            r"holds \$\(date \+%s\), which a shell computes; put its value in",
+        ),
+        ("python train_network.py --seed `id -u`", "holds `id -u`, which a shell computes"),
+        ("python train_network.py --seed ${SEED%x}", "which a shell computes"),
     ],
 )
 def test_what_cannot_be_read_is_refused(text: str, message: str) -> None:

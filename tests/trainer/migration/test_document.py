@@ -29,7 +29,22 @@ def test_only_what_differs_from_our_defaults_is_written_in_the_order_of_the_refe
 
 
 @pytest.mark.parametrize(
-    "text", ["plain", "true", "12", "1e-4", "a: b", "a #b", "- x", "ünïcode", 'qu"ote', "line\nbreak", " space", ""]
+    "text",
+    [
+        "plain",
+        "true",
+        "12",
+        "1e-4",
+        "a: b",
+        "a #b",
+        "- x",
+        "ünïcode",
+        'qu"ote',
+        "line\nbreak",
+        " space",
+        "",
+        "bell \x7f \u2028 \x85 end 😀",
+    ],
 )
 def test_every_text_survives(text: str) -> None:
     made = draft(output__comment=text)
@@ -51,6 +66,13 @@ def test_remarks_stand_beside_their_fields_and_leftovers_at_the_end() -> None:
 
     assert "    epochs: 3  # few" in lines
     assert lines[-2:] == ["# Not carried over:", "#   seed = 5: too odd"]
+
+
+def test_remarks_never_break_the_file() -> None:
+    made = draft()
+    made.leave("name\nspec: 3", "\x07\u2028", "no such setting")
+
+    assert load_training(render(settle("hina", made), made, origin="a\nb")).name == "hina"
 
 
 def test_a_field_that_the_spec_refuses_is_taken_out_and_told() -> None:

@@ -41,6 +41,8 @@ def settings(**changes: Any) -> tuple[LoraTraining, Draft]:
         ({"LoRA_type": "Kohya LoCon", "conv_dim": 4, "conv_alpha": 0}, "network.convAlpha", 4.0),
         ({"LoRA_type": "LyCORIS/LoKr", "factor": 8, "conv_dim": 4}, "network.lokrFactor", 8),
         ({"LoRA_type": "Standard", "conv_dim": 4}, "network.type", "lora"),
+        ({"additional_parameters": "--network_train_unet_only --seed 7", "seed": 3}, "network.textEncoder", False),
+        ({"additional_parameters": "--network_train_unet_only --seed 7", "seed": 3}, "training.seed", 7),
     ],
 )
 def test_the_words_of_the_gui_mean_what_it_passes_on(changes: dict[str, Any], path: str, value: object) -> None:
@@ -52,6 +54,8 @@ def test_the_words_of_the_gui_mean_what_it_passes_on(changes: dict[str, Any], pa
     [
         ({"epoch": 8, "max_train_steps": 0}, 8, None),
         ({"epoch": 8, "max_train_steps": ""}, 8, None),
+        ({"epoch": 8}, 8, None),
+        ({}, 10000, 1600),
         ({"epoch": 8, "max_train_steps": 1600}, 10000, 1600),
         ({"epoch": 8, "max_train_steps": 1600, "max_train_epochs": 5}, 5, None),
     ],
@@ -90,7 +94,8 @@ def test_prompts_are_typed_into_the_gui() -> None:
     [
         ({"stop_text_encoder_training": 20}, "stop_text_encoder_training"),
         ({"new_button": True}, "new_button"),
-        ({"additional_parameters": "--x 1"}, "additional_parameters"),
+        ({"additional_parameters": "--x 1"}, "x"),
+        ({"additional_parameters": "network_dim=3"}, "additional_parameters"),
         ({"LoRA_type": "LyCORIS/iA3", "LyCORIS_preset": "attn-mlp"}, "network_args algo"),
         ({"LoRA_type": "LoRA-FA"}, "network_module"),
         ({"LoRA_type": "LyCORIS/LoCon", "LyCORIS_preset": "full"}, "network_args preset"),
@@ -103,6 +108,22 @@ def test_what_has_no_counterpart_is_told(changes: dict[str, Any], name: str) -> 
     _, draft = settings(**changes)
 
     assert [leftover.name for leftover in draft.leftovers] == [name]
+
+
+@pytest.mark.parametrize("name", ["epoch", "num_processes", "lr_warmup"])
+def test_a_number_without_end_is_refused(name: str) -> None:
+    with pytest.raises(InvalidConfiguration, match=f"{name} is 'inf', but must be a number"):
+        settings(**{name: float("inf")})
+
+
+def test_a_sampler_that_is_not_known_is_told_once() -> None:
+    _, draft = settings(sample_prompts="a\nb", sample_sampler="magic")
+
+    assert [leftover.name for leftover in draft.leftovers] == ["sample_sampler"]
+
+
+def test_what_the_gui_writes_unasked_is_not_told() -> None:
+    assert settings(dynamo_mode="default", dynamo_backend="no")[1].leftovers == []
 
 
 def test_a_dataset_definition_takes_the_place_of_the_folders(tmp_path: Path) -> None:

@@ -176,6 +176,23 @@ def test_an_unknown_key_is_told() -> None:
     assert [str(leftover) for leftover in draft.leftovers] == ["ss_new_thing = 5: metadata that is not known here"]
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ss_network_args", "[1]"),
+        ("ss_network_args", "5"),
+        ("ss_face_crop_aug_range", "wide"),
+        ("ss_text_encoder_lr", "fast"),
+        ("ss_datasets", "[5]"),
+        ("ss_datasets", '[{"subsets": [5]}]'),
+        ("ss_datasets", '[{"subsets": [{"image_dir": "a", "num_repeats": "often"}]}]'),
+    ],
+)
+def test_metadata_that_makes_no_sense_is_refused(key: str, value: str) -> None:
+    with pytest.raises(InvalidConfiguration):
+        bring_over(read_metadata(BASE | {key: value}))
+
+
 def test_a_file_without_metadata_is_refused() -> None:
     with pytest.raises(InvalidConfiguration, match="no training metadata"):
         read_metadata({"format": "pt"})

@@ -122,13 +122,18 @@ def test_a_second_size_is_told() -> None:
     assert "datasets[1] resolution" in {leftover.name for leftover in draft.leftovers}
 
 
+def test_a_table_that_is_none_is_refused() -> None:
+    with pytest.raises(InvalidConfiguration, match="general of the dataset definition is 5, but must be a table"):
+        from_text("general = 5\n[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'a'\n")
+
+
 def test_an_unknown_setting_is_told() -> None:
     _, draft = from_text(DEFINITION + "  face_swap = 1\n")
 
     assert [leftover.name for leftover in draft.leftovers] == ["face_swap"]
 
 
-@pytest.mark.parametrize("text", ["datasets = []", "[[datasets]]\nresolution = 512\n"])
+@pytest.mark.parametrize("text", ["datasets = []", "datasets = [5]", "[[datasets]]\nresolution = 512\n"])
 def test_a_definition_without_subsets_is_refused(text: str) -> None:
     with pytest.raises(InvalidConfiguration, match="has no"):
         from_text(text)

@@ -35,6 +35,14 @@ def test_every_option_that_is_needed_is_told_at_once() -> None:
     assert "/no/m.safetensors, which does not lie here" in str(caught.value)
 
 
+@pytest.mark.parametrize("folder", ["~nobody-of-this-name/img", f"/{'a' * 300}"])
+def test_a_path_that_no_file_can_have_does_not_lie_here(folder: str) -> None:
+    source = read_command(f"train_network.py --train_data_dir {folder}")
+
+    with pytest.raises(InvalidConfiguration, match=f"the file says {folder}, which does not lie here"):
+        bring_over(source, Choices("hf://owner/base", None, "s3://lora/run"))
+
+
 def test_a_hub_id_is_a_place() -> None:
     source = read_command("train_network.py --pretrained_model_name_or_path runwayml/stable-diffusion-v1-5")
 

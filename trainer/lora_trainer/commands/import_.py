@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -52,7 +52,7 @@ def import_(
 
 def _read(file: str) -> Source:
     if file == _STDIN:
-        return read_text_settings(sys.stdin.read(), folder=Path.cwd(), name="")
+        return read_text_settings(_decoded(sys.stdin.buffer, "stdin"), folder=Path.cwd(), name="")
     path = Path(file)
     try:
         content = path.open("rb")
@@ -61,11 +61,14 @@ def _read(file: str) -> Source:
     with content:
         if path.suffix == ".safetensors":
             return read_adapter(content, name=path.stem)
-        try:
-            text = content.read().decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UnusableSettings(f"{path} is no UTF-8 text: {error}; give settings or a .safetensors") from error
-    return read_text_settings(text, folder=path.parent, name=path.stem)
+        return read_text_settings(_decoded(content, file), folder=path.parent, name=path.stem)
+
+
+def _decoded(stream: BinaryIO, name: str) -> str:
+    try:
+        return stream.read().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnusableSettings(f"{name} is no UTF-8 text: {error}; give settings or a .safetensors") from error
 
 
 def _write(path: Path, text: str) -> None:

@@ -15,8 +15,17 @@ _SCRIPT = re.compile(r"(?:^|[/\\])(?P<name>(?:\w+_)?train_network)\.py$")
 _KNOWN = {"train_network": False, "sdxl_train_network": True}
 """Script -> whether it trains SDXL."""
 _CONTINUED = re.compile(r"[ \t]*[\\^`][ \t]*\r?\n")
-_ASSIGNED = re.compile(r"^\s*(?:export\s+|set\s+|\$)?(?P<name>[A-Za-z_]\w*)\s*=\s*(?P<value>\S.*?)\s*$", re.MULTILINE)
-_VARIABLE = re.compile(r"\$\{(?P<braced>\w+)\}|\$(?P<plain>[A-Za-z_]\w*)|%(?P<percent>\w+)%")
+_ASSIGNED = re.compile(
+    r"^\s*(?:export\s+|set\s+(?P<quote>\")?|\$)?(?P<name>[A-Za-z_]\w*)\s*=\s*(?P<value>\S.*?)\s*$", re.MULTILINE
+)
+_VARIABLE = re.compile(
+    r"\$\{(?P<braced>\w+)(?::?-(?P<default>[^}]*))?\}|\$(?P<plain>[A-Za-z_]\w*)|%(?P<percent>\w+)%|!(?P<delayed>\w+)!"
+)
+_LIST = re.compile(r"(?:^|[;\s])(?P<name>[A-Za-z_]\w*)(?P<more>\+?)=\((?P<words>[^)]*)\)", re.MULTILINE)
+_LIST_USED = re.compile(r"\"?\$\{(?P<name>\w+)\[[@*]\]\}\"?")
+_NO_TEXT = ("(", "@(", "[")
+"""How lists begin, whose words only the running script knows."""
+_COMPUTED = re.compile(r"\$\([^)]*\)?|`[^`]*`|\$\{[^}]*\}?")
 _WINDOWS = re.compile(r"\b[A-Za-z]:\\")
 _PARALLEL = {"num_processes": "parallelism.gpusPerNode", "num_machines": "parallelism.nodes"}
 
@@ -27,7 +36,7 @@ def read_command(text: str) -> Source:
     Raises:
         UnusableSettings: there is none, it trains another model, or a variable in it has no value here.
     """
-    words = _words(_CONTINUED.sub(" ", text))
+    words, unknown = _words(_CONTINUED.sub(" ", text))
     place = next((index for index, word in enumerate(words) if _SCRIPT.search(word)), None)
     if place is None and not words[:1] == ["-"] and not (words and words[0].startswith("--")):
         raise UnusableSettings(
@@ -38,17 +47,24 @@ def read_command(text: str) -> Source:
         known = " and ".join(f"{name}.py" for name in _KNOWN)
         raise UnusableSettings(f"{script}.py trains a model that is not known here; known are {known}")
     begin = 0 if place is None else place + 1
-    raw, left = _read_options(words[begin:])
+    raw, left = read_options(words[begin:])
     fields = _parallelism(words[: place or 0])
-    return Source("sd-scripts command line", raw, is_sdxl=_KNOWN[script], fields=fields, leftovers=tuple(left))
+    leftovers = (*unknown, *left)
+    return Source("sd-scripts command line", raw, is_sdxl=_KNOWN[script], fields=fields, leftovers=leftovers)
 
 
-def _words(text: str) -> list[str]:
-    """The words of the line that starts a training, variables put in; of all lines when none does."""
-    variables = {match["name"]: _unquoted(match["value"]) for match in _ASSIGNED.finditer(text)}
+def _words(text: str) -> tuple[list[str], list[Leftover]]:
+    """The words of the line that starts a training, or of all lines when none does; and what they do not tell.
+
+    Variables and lists that the text sets are put in.
+    """
     lines = [line for line in text.splitlines() if not line.lstrip().startswith(("#", "::", "REM ", "rem "))]
     line = next((line for line in lines if "train_network.py" in line), " ".join(lines))
-    line = _VARIABLE.sub(lambda match: _value_of(match, variables), line)
+    line, left = _with_lists(line, text)
+    line = _with_variables(line, text, left)
+    computed = _COMPUTED.search(line)
+    if computed:
+        raise UnusableSettings(f"the command line holds {computed[0]}, which a shell computes; put its value in")
     lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
     lexer.whitespace_split, lexer.commenters = True, ""
     if _WINDOWS.search(text):
@@ -57,26 +73,52 @@ def _words(text: str) -> list[str]:
         words = list(lexer)
     except ValueError as error:
         raise UnusableSettings(f"the command line cannot be split into words: {error}; mend its quotes") from error
-    return words
+    return words, left
 
 
-def _unquoted(value: str) -> str:
+def _with_lists(line: str, text: str) -> tuple[str, list[Leftover]]:
+    """`line` with the words of bash's lists; what a script adds to them as it runs is told."""
+    lists = {match["name"]: " ".join(match["words"].split()) for match in _LIST.finditer(text) if not match["more"]}
+    growing = {match["name"] for match in _LIST.finditer(text) if match["more"]}
+    used = dict.fromkeys(match["name"] for match in _LIST_USED.finditer(line))
+    left = [_grows(name) for name in used if name in growing or name not in lists]
+    return _LIST_USED.sub(lambda match: lists.get(match["name"], ""), line), left
+
+
+def _grows(name: str) -> Leftover:
+    return Leftover(name, "a list", "the script fills it as it runs; write its arguments down and import them as well")
+
+
+def _with_variables(line: str, text: str, left: list[Leftover]) -> str:
+    variables = {match["name"]: _assigned(match) for match in _ASSIGNED.finditer(text)}
+    for name in [name for name, value in variables.items() if value.startswith(_NO_TEXT)]:
+        variables[name] = ""
+        if re.search(rf"\${name}\b", line):
+            left.append(_grows(name))
+    return _VARIABLE.sub(lambda match: _value_of(match, variables), line)
+
+
+def _assigned(match: re.Match[str]) -> str:
     """What an assignment gives: the text in quotes, or all up to a remark."""
+    value = match["value"].rpartition('"')[0] if match["quote"] else match["value"]
     quoted = re.match(r"""(["'])(.*?)\1""", value)
     return quoted[2] if quoted else re.split(r"\s+#", value)[0]
 
 
 def _value_of(match: re.Match[str], variables: dict[str, str]) -> str:
-    name = match["braced"] or match["plain"] or match["percent"]
-    if name not in variables:
+    name = match["braced"] or match["plain"] or match["percent"] or match["delayed"]
+    value = variables.get(name) or match["default"] or variables.get(name)
+    if value is None and match["delayed"]:
+        return match[0]
+    if value is None:
         raise UnusableSettings(
             f"the command line uses the variable {name}, which gets no value in the text; put its value in"
         )
-    return _VARIABLE.sub(lambda inner: _value_of(inner, {k: v for k, v in variables.items() if k != name}),
-                         variables[name])  # fmt: skip
+    return _VARIABLE.sub(lambda inner: _value_of(inner, {k: v for k, v in variables.items() if k != name}), value)
 
 
-def _read_options(words: Sequence[str]) -> tuple[dict[str, Any], list[Leftover]]:
+def read_options(words: Sequence[str]) -> tuple[dict[str, Any], list[Leftover]]:
+    """The values of `--name value`, by name, and what of them makes no sense."""
     raw: dict[str, Any] = {}
     left = []
     for name, values in _options(words):

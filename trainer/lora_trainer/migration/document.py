@@ -122,11 +122,16 @@ def render(training: LoraTraining, draft: Draft, *, origin: str) -> str:
         "spec": training.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True),
     }
     remarks = {f"spec.{path}": remark for path, remark in draft.remarks.items()}
-    lines = [f"# {origin}", *_lines(document, "", 0, remarks)]
+    lines = [_remark(origin), *_lines(document, "", 0, remarks)]
     if draft.leftovers:
         lines.append("# Not carried over:")
-        lines += [f"#   {leftover}" for leftover in draft.leftovers]
+        lines += [_remark(f"  {leftover}") for leftover in draft.leftovers]
     return "\n".join(lines) + "\n"
+
+
+def _remark(text: str) -> str:
+    """A comment of one line, without letters that YAML forbids."""
+    return "# " + "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _lines(fields: dict[str, Any], path: str, depth: int, remarks: dict[str, str]) -> list[str]:
@@ -157,7 +162,13 @@ def _scalar(value: Any) -> str:
         return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
     if isinstance(value, str) and _is_plain(value):
         return value
-    return json.dumps(value, ensure_ascii=False)
+    return "".join(map(_escaped, json.dumps(value, ensure_ascii=False)))
+
+
+def _escaped(letter: str) -> str:
+    """A letter of a text in quotes: what YAML forbids or takes for the end of a line becomes its number."""
+    number = ord(letter)
+    return letter if letter.isprintable() else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def _is_plain(text: str) -> bool:

@@ -4,14 +4,17 @@ The GUI passes on neither empty texts nor zeros, and computes steps and warm-up;
 user typed are taken instead.
 """
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from lora_trainer.migration.arguments import ARGUMENTS
+from lora_trainer.migration.command_line import read_options
 from lora_trainer.migration.draft import Leftover
 from lora_trainer.migration.prompts import read_prompts
 from lora_trainer.migration.source import Source
 from lora_trainer.migration.unusable import UnusableSettings
+from lora_trainer.migration.values import Kind, read_value
 
 _RENAMED = {
     "max_resolution": "resolution",
@@ -53,13 +56,12 @@ _OTHER_FAMILIES = ("flux1_checkbox", "sd3_checkbox", "lumina_checkbox", "anima_c
 _OF_THE_GUI = frozenset({
     "epoch", "lr_warmup", "lr_warmup_steps", "max_train_steps", "model_list", "noise_offset_type", "sdxl", "xformers",
     "sample_prompts", "num_processes", "num_machines", "no_token_padding", "save_as", "file_path", "unet_lr",
-    "text_encoder_lr", "lr_scheduler_num_cycles", "train_data_dir_input",
+    "text_encoder_lr", "lr_scheduler_num_cycles", "train_data_dir_input", "additional_parameters",
 })  # fmt: skip
 """Keys that are read here, or that only say how the GUI was used."""
 _OFF = (None, "", False, 0, "0", 0.0)
 _REASONS = {
     "stop_text_encoder_training": "the text encoder is trained to the end or, with network.textEncoder: false, not",
-    "additional_parameters": "write them into the fields they belong to",
     "num_cpu_threads_per_process": "set pod.resources",
     "gpu_ids": "the cluster chooses the GPU",
     "multi_gpu": "one GPU trains",
@@ -82,23 +84,37 @@ def read_gui_settings(document: Mapping[str, Any]) -> Source:
     other = [name for name in _OTHER_FAMILIES if document.get(name)]
     if other:
         raise UnusableSettings(f"{other[0]} is on, but only Stable Diffusion 1, 2 and XL can be trained here")
-    settings = {**_DEFAULTS, **document}
+    # Files older than the box for steps count in epochs.
+    steps = {"max_train_steps": 0} if "epoch" in document else {}
+    settings = {**_DEFAULTS, **steps, **document}
     raw = {name: value for name, value in settings.items() if value not in _OFF and name in ARGUMENTS}
     for name, argument in _RENAMED.items():
         if settings.get(name) not in _OFF:
             raw[argument] = settings[name]
     raw = {name: value for name, value in raw.items() if name not in _OF_THE_GUI} | _computed(settings)
+    more, more_leftovers = _additional(str(settings.get("additional_parameters") or ""))
     prompts, prompt_leftovers = read_prompts(
         str(settings.get("sample_prompts") or ""), sampler=settings["sample_sampler"]
     )
     return Source(
         "Kohya_ss settings",
-        raw,
+        raw | more,
         is_sdxl=bool(settings.get("sdxl")),
         prompts=prompts,
         fields=_parallelism(settings),
-        leftovers=(*prompt_leftovers, *_unused(settings)),
+        leftovers=(*prompt_leftovers, *more_leftovers, *_unused(settings)),
     )
+
+
+def _additional(text: str) -> tuple[dict[str, Any], list[Leftover]]:
+    """Arguments that were typed as for a command line; they win over the buttons."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UnusableSettings(f"additional_parameters is '{text}', but: {error}; mend its quotes") from error
+    if words and not words[0].startswith("--"):
+        return {}, [Leftover("additional_parameters", text, "does not begin with --name")]
+    return read_options(words)
 
 
 def _computed(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,7 +170,8 @@ def _length(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _number(settings: Mapping[str, Any], name: str) -> float:
     value = settings.get(name)
     try:
-        return 0.0 if value is None or value in _OFF else float(value)
+        number: float = 0.0 if value is None or value in _OFF else read_value(Kind.NUMBER, value) or 0.0
+        return number
     except (TypeError, ValueError) as error:
         raise UnusableSettings(f"{name} is '{value}', but must be a number; change it") from error
 
@@ -173,5 +190,5 @@ def _unused(settings: Mapping[str, Any]) -> list[Leftover]:
     return [
         Leftover(name, str(value), _REASONS.get(name, "a setting of the GUI that is not known here"))
         for name, value in settings.items()
-        if name not in read | _OTHER_ARGUMENTS and value not in _OFF
+        if name not in read | _OTHER_ARGUMENTS and value not in _OFF and (name, value) != ("dynamo_mode", "default")
     ]

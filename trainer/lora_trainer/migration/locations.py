@@ -12,12 +12,21 @@ def to_uri(place: str, *, may_be_hub: bool = False) -> str | None:
     """The URI of a path that exists here or, if it may be one, of a hub id; None when it is neither."""
     if _URI.fullmatch(place):
         return place
-    path = Path(place).expanduser()
-    if path.exists():
+    path = existing(Path(place))
+    if path is not None:
         return f"file://{path.resolve()}"
     if may_be_hub and _HUB_ID.fullmatch(place) and not place.endswith(_FILES):
         return f"hf://{place}"
     return None
+
+
+def existing(path: Path) -> Path | None:
+    """`path` with the user's home put in, if something lies there that can be seen."""
+    try:
+        path = path.expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError):  # a name too long, a folder that is closed; no such user
+        return None
 
 
 def last_part(place: str) -> str:

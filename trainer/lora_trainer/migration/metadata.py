@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lora_trainer.migration.arguments import ARGUMENTS
-from lora_trainer.migration.draft import Leftover
+from lora_trainer.migration.draft import Leftover, show
 from lora_trainer.migration.network import BLOCKS_PRESET
 from lora_trainer.migration.source import Source
 from lora_trainer.migration.unusable import UnusableSettings
@@ -90,13 +90,20 @@ def _ours(values: Mapping[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
     raw["network_args"] = [_FULL.get(option, option) for option in raw.get("network_args", ())]
     if values.get("cache_latents") == "False":
         fields["dataset.latentCache"] = "None"
-    rates: tuple[float, ...] = read_value(Kind.NUMBERS, raw.get("text_encoder_lr")) or ()
+    rates = _numbers("text_encoder_lr", raw.get("text_encoder_lr"))
     if len(rates) > 1:
         raw["text_encoder_lr"], fields["optimizer.textEncoder2LearningRate"] = rates[0], rates[1]
-    faces = read_value(Kind.NUMBERS, raw.pop("face_crop_aug_range", None))
+    faces = _numbers("face_crop_aug_range", raw.pop("face_crop_aug_range", None))
     if faces:
         fields["dataset.augmentation.faceCropRange"] = {"minimum": faces[0], "maximum": faces[-1]}
     return fields
+
+
+def _numbers(name: str, value: Any) -> tuple[float, ...]:
+    try:
+        return read_value(Kind.NUMBERS, value) or ()
+    except ValueError as error:
+        raise UnusableSettings(f"ss_{name} is '{value}', but must be {Kind.NUMBERS.value}") from error
 
 
 def _unknown(values: Mapping[str, Any]) -> list[Leftover]:
@@ -119,6 +126,8 @@ def _optimizer(text: Any) -> dict[str, Any]:
 
 def _network_args(text: Any) -> dict[str, Any]:
     options = _json("ss_network_args", text) or {}
+    if not isinstance(options, dict):
+        raise UnusableSettings(f"ss_network_args is {show(text)}, but must be a JSON object")
     return {"network_args": [f"{name}={value}" for name, value in options.items() if value is not None]}
 
 
@@ -132,7 +141,7 @@ def _json(key: str, text: Any) -> Any:
         return text if not isinstance(text, str) else None
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnusableSettings(f"{key} is no JSON: {error}") from error
 
 

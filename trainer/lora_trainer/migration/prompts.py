@@ -44,7 +44,7 @@ def read_prompts(
             left.append(Leftover("sample_prompts", prompt[:60] + "…", reason))
             continue
         drawn.append({"prompt": prompt, **_fields({"sample_sampler": sampler, **options}, left)})
-    return tuple(drawn), tuple(left)
+    return tuple(drawn), tuple(dict.fromkeys(left))
 
 
 def _read(text: str, suffix: str) -> list[dict[str, Any]]:

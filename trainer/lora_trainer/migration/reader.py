@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from lora_trainer.migration.command_line import read_command
 from lora_trainer.migration.gui_settings import read_gui_settings
-from lora_trainer.migration.locations import last_part
+from lora_trainer.migration.locations import existing, last_part
 from lora_trainer.migration.metadata import read_metadata
 from lora_trainer.migration.prompts import read_prompts
 from lora_trainer.migration.source import Source
@@ -32,7 +32,7 @@ def read_adapter(stream: BinaryIO, *, name: str) -> Source:
         header: Any = json.loads(stream.read(length)) if length <= _LONGEST_HEADER else None
         metadata = dict(header.pop("__metadata__", {}))
         tensors = {key: str(value["dtype"]) for key, value in header.items()}
-    except (struct.error, ValueError, AttributeError, TypeError, KeyError) as error:
+    except (struct.error, ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
         raise UnusableSettings(f"{name} is no .safetensors file, or cut off; copy it again") from error
     source = read_metadata(metadata, tensors=tensors, name=name)
     known = {field: value for field, value in source.fields.items() if field not in _NO_PARTS}
@@ -62,7 +62,7 @@ def _is_command(text: str) -> bool:
         return False
     try:
         tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return True
     return False
 
@@ -70,7 +70,7 @@ def _is_command(text: str) -> bool:
 def _read_json(text: str, name: str) -> Source:
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnusableSettings(f"the file is no valid JSON: {error}; mend it") from error
     if any(key.startswith("ss_") for key in document):
         return read_metadata(document, name=name)
@@ -87,7 +87,7 @@ def _read_toml(text: str) -> Source:
 def _toml(text: str, what: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UnusableSettings(
             f"{what} is neither a command line of train_network.py nor JSON nor valid TOML: {error}"
         ) from error
@@ -136,8 +136,8 @@ def _find(place: str, folder: Path, argument: str, suffix: str) -> Path:
 
 def _look(place: str, folder: Path) -> Path | None:
     """The file at that path, or one of its name beside the settings."""
-    candidates = (Path(place).expanduser(), folder / place, folder / last_part(place))
-    return next((path for path in candidates if path.is_file()), None)
+    candidates = map(existing, (Path(place), folder / place, folder / last_part(place)))
+    return next((path for path in candidates if path is not None and path.is_file()), None)
 
 
 def _text(path: Path) -> str:

@@ -6,13 +6,14 @@ What the subsets agree on is written once, below `dataset`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from lora_trainer.migration.arguments import ARGUMENTS, Arguments, read_arguments
-from lora_trainer.migration.draft import Draft
+from lora_trainer.migration.draft import Draft, show
 from lora_trainer.migration.locations import last_part, to_uri
 from lora_trainer.migration.pictures import View, own_fields, size_fields
 from lora_trainer.migration.unusable import UnusableSettings
+from lora_trainer.migration.values import Kind, read_value
 
 _Table = Mapping[str, Any]
 _OWN = frozenset({"image_dir", "num_repeats", "is_reg", "class_tokens", "custom_attributes", "metadata_file"})
@@ -51,10 +52,11 @@ def translate_subsets(
 
     With it, each subset is the folder of the same name below that URI.
     """
-    datasets = definition.get("datasets") or []
-    if not datasets or not all(isinstance(one, dict) and one.get("subsets") for one in datasets):
+    datasets, general = definition.get("datasets"), definition.get("general") or {}
+    if not _are_tables(datasets) or not all(_are_tables(one.get("subsets")) for one in datasets):
         raise UnusableSettings("the dataset definition has no [[datasets]] with [[datasets.subsets]]; add them")
-    general = definition.get("general") or {}
+    if not isinstance(general, dict):
+        raise UnusableSettings(f"general of the dataset definition is {show(general)}, but must be a table; change it")
     folders = [_read_folder((subset, one, general), arguments, draft) for one in datasets for subset in one["subsets"]]
     shared = _shared(folders)
     for path, value in shared.items():
@@ -65,6 +67,10 @@ def translate_subsets(
     subsets = [{"uri": uri, **folder.beyond(shared)} for uri, folder in zip(uris, folders, strict=True)]
     draft.put("dataset.subsets", subsets)
     return tuple(folder.place for uri, folder in zip(uris, folders, strict=True) if uri is None)
+
+
+def _are_tables(value: Any) -> TypeGuard[list[dict[str, Any]]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
 
 
 def _uri_of(place: str, dataset_uri: str | None) -> str | None:
@@ -81,7 +87,7 @@ def _read_folder(tables: Sequence[_Table], arguments: Arguments, draft: Draft) -
     if view("alpha_mask"):
         draft.put("dataset.mask", "Alpha")
     fields = {
-        "repeats": int(_first("num_repeats", tables) or 1),
+        "repeats": _repeats(tables),
         "classTokens": _first("class_tokens", tables),
         "isRegularization": bool(subset.get("is_reg")) or None,
     }
@@ -89,12 +95,23 @@ def _read_folder(tables: Sequence[_Table], arguments: Arguments, draft: Draft) -
     return _Folder(str(subset["image_dir"]), own, {name: value for name, value in fields.items() if value is not None})
 
 
+def _repeats(tables: Sequence[_Table]) -> int:
+    value = _first("num_repeats", tables)
+    try:
+        return read_value(Kind.INTEGER, value) or 1
+    except ValueError as error:
+        raise UnusableSettings(
+            f"num_repeats is '{show(value)}', but must be {Kind.INTEGER.value}; change it"
+        ) from error
+
+
 def _note_special(subset: _Table, draft: Draft) -> None:
     if subset.get("metadata_file"):
         reason = "write a metadata.jsonl beside the pictures (docs/dataset.md): file, caption, repeats"
         draft.leave("metadata_file", subset["metadata_file"], reason)
     attributes = subset.get("custom_attributes") or {}
-    if attributes.get("diff_output_preservation") and subset.get("is_reg"):
+    preserves = isinstance(attributes, dict) and attributes.get("diff_output_preservation")
+    if preserves and subset.get("is_reg"):
         draft.put("dataset.regularization.target", "BaseModel")
     elif attributes:
         reason = "only diff_output_preservation of regularisation pictures has a counterpart"
