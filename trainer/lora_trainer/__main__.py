@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 
 import typer
+from huggingface_hub.utils import disable_progress_bars
 
 from lora_trainer.commands.convert import convert
 from lora_trainer.commands.import_ import import_
@@ -56,8 +57,9 @@ def set_up_logging() -> None:
     # Read by the libraries when they are imported, which only some sub-commands do.
     for name in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
         os.environ.setdefault(name, "error")
-    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "DIFFUSERS_DISABLE_PROGRESS_BARS"):
-        os.environ.setdefault(name, "1")
+    os.environ.setdefault("DIFFUSERS_DISABLE_PROGRESS_BARS", "1")
+    # This one has been imported already; transformers asks it.
+    disable_progress_bars()
 
 
 if __name__ == "__main__":

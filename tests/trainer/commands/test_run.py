@@ -3,6 +3,8 @@
 import json
 import logging
 import signal
+import subprocess
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -191,3 +193,12 @@ def test_the_report_of_a_run_is_read_back_by_the_contract(file: Path, terminatio
 
     assert report.plan is not None and report.plan.total_steps == 6
     assert [checkpoint.epoch for checkpoint in report.checkpoints] == [1]
+
+
+def test_libraries_draw_no_bars_of_their_own() -> None:
+    asks = "from huggingface_hub.utils import are_progress_bars_disabled as off; print(off())"
+    program = f"from lora_trainer.__main__ import set_up_logging; set_up_logging(); {asks}"
+
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert result.stdout == "True\n"
