@@ -62,14 +62,16 @@ class Bench:
 def bench(tiny_pipeline: Path, tmp_path: Path) -> Callable[..., Bench]:
     """Builds a bench; changes are sections of the spec."""
 
-    def build(*, clip_skip: int = 1, **changes: Any) -> Bench:
+    def build(*, clip_skip: int = 1, scaler: torch.amp.GradScaler | None = None, **changes: Any) -> Bench:
         changes["training"] = {"batchSize": 1} | changes.get("training", {})
         spec = make_training(tiny_pipeline, tmp_path / "data", tmp_path / "out", **changes).spec
         model = load(tiny_pipeline, clip_skip=clip_skip)
         adapters = add_adapters(model.parts, spec.network, family="sd15", seed=spec.training.seed)
         learner = Learner(model, adapters, Objective(SCHEDULE, "epsilon", spec.training.loss))
         plan = make_plan(spec)
-        trainer = Trainer(learner, plan=plan, spec=spec, accelerator=Accelerator(cpu=True))
+        accelerator = Accelerator(cpu=True)
+        accelerator.scaler = scaler
+        trainer = Trainer(learner, plan=plan, spec=spec, accelerator=accelerator)
         return Bench(trainer, model, adapters, make_inputs(model, plan), spec)
 
     return build
@@ -318,6 +320,21 @@ def test_a_restored_average_is_the_same(bench: Callable[..., Bench]) -> None:
     with whole.trainer.result(), second.trainer.result():
         ours, theirs = second.weights(), whole.weights()
     assert all(ours[name].equal(theirs[name]) for name in theirs)
+
+
+def test_a_step_whose_scaled_gradients_overflow_is_left_out_and_the_lower_scale_kept(
+    bench: Callable[..., Bench],
+) -> None:
+    one = bench(scaler=torch.amp.GradScaler("cpu", init_scale=2.0**127))
+    before = one.weights()
+
+    one.step(batch(0, weights=torch.tensor([1e6])))
+
+    assert all(weight.equal(before[name]) for name, weight in one.weights().items())
+    assert one.trainer.step == 1
+    again = bench(scaler=torch.amp.GradScaler("cpu"))
+    again.trainer.restore(one.trainer.state())
+    assert again.trainer.state().scaler["scale"] == 2.0**126
 
 
 def test_parts_learn_at_rates_of_their_own(bench: Callable[..., Bench]) -> None:

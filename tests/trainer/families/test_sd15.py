@@ -1,6 +1,9 @@
 """Loading, texts, latents and predictions of Stable Diffusion 1.x; what all families share is checked here."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -100,6 +103,25 @@ def test_a_latent_does_not_depend_on_the_batch(model: StableDiffusion) -> None:
 
     torch.testing.assert_close(together[1:], alone)
     assert together.shape == (2, model.latent_channels, 64 // model.pixels_per_latent, 8)
+
+
+def test_pictures_that_lie_on_the_cpu_are_encoded_in_fp32_on_a_gpu_as_well(model: StableDiffusion) -> None:
+    class Vae:
+        device = torch.device("cuda")
+        config = model.vae.config
+
+        def encode(self, pixels: Any) -> Any:
+            self.was_cast = torch.is_autocast_enabled("cuda")
+            return SimpleNamespace(latent_dist=SimpleNamespace(mean=torch.zeros(1, 4, 8, 8)))
+
+    pixels, vae = SimpleNamespace(device=CPU, to=lambda device, dtype: pixels), Vae()
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        replace(model, vae=vae).encode_images(pixels)  # type: ignore[arg-type]
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+
+    assert not vae.was_cast
 
 
 def test_latents_are_scaled_means_of_the_posterior(model: StableDiffusion) -> None:

@@ -146,7 +146,7 @@ class StableDiffusion:
         The mean, not a draw: it is the same for every seed, batch and order, and sd-scripts freezes its one
         draw per picture in the cache anyway.
         """
-        with torch.autocast(pixels.device.type, enabled=False):
+        with torch.autocast(self.vae.device.type, enabled=False):
             posterior = self.vae.encode(pixels.to(self.vae.device, torch.float32)).latent_dist
         latents: Tensor = posterior.mean * self.vae.config.scaling_factor
         return latents
@@ -154,7 +154,7 @@ class StableDiffusion:
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in -1..1 of latents (B, C, h, w), in fp32."""
-        with torch.autocast(latents.device.type, enabled=False):
+        with torch.autocast(self.vae.device.type, enabled=False):
             latents = latents.to(self.vae.device, torch.float32) / self.vae.config.scaling_factor
             pixels: Tensor = self.vae.decode(latents).sample
         return pixels.clamp(-1, 1)
