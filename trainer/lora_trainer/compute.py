@@ -47,6 +47,9 @@ class HalfGradScaler(torch.amp.GradScaler):
 def prefer_determinism(*, cpu_threads: int) -> None:
     """Makes torch choose algorithms that give the same result every time, where there are any.
 
+    Not for attention on a GPU: its fast kernels add gradients up in no fixed order when torch only warns, and to
+    have it refuse them would end a training at whatever else has no such algorithm.
+
     The number of threads is given, not that of the machine's cores: sums are split over them, so it changes the
     last bits. One is also the safe choice: on a busy machine two threads that wait for each other were seen to
     make a step of a small model twelve times slower.
