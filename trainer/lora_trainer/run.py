@@ -38,6 +38,7 @@ from lora_trainer.recorder import Product, Recorder, artifacts_of, checkpoint_of
 from lora_trainer.rng import Purpose
 from lora_trainer.sources import truncation_warning
 from lora_trainer.storage import Connection, Store, check_writable, open_store
+from lora_trainer.storage.disk_errors import disk_errors
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ def _run(training: LoraTraining, session: Session) -> Ended:
     prefer_determinism(cpu_threads=session.settings.cpu_threads)
     store = _open_output(spec, session)
     prepared = prepare(training, session)
-    session.settings.work_dir.mkdir(parents=True, exist_ok=True)
+    with disk_errors(session.settings.work_dir):
+        session.settings.work_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=session.settings.work_dir, prefix="output-") as folder:
         output = RunOutput(store, prepared.identity, attempt=session.settings.attempt, folder=Path(folder))
         finished = output.completed()

@@ -32,6 +32,21 @@ def test_adapters_are_added_at_their_strengths(adapters: list[Path], tmp_path: P
         assert torch.allclose(module.delta, 0.7 * first[key].delta - 0.3 * second[key].delta, atol=1e-4)
 
 
+def test_a_strength_without_end_is_refused(adapters: list[Path], tmp_path: Path) -> None:
+    result = run_command(merge, f"{adapters[0]}:nan", "--out", tmp_path / "sum.safetensors")
+
+    assert (result.exit_code, "the strength is nan; write a number" in result.stderr) == (64, True)
+
+
+def test_nothing_is_written_into_the_base_model(adapters: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "base" / "unet").mkdir(parents=True)
+    save_file({"x": torch.ones(1)}, tmp_path / "base" / "unet" / "x.safetensors")
+
+    result = run_command(merge, adapters[0], "--into", tmp_path / "base", "--out", tmp_path / "base" / "new")
+
+    assert (result.exit_code, "lies inside the base model" in result.stderr) == (66, True)
+
+
 def test_a_strength_left_out_is_1(adapters: list[Path], tmp_path: Path) -> None:
     run_command(merge, adapters[1], "--out", tmp_path / "sum.safetensors")
 

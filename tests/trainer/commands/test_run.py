@@ -195,6 +195,12 @@ def test_the_report_of_a_run_is_read_back_by_the_contract(file: Path, terminatio
     assert [checkpoint.epoch for checkpoint in report.checkpoints] == [1]
 
 
+def test_a_work_folder_that_is_a_file_ends_with_69(file: Path) -> None:
+    result = lora("run", file, "--work-dir", file)
+
+    assert (result.exit_code, "lora.yaml cannot be written: File exists" in result.stderr) == (69, True)
+
+
 def test_libraries_draw_no_bars_of_their_own() -> None:
     asks = "from huggingface_hub.utils import are_progress_bars_disabled as off; print(off())"
     program = f"from lora_trainer.__main__ import set_up_logging; set_up_logging(); {asks}"

@@ -61,7 +61,7 @@ def test_missing_weights_are_refused_instead_of_drawn_at_random(copy: Path) -> N
 def test_a_missing_tokenizer_is_refused(copy: Path) -> None:
     shutil.rmtree(copy / "tokenizer")
 
-    with pytest.raises(BaseModelUnavailable, match="tokenizer cannot be loaded"):
+    with pytest.raises(BaseModelUnavailable, match="holds no tokenizer/; copy the whole model"):
         load_folder(copy)
 
 

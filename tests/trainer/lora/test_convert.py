@@ -126,6 +126,22 @@ def test_a_folder_without_adapters_is_refused(tmp_path: Path) -> None:
         convert(tmp_path, tmp_path / "back.safetensors", to="kohya")
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ([], r"unet/adapter_config\.json is no JSON object"),
+        ({"peft_type": "LORA", "lora_alpha": "x"}, "lora_alpha or alpha_pattern cannot be used"),
+        ({"peft_type": "LORA", "lora_alpha": 1, "alpha_pattern": "x"}, "lora_alpha or alpha_pattern cannot be used"),
+    ],
+)
+def test_a_damaged_config_of_peft_is_refused(tmp_path: Path, config: object, message: str) -> None:
+    convert(kohya_file(tmp_path), tmp_path / "peft", to="peft")
+    (tmp_path / "peft/unet/adapter_config.json").write_text(json.dumps(config))
+
+    with pytest.raises(InvalidAdapterFile, match=message):
+        convert(tmp_path / "peft", tmp_path / "back.safetensors", to="kohya")
+
+
 def test_a_file_of_peft_without_its_folder_is_refused_since_nobody_knows_its_strength(tmp_path: Path) -> None:
     convert(kohya_file(tmp_path), tmp_path / "peft", to="peft")
 

@@ -130,6 +130,7 @@ def test_a_dora_is_written_with_a_column_of_magnitudes(bases: dict[Family, Path]
         (dict.fromkeys(MODULE) | {"weight": torch.ones(1)}, "holds no lora_down, hada or lokr weights"),
         ({"lora_unet_x.lora_up.weight": None}, "lacks lora_unet_x.lora_up.weight"),
         ({"lora_unet_x.lora_up.weight": torch.ones(4, 3)}, "ranks that do not fit"),
+        ({"lora_unet_x.alpha": torch.ones(2)}, "lora_unet_x.alpha holds 2 numbers, but must hold one"),
         ({"lora_unet_x.hada_w1_a": torch.ones(4, 3)}, "lora_unet_x mixes kinds of adapters"),
         ({"lora_unet_x.oft_blocks": torch.ones(4)}, "1 tensors of no LoRA module, such as lora_unet_x.oft_blocks"),
         ({"lora_unet_y.diff": torch.ones(4)}, "1 tensors of no LoRA module, such as lora_unet_y.diff"),
@@ -138,7 +139,16 @@ def test_a_dora_is_written_with_a_column_of_magnitudes(bases: dict[Family, Path]
             "lora_transformer_x names no module of Stable Diffusion 1, 2 or XL",
         ),
     ],
-    ids=["no adapter", "half a module", "ranks differ", "two kinds", "unknown kind", "whole weights", "other model"],
+    ids=[
+        "no adapter",
+        "half a module",
+        "ranks differ",
+        "two alphas",
+        "two kinds",
+        "unknown kind",
+        "whole weights",
+        "other model",
+    ],
 )
 def test_what_is_no_whole_adapter_is_refused(
     change: dict[str, torch.Tensor | None], message: str, tmp_path: Path
@@ -194,6 +204,11 @@ def test_peft_takes_no_magnitudes_of_inputs(tmp_path: Path) -> None:
 
     with pytest.raises(InvalidAdapterFile, match="PEFT knows those of outputs only"):
         save_adapter(tmp_path / "out", replaced(make_adapter(), turned), to="diffusers")
+
+
+def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidAdapterFile, match=r"a\.safetensors cannot be written: No such file or directory"):
+        save_adapter(tmp_path / "none" / "a.safetensors", make_adapter())
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

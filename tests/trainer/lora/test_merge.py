@@ -126,6 +126,20 @@ def test_a_dora_needs_the_base_model() -> None:
         merged((adapter, 1.0), rank=4)
 
 
+@pytest.mark.parametrize("rank", [None, 2])
+def test_numbers_that_are_not_finite_do_not_add_up(rank: int | None) -> None:
+    (module,) = make_adapter(LINEAR).modules.values()
+    broken = replaced(make_adapter(), replace(module, alpha=float("nan")))
+
+    with pytest.raises(InvalidAdapterFile, match=r"a: lora_unet.* holds numbers that are not finite"):
+        merged((broken, 1.0), rank=rank)
+
+
+def test_a_sum_beyond_half_precision_says_what_to_do() -> None:
+    with pytest.raises(InvalidAdapterFile, match="use smaller strengths or --precision fp32"):
+        merged((make_adapter(), 1e30), rank=2, dtype=torch.float16)
+
+
 def test_adapters_of_two_families_do_not_add_up() -> None:
     with pytest.raises(InvalidAdapterFile, match="b is for sdxl, but a is for sd15"):
         merged((make_adapter(), 1.0), (make_adapter(family="sdxl"), 1.0))

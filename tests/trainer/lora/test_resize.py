@@ -84,6 +84,14 @@ def test_a_dora_says_what_to_do_instead() -> None:
         resized(adapter, RankRule(2))
 
 
+def test_numbers_that_are_not_finite_are_told() -> None:
+    broken = make_adapter()
+    next(iter(broken.modules.values())).up.fill_(float("inf"))
+
+    with pytest.raises(InvalidAdapterFile, match="holds numbers that are not finite; take one from before"):
+        resized(broken, RankRule(2))
+
+
 def test_the_number_format_stays() -> None:
     result = resized(make_adapter(dtype=torch.bfloat16), RankRule(2))
 

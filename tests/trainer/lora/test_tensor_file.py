@@ -64,10 +64,12 @@ def test_the_model_hash_is_that_of_everything_after_the_header(tmp_path: Path) -
 def test_garbage_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"not a model at all")
 
-    with pytest.raises(UnreadableTensorFile, match=r"a\.safetensors cannot be read as a \.safetensors file"):
+    with pytest.raises(
+        UnreadableTensorFile, match=r"a\.safetensors is no \.safetensors file, or cut off; copy it again"
+    ):
         read_tensors(tmp_path / "a.safetensors")
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableTensorFile, match=r"nothing\.safetensors cannot be read"):
+    with pytest.raises(UnreadableTensorFile, match=r"nothing\.safetensors does not exist; correct the path"):
         read_tensors(tmp_path / "nothing.safetensors")

@@ -35,6 +35,13 @@ def test_a_missing_local_folder_is_named_by_field_and_path(tmp_path: Path) -> No
         fetch(source, tmp_path / "t", connection(tmp_path), on_bytes=print)
 
 
+def test_a_name_that_no_file_can_have_is_told(tmp_path: Path) -> None:
+    source = Source(f"file:///{'a' * 300}", "spec.dataset.uri", InvalidDataset)
+
+    with pytest.raises(InvalidDataset, match=r"spec\.dataset\.uri: .* cannot be read: File name too long"):
+        fetch(source, tmp_path / "t", connection(tmp_path), on_bytes=print)
+
+
 def test_two_uris_or_endpoints_never_share_a_folder(tmp_path: Path) -> None:
     here = connection(tmp_path)
     elsewhere = Connection(Storage(endpoint="http://other:9000"), here.settings)

@@ -1,5 +1,6 @@
 """`lora merge`: a weighted sum of adapters, as an adapter or in a base model."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,4 +68,6 @@ def _read(text: str) -> "Weighted":
         file, weight = Path(name if colon else text), float(number) if colon else 1.0
     except ValueError:
         file, weight = Path(text), 1.0
+    if not math.isfinite(weight):
+        raise InvalidConfiguration(f"{text}: the strength is {weight}; write a number such as 0.7", hint="")
     return Weighted(read_adapter(file), weight, file.name)

@@ -72,6 +72,8 @@ class DiffusersFolder:
     def load_tokenizer(self, encoder: TextPart, *, vocabulary: int) -> Any:
         """The tokenizer of a text encoder; see `ModelFiles.load_tokenizer`."""
         name = encoder.replace("text_encoder", "tokenizer")
+        if not (self.folder / name).is_dir():
+            raise BaseModelUnavailable(f"{self.field} holds no {name}/; copy the whole model")
         try:
             tokenizer = CLIPTokenizer.from_pretrained(self.folder / name, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -3,6 +3,7 @@
 Formats read and write it; `merge`, `resize`, `convert` and `inspect` work on it.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -150,6 +151,13 @@ class AdapterFile:
     def of(self, part: Part) -> list[AdapterModule]:
         """The modules of one part of the base model."""
         return [module for module in self.modules.values() if module.name.part == part]
+
+
+def check_finite(adapter: AdapterFile, name: str, *, cure: str = "take one from before the training diverged") -> None:
+    """Raises InvalidAdapterFile if a number in the adapter, called `name`, is none or endless."""
+    for key, module in adapter.modules.items():
+        if not math.isfinite(module.alpha) or not all(t.float().isfinite().all() for t in module.tensors.values()):
+            raise InvalidAdapterFile(f"{name}: {key} holds numbers that are not finite; {cure}")
 
 
 _SPECIAL_FIRST: tuple[NetworkType, ...] = ("dora", "lokr", "loha", "locon", "lora")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lora_api.model_spec import Family
 from lora_trainer.errors import BaseModelUnavailable
-from lora_trainer.lora.adapter import AdapterModule
+from lora_trainer.lora.adapter import AdapterModule, check_finite
 from lora_trainer.lora.keys import ModuleName, ldm_path, text_model_path
 from lora_trainer.lora.merge import Weighted, check_fits
 from lora_trainer.lora.tensor_file import read_tensors, write_tensors
@@ -82,11 +82,17 @@ class BaseFiles:
         """
         if out.exists():
             raise BaseModelUnavailable(f"{out} exists; remove it or choose another name", hint="")
+        if self.root.is_dir() and out.resolve().is_relative_to(self.root.resolve()):
+            raise BaseModelUnavailable(f"{out} lies inside the base model; choose another folder", hint="")
+        for term in terms:
+            check_finite(term.adapter, term.name)
         places = {module.name: self._places(module.name) for term in terms for module in term.adapter.modules.values()}
         partial = out.with_name(out.name + ".partial")
         try:
             self._write(terms, places, partial)
             partial.rename(out)
+        except OSError as error:
+            raise BaseModelUnavailable(f"{out} cannot be written: {error}; choose another place", hint="") from error
         finally:
             _remove(partial)
 

@@ -96,7 +96,10 @@ def lora_config(modules: Sequence[AdapterModule]) -> dict[str, Any]:
 
 def diffusers_modules(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], file: str) -> list[AdapterModule]:
     """The modules of a diffusers file. Raises InvalidAdapterFile."""
-    config: dict[str, Any] = json.loads(metadata.get(CONFIG_KEY, "{}"))
+    try:
+        config: dict[str, Any] = dict(json.loads(metadata.get(CONFIG_KEY, "{}")))
+    except (ValueError, TypeError) as error:
+        raise InvalidAdapterFile(f"{file}: {CONFIG_KEY} in its metadata is no JSON object: {error}") from error
     modules: list[AdapterModule] = []
     for part in PARTS:
         prefix = f"{part}."
@@ -140,8 +143,11 @@ def _alpha(path: str, rank: int, config: Mapping[str, Any]) -> float:
     if "lora_alpha" not in config:
         return float(rank)
     patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
-    fitting = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", path))
-    alpha = float(next(fitting, config["lora_alpha"]))
+    try:
+        fitting = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", path))
+        alpha = float(next(fitting, config["lora_alpha"]))
+    except (TypeError, ValueError, AttributeError, re.error) as error:
+        raise InvalidAdapterFile(f"the config's lora_alpha or alpha_pattern cannot be used: {error}") from error
     return alpha * rank**0.5 if config.get("use_rslora") else alpha
 
 

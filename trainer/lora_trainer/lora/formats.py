@@ -72,6 +72,13 @@ def save_adapter(path: Path, adapter: AdapterFile, *, to: FileFormat = "kohya") 
     Raises:
         InvalidAdapterFile: the format cannot hold this type of adapter, or `path` exists.
     """
+    try:
+        _save_whole(path, adapter, to)
+    except OSError as error:
+        raise InvalidAdapterFile(f"{path} cannot be written: {error.strerror}; choose another place") from error
+
+
+def _save_whole(path: Path, adapter: AdapterFile, to: FileFormat) -> None:
     if path.exists():
         raise InvalidAdapterFile(f"{path} exists; remove it or choose another name")
     partial = path.with_name(path.name + ".partial")

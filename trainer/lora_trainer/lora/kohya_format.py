@@ -60,6 +60,10 @@ def _module(key: str, members: Mapping[str, Tensor], file_name: str) -> AdapterM
         module = AdapterModule(module_named(key), weights, alpha=1.0)
     except UnknownKey as error:
         raise InvalidAdapterFile(f"{file_name}: {error}") from error
+    if _ALPHA in members and members[_ALPHA].numel() != 1:
+        raise InvalidAdapterFile(
+            f"{file_name}: {key}.{_ALPHA} holds {members[_ALPHA].numel()} numbers, but must hold one"
+        )
     alpha = float(members[_ALPHA]) if _ALPHA in members else float(module.rank or 1)
     return AdapterModule(module.name, weights, alpha)
 
@@ -73,6 +77,6 @@ def _check_whole(key: str, weights: Mapping[str, Tensor], file_name: str) -> Non
         )
     if DOWN in weights:
         down, up = weights[DOWN], weights[UP]
-        if down.dim() < 2 or up.dim() < 2 or up.shape[1] != down.shape[0]:
+        if down.dim() < 2 or up.dim() < 2 or up.shape[1] != down.shape[0] or not len(down):
             shapes = f"{[*down.shape]} and {[*up.shape]}"
             raise InvalidAdapterFile(f"{file_name}: {key} has ranks that do not fit: {shapes}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_trainer.conditioning import Part
-from lora_trainer.lora.adapter import AdapterFile, AdapterModule, InvalidAdapterFile
+from lora_trainer.lora.adapter import AdapterFile, AdapterModule, InvalidAdapterFile, check_finite
 from lora_trainer.lora.derived import derived_metadata
 from lora_trainer.lora.keys import ModuleName, kernel_of, text_model_path
 from lora_trainer.lora.lowrank import Change, RankRule, cut_matrix, cut_product, joined, product_change
@@ -87,6 +87,7 @@ def merge_adapters(
     """
     family = terms[0].adapter.family
     for term in terms:
+        check_finite(term.adapter, term.name)
         if term.adapter.family != family:
             raise InvalidAdapterFile(f"{term.name} is for {term.adapter.family}, but {terms[0].name} is for {family}")
     keys = sorted({key for term in terms for key in term.adapter.modules})
@@ -96,7 +97,9 @@ def merge_adapters(
     origin = ", ".join(f"{term.name} ({term.weight:g})" for term in terms)
     sources = [term.adapter.metadata for term in terms]
     metadata = derived_metadata(sources, list(modules.values()), out=out, origin=origin)
-    return AdapterFile(modules, metadata, family)
+    merged = AdapterFile(modules, metadata, family)
+    check_finite(merged, out.name, cure="use smaller strengths or --precision fp32")
+    return merged
 
 
 def _sum(key: str, terms: Sequence[Weighted], rank: int | None, base: BaseWeight | None) -> Change:

@@ -73,8 +73,10 @@ def _read_part(folder: Path, part: Part) -> tuple[list[AdapterModule], dict[str,
     try:
         config: dict[str, Any] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         tensors, metadata = read_tensors(folder / _WEIGHTS)
-    except (UnreadableTensorFile, json.JSONDecodeError) as error:
+    except (OSError, UnreadableTensorFile, ValueError) as error:
         raise InvalidAdapterFile(f"{part}/ is no PEFT adapter: {error}") from error
+    if not isinstance(config, dict):
+        raise InvalidAdapterFile(f"{part}/{_CONFIG} is no JSON object; take the one that PEFT wrote")
     if config.get("peft_type") != "LORA":
         raise InvalidAdapterFile(f"{part}/{_CONFIG} has peft_type {config.get('peft_type')}; only LORA can be read")
     own = {key.removeprefix(PEFT_PREFIX): tensor for key, tensor in tensors.items()}

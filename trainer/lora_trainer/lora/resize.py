@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_trainer.lora.adapter import AdapterFile, AdapterModule, InvalidAdapterFile
+from lora_trainer.lora.adapter import AdapterFile, AdapterModule, InvalidAdapterFile, check_finite
 from lora_trainer.lora.derived import derived_metadata
 from lora_trainer.lora.keys import kernel_of
 from lora_trainer.lora.lowrank import Cut, RankRule, cut_matrix, cut_product, product_change
@@ -37,6 +37,7 @@ def resize_adapter(adapter: AdapterFile, rule: RankRule, *, name: str, out: Path
             f"{name} is a dora, whose change depends on the base model; make a LoRA of it by "
             f"`lora merge {name} --base BASE --rank N --out {out.name}`"
         )
+    check_finite(adapter, name)
     cuts = {key: _cut(module, adapter, rule) for key, module in adapter.modules.items()}
     scales = Counter(module.scale for module in adapter.modules.values())
     # One alpha for all modules, with the ratio to the rank that most of them had.

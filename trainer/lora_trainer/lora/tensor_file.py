@@ -68,8 +68,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118  (no mapping)
-    except (OSError, SafetensorError) as error:
-        raise UnreadableTensorFile(f"{path.name} cannot be read as a .safetensors file: {error}") from error
+    except FileNotFoundError as error:
+        raise UnreadableTensorFile(f"{path} does not exist; correct the path") from error
+    except OSError as error:
+        raise UnreadableTensorFile(f"{path.name} cannot be read: {error}") from error
+    except SafetensorError as error:
+        raise UnreadableTensorFile(
+            f"{path.name} is no .safetensors file, or cut off; copy it again ({error})"
+        ) from error
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -52,7 +52,7 @@ def fetch(source: Source, target: Path, connection: Connection, *, on_bytes: OnB
     place = parse_uri(source.uri, claims_dir=connection.settings.claims_dir, field=source.field)
     match place:
         case DiskPlace(path):
-            if not path.exists():
+            if not _exists(path, source):
                 raise source.unusable(f"{source.field}: {source.uri} does not exist ({path})")
             return path
         case HubPlace():
@@ -62,6 +62,13 @@ def fetch(source: Source, target: Path, connection: Connection, *, on_bytes: OnB
             client = make_client(connection, connections=max(10, workers))
             retry = Retry(attempts=connection.attempts, pause=connection.pause)
             return S3Fetcher(client, source, on_bytes=on_bytes, retry=retry).fetch(place, target, workers=workers)
+
+
+def _exists(path: Path, source: Source) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise source.unusable(f"{source.field}: {source.uri} cannot be read: {error.strerror}") from error
 
 
 def open_store(uri: str, connection: Connection, *, field: str, on_bytes: OnBytes) -> Store:
