@@ -69,7 +69,12 @@ def plan_dataset(spec: LoraTrainingSpec, sources: DatasetSources, *, processes: 
     Raises:
         InvalidDataset, InvalidConfiguration: as scanning, placing and planning say.
     """
-    scanned = scan(sources, spec.dataset)
+    try:
+        scanned = scan(sources, spec.dataset)
+    except OSError as error:
+        raise InvalidDataset(
+            f"{error.filename} cannot be read: {error.strerror}; let the user that trains read the whole dataset"
+        ) from error
     pictures = place_examples(scanned.examples, spec.dataset)
     planned = [picture.to_planned() for picture in pictures]
     plan = derive_plan(planned, spec, warnings=scanned.warnings, processes=processes)
