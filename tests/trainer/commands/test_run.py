@@ -183,7 +183,7 @@ def test_inspect_refuses_what_is_no_adapter(tmp_path: Path) -> None:
     result = lora("inspect", tmp_path / "a.safetensors")
 
     assert result.exit_code == 64
-    assert "a.safetensors cannot be read as a .safetensors file" in result.stderr
+    assert "a.safetensors is no .safetensors file, or cut off" in result.stderr
 
 
 def test_the_report_of_a_run_is_read_back_by_the_contract(file: Path, termination_log: Path) -> None:
