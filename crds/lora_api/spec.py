@@ -123,8 +123,8 @@ class LoraTrainingSpec(ApiModel):
         Rule(
             cel="!self.training.fullPrecision || self.training.precision != 'fp16' || "
             f"!(self.optimizer.name in {_listed(STATE_LIKE_WEIGHTS)})",
-            message="optimizer.name: this optimizer keeps squared gradients in the weights' own format, and fp16 cannot "
-            "hold them; with training.fullPrecision use precision bf16, or adamw8bit, lion or adafactor",
+            message="optimizer.name: this optimizer keeps squared gradients in the weights' own format, which fp16 "
+            "cannot hold; with training.fullPrecision use precision bf16, or adamw8bit, lion or adafactor",
             holds=lambda m: (
                 not m.training.full_precision
                 or m.training.precision != "fp16"
