@@ -204,9 +204,9 @@ class Optimizer(ApiModel):
 
     name: OptimizerName = "adamw8bit"
     """`adamw` keeps its state in 32 bits (with fullPrecision in that precision), `adamw8bit` in 8 (bitsandbytes);
-   
-    `paged…` moves it to the host's memory when the GPU's runs out. `prodigy` and `dadapt…` find the learning rate themselves: set learningRate to 1. The
-    momentum of `sgdnesterov8bit` is bitsandbytes', which is not Nesterov's whatever it is told."""
+    `paged…` moves it to the host's memory when the GPU's runs out. `prodigy` and `dadapt…` find the learning rate
+    themselves: set learningRate to 1. The momentum of `sgdnesterov8bit` is bitsandbytes', which is not Nesterov's
+    whatever it is told."""
     learning_rate: LearningRate = 1e-4
     """Learning rate of everything that has no rate of its own."""
     unet_learning_rate: LearningRate | None = None
