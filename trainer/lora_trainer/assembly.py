@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -161,9 +161,7 @@ def open_inputs(
         latents = _latents(prepared, pictures, model, residence.device, session)
     with autocast():
         texts = _texts(prepared, residence)
-    loader = Loader(pictures, prepared.dataset.plan, spec, latents, spec.dataset.workers)
-    with ExitStack() as stack:
-        stack.enter_context(loader)
+    with Loader(pictures, prepared.dataset.plan, spec, latents, spec.dataset.workers) as loader:
         yield Inputs(lambda epoch, made: loader.steps(epoch, first_step=made), texts.states)
 
 

@@ -3,6 +3,7 @@
 Used by `run`.
 """
 
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ from lora_api.run_manifest import spec_digest
 from lora_api.spec import LoraTraining, LoraTrainingSpec
 from lora_trainer.errors import BaseModelUnavailable, InvalidConfiguration
 from lora_trainer.families.catalogue import FILES, VAE_FILES, ModelFiles, open_model
+from lora_trainer.families.model_files import sha256_of
 from lora_trainer.loop import StopRequested
 from lora_trainer.output import RunIdentity
 from lora_trainer.recorder import Audience
 from lora_trainer.settings import Settings
-from lora_trainer.sources import Fetcher, PlannedDataset, combined_digest, digest_of_file, fetch_dataset, plan_dataset
+from lora_trainer.sources import Fetcher, PlannedDataset, fetch_dataset, plan_dataset
 from lora_trainer.storage import Connection, Source
 
 logger = logging.getLogger(__name__)
@@ -91,12 +93,12 @@ def prepare(training: LoraTraining, session: Session) -> Prepared:
     for warning in plan.warnings:
         logger.warning("%s", warning)
     session.audience.tracker.set_plan(plan.to_status())
-    start = () if initial is None else (digest_of_file(initial),)
+    start = () if initial is None else (sha256_of(initial),)
     identity = RunIdentity(
         name=training.output_name,
         spec_digest=spec_digest(spec),
         dataset_digest=dataset.scanned.digest,
-        base_digest=combined_digest(base.digest, *start),
+        base_digest=_combined(base.digest, *start),
         total_steps=plan.total_steps,
     )
     return Prepared(training, base, initial, dataset, identity)
@@ -121,10 +123,15 @@ def _fetch_base(spec: LoraTrainingSpec, fetcher: Fetcher) -> BaseFiles:
     for index, adapter in enumerate(base.adapters):
         field = f"spec.baseModel.adapters[{index}].uri"
         adapters.append((fetcher.fetch_file(adapter.uri, field, BaseModelUnavailable), adapter.weight))
-    parts = [f"{digest_of_file(path)} {weight!r}" for path, weight in adapters]
-    return BaseFiles(model, tuple(adapters), combined_digest(model.digest, *parts))
+    parts = [f"{sha256_of(path)} {weight!r}" for path, weight in adapters]
+    return BaseFiles(model, tuple(adapters), _combined(model.digest, *parts))
 
 
 def _fetch_initial(spec: LoraTrainingSpec, fetcher: Fetcher) -> Path | None:
     uri = spec.network.initial_uri
     return None if uri is None else fetcher.fetch_file(uri, "spec.network.initialUri", InvalidConfiguration)
+
+
+def _combined(first: str, *more: str) -> str:
+    """`first` alone, or the SHA-256 over it and the others."""
+    return hashlib.sha256("\n".join((first, *more)).encode()).hexdigest() if more else first

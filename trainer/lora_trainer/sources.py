@@ -3,7 +3,6 @@
 Used by `prepare` and by `lora plan`.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,17 +78,6 @@ def plan_dataset(spec: LoraTrainingSpec, sources: DatasetSources, *, processes: 
     planned = [picture.to_planned() for picture in pictures]
     plan = derive_plan(planned, spec, warnings=scanned.warnings, processes=processes)
     return PlannedDataset(scanned, pictures, plan)
-
-
-def digest_of_file(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def combined_digest(first: str, *more: str) -> str:
-    """`first` alone, or the SHA-256 over it and the others."""
-    return hashlib.sha256("\n".join((first, *more)).encode()).hexdigest() if more else first
 
 
 _SHOWN_NAMES = 5

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lora_api.model_spec import Family, Network
 from lora_trainer.conditioning import Part, size_conditions
-from lora_trainer.families.catalogue import CLASSES
+from lora_trainer.families.catalogue import CLASSES, open_model
 from lora_trainer.families.stable_diffusion import StableDiffusion
 from lora_trainer.lora.inject import Adapters, add_adapters
 
@@ -42,7 +42,7 @@ class Adapted:
 def load(folder: Path, family: Family, precision: torch.dtype) -> StableDiffusion:
     """The base model, read once."""
     # Weights that lie in the file's memory are not aligned, and sums over them are rounded in another way.
-    return deepcopy(CLASSES[family].load(folder, torch.device("cpu"), precision=precision))
+    return deepcopy(CLASSES[family].load(open_model(folder), torch.device("cpu"), precision=precision))
 
 
 def _is_adapted(part: Part, network: Network) -> bool:

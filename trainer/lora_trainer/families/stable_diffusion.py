@@ -6,7 +6,6 @@ the VAEs of SD 1.x and above all of SDXL overflow in fp16.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -18,8 +17,6 @@ from lora_trainer.conditioning import Part, TextStates, Tokens
 from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.families.base import BetaSchedule
 from lora_trainer.families.clip import ClipText, Reading, tokenize_for
-from lora_trainer.families.detect import identify
-from lora_trainer.families.diffusers_folder import DiffusersFolder
 from lora_trainer.families.model_files import ModelFiles, TextPart
 
 _TEXT_PARTS: tuple[TextPart, ...] = ("text_encoder", "text_encoder_2")
@@ -43,7 +40,7 @@ class StableDiffusion:
     @classmethod
     def load(
         cls,
-        files: ModelFiles | Path,
+        files: ModelFiles,
         device: torch.device,
         *,
         precision: torch.dtype,
@@ -55,8 +52,6 @@ class StableDiffusion:
             BaseModelUnavailable: a file is missing or cannot be read, or weights are missing in it.
             InvalidConfiguration: clip skip goes beyond the text encoder's layers.
         """
-        if isinstance(files, Path):
-            files = DiffusersFolder(files, cls.family, identify(files).prediction)
         model = cls(
             unet=files.load("unet", UNet2DConditionModel, precision=precision),
             texts=tuple(
