@@ -114,8 +114,8 @@ class Output(ApiModel):
     """Free text written into the adapter's metadata (ss_training_comment)."""
     card: ModelCard = ModelCard()
     """What the adapter's metadata says for people who get the file."""
-    storage: Annotated[Storage, supported()] | None = None
-    """Overrides `spec.storage` for the output."""
+    storage: Storage | None = None
+    """Replaces `spec.storage` for the output."""
 
 
 class Parallelism(ApiModel):
@@ -163,8 +163,18 @@ class Toleration(ApiModel):
 class Scheduling(ApiModel):
     """Where and when pods may run; added to what the profile says."""
 
-    queue_name: Annotated[ObjectName, supported()] | None = None
-    """Kueue LocalQueue."""
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.queuePriorityClass) || has(self.queueName)",
+            message="queuePriorityClass has no effect without queueName; add queueName or remove it",
+            holds=lambda m: m.queue_priority_class is None or m.queue_name is not None,
+        ),
+    )
+
+    queue_name: ObjectName | None = None
+    """Kueue LocalQueue of this namespace. The queue then decides when the training runs, and may interrupt it."""
+    queue_priority_class: ObjectName | None = None
+    """Kueue WorkloadPriorityClass: the training's rank in its queue."""
     priority_class: ObjectName | None = Field(default=None, json_schema_extra=MUTABLE)
     """PriorityClass of the pods; a change applies to the next attempt."""
     node_selector: Annotated[dict[LabelKey, LabelText], Field(max_length=32)] = {}
@@ -173,8 +183,9 @@ class Scheduling(ApiModel):
     """Taints that are tolerated."""
     affinity: dict[str, Any] | None = Field(default=None, json_schema_extra=MUTABLE)
     """Kubernetes affinity, passed through; a change applies to the next attempt."""
-    start_deadline_seconds: Annotated[int, Field(ge=60, le=31536000), supported()] | None = None
-    """Give up when no pod has started after this many seconds."""
+    start_deadline_seconds: Annotated[int, Field(ge=60, le=31536000)] | None = None
+    """Give up when no pod of the training has started this many seconds after the training was created, or was
+    resumed before its first start. Waiting in a queue counts, the check of the data and a pause do not."""
 
 
 class EnvVar(ApiModel):
@@ -253,8 +264,9 @@ class Pod(ApiModel):
     """Further labels of the pod."""
     annotations: Annotated[dict[LabelKey, Text], Field(max_length=32)] = {}
     """Further annotations of the pod."""
-    cache_volume_claim: Annotated[ObjectName, supported()] | None = None
-    """PersistentVolumeClaim that keeps fetched data between pods."""
+    cache_volume_claim: ObjectName | None = None
+    """PersistentVolumeClaim that keeps fetched models, pictures and, with `dataset.latentCache: Disk`, latents between
+    pods and trainings. It needs room for all of them; nothing in it is ever the only copy."""
     shared_memory: Quantity = "2Gi"
     """Size of /dev/shm."""
 
@@ -263,7 +275,11 @@ class Limits(ApiModel):
     """When a training is given up."""
 
     active_seconds: Annotated[int, Field(ge=60, le=31536000)] | None = None
-    """Total running time over all retries, in seconds."""
+    """Total running time over all attempts and retries, in seconds; pauses and waiting in a queue do not count."""
+    stall_seconds: Annotated[int, Field(ge=60, le=86400)] | None = None
+    """A trainer that gives no sign of life for this long (no step, no picture, no byte) is called Stalled; after as
+    long again it ends and is started anew from its newest state. Default: found from how long each kind of work
+    usually takes, at least 900."""
 
 
 class Retry(ApiModel):
@@ -271,5 +287,15 @@ class Retry(ApiModel):
 
     max_failures: Annotated[int, Field(ge=0, le=100)] = 3
     """Failures that are retried, such as an unreachable store; preemptions do not count."""
-    on_out_of_memory: Annotated[Literal["Fail", "Ladder"], supported("Fail")] = "Fail"
-    """What to do when the device's memory is too small."""
+    on_out_of_memory: Literal["Fail", "Ladder"] = "Fail"
+    """What to do when the GPU's memory is too small. `Ladder`: go on with half of each batch at a time, as often as the
+    batch can be halved, then with gradient checkpointing, then with the 8-bit form of the optimizer. Batch size and
+    number of steps stay as they are; every rung is told in the status and in the manifest."""
+
+
+class Resume(ApiModel):
+    """How a training goes on from a state that an earlier attempt left at `output.uri`."""
+
+    on_change: Literal["Refuse", "Continue"] = "Refuse"
+    """What to do when pictures, captions or base model are no longer those of the state. `Refuse`: fail, and name what
+    changed. `Continue`: go on with the weights of the state, from the beginning of the epoch it was in."""

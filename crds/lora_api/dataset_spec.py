@@ -466,8 +466,8 @@ class Dataset(ApiModel):
     """Threads that fetch and decode pictures; 0: none beside the main one. Never changes the result."""
     validation_fraction: Annotated[Fraction, supported(0.0)] = 0.0
     """Share of pictures held out to measure over-fitting."""
-    storage: Annotated[Storage, supported()] | None = None
-    """Overrides `spec.storage` for the dataset."""
+    storage: Storage | None = None
+    """Replaces `spec.storage` for everything that `dataset` names."""
 
     @property
     def size_px(self) -> tuple[int, int]:

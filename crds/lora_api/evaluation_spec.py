@@ -1,28 +1,37 @@
 """What is saved, drawn and measured while training and after it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from lora_api.base import ApiModel, supported
+from lora_api.base import ApiModel, Rule, supported
 from lora_api.fields import Pixels, Text
 
 Sampler = Literal["euler_a", "euler", "ddim", "dpmpp_2m", "dpmpp_2m_karras", "unipc"]
 
 
 class Checkpoints(ApiModel):
-    """What is saved, and when."""
+    """What is saved, and when. Saving states does not hold the training up, and does not change its result."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.saveState) || self.saveState || !has(self.everySteps)",
+            message="everySteps has no effect while saveState is false; remove it",
+            holds=lambda m: m.save_state or m.every_steps is None,
+        ),
+    )
 
     every_epochs: Annotated[int, Field(ge=1, le=1000)] = 1
     """An adapter is written after every n-th epoch, and always after the last one."""
-    every_steps: Annotated[int, Field(ge=1, le=1_000_000), supported()] | None = None
-    """State is saved every n steps."""
-    every_seconds: Annotated[int, Field(ge=30, le=86400), supported()] | None = None
-    """State is saved every n seconds."""
-    keep_last: Annotated[int, Field(ge=1, le=100), supported(2)] = 2
-    """Number of states that are kept."""
-    save_state: Annotated[bool, supported(True)] = True
-    """Save what a restarted pod needs to go on: after every epoch, and when it is told to stop."""
+    every_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """State is saved every n steps, beside that of every epoch."""
+    every_seconds: Annotated[int, Field(ge=30, le=86400)] = 900
+    """State is saved after the first step that ends n seconds after the last save: what a lost node can cost."""
+    keep_last: Annotated[int, Field(ge=1, le=100)] = 2
+    """Number of states that are kept. With 1 the state before goes as soon as the new one was read back."""
+    save_state: bool = True
+    """Save what a restarted pod needs to go on: after every epoch, in between as said above, and when it is told to
+    stop. False: an interrupted training begins again at step 0."""
 
 
 class SamplePrompt(ApiModel):

@@ -18,10 +18,12 @@ class ExitCode(IntEnum):
     STORAGE_UNAVAILABLE = 69
     OUT_OF_MEMORY = 70
     DIVERGED = 71
+    STALLED = 72
     INTERRUPTED = 75
     INTERRUPTED_UNSAVED = 76
     ACCESS_DENIED = 77
     KILLED = 137
+    TERMINATED = 143
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,14 @@ OUTCOMES: tuple[Outcome, ...] = (
         "user",
         "The loss is no longer a number; lower the learning rates or use precision bf16 or fp32.",
     ),
+    Outcome(
+        ExitCode.STALLED,
+        "Stalled",
+        "Count",
+        "cluster operator",
+        "The trainer gave no sign of life; the log of the attempt shows where it hung. The next pod goes on from the "
+        "newest state.",
+    ),
     Outcome(ExitCode.INTERRUPTED, "Interrupted", "Ignore", "nobody", "The state was saved; the next pod goes on."),
     Outcome(
         ExitCode.INTERRUPTED_UNSAVED,
@@ -105,6 +115,13 @@ OUTCOMES: tuple[Outcome, ...] = (
         "Count",
         "user",
         "The pod was killed, most often for its memory; raise spec.pod.resources.limits.memory.",
+    ),
+    Outcome(
+        ExitCode.TERMINATED,
+        "Interrupted",
+        "Ignore",
+        "nobody",
+        "Told to stop before the trainer had begun; the next pod goes on from the newest state.",
     ),
     Outcome(None, "TrainerCrashed", "Count", "us", "An error of the trainer; please report it with the pod's log."),
 )

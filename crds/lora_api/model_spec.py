@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from lora_api.base import ApiModel, Rule, supported
+from lora_api.base import ApiModel, Rule
 from lora_api.cluster_spec import Storage
 from lora_api.fields import ReadUri, SecretKeyRef
 
@@ -78,8 +78,8 @@ class BaseModelSpec(ApiModel):
     last one, 2 the one before (then the final layer norm). Not for `sdxl`."""
     adapters: Annotated[tuple[BaseAdapter, ...], Field(max_length=8)] = ()
     """Adapters that are added to the base model before the training begins."""
-    storage: Annotated[Storage, supported()] | None = None
-    """Overrides `spec.storage` for this URI."""
+    storage: Storage | None = None
+    """Replaces `spec.storage` for everything that `baseModel` names."""
 
 
 BlockName = Literal[

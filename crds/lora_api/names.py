@@ -18,9 +18,17 @@ LABEL_TRAINING = f"{GROUP}/training"
 LABEL_ATTEMPT = f"{GROUP}/attempt"
 MANAGER = "lora-operator"
 APP_NAME = "lora-training"
+LABEL_STAGE = f"{GROUP}/stage"
+"""What a Job or pod does: `STAGE_TRAINING`, or `STAGE_PREFLIGHT` that checks the data before a GPU is asked for."""
+STAGE_TRAINING = "training"
+STAGE_PREFLIGHT = "preflight"
 ANNOTATION_SPEC_DIGEST = f"{GROUP}/spec-digest"
+ANNOTATION_TRAINING = f"{GROUP}/training"
+"""On a pod: the resolved LoraTraining as JSON, which the downward API gives to its containers as a file."""
 
 TRAINER_CONTAINER = "trainer"
+PREFLIGHT_CONTAINER = "preflight"
+"""The init container that checks the data, where a profile wants it in the training's own pod."""
 TRAINER_PORT = 9400
 """TCP port of the trainer's `/progress` (JSON) and `/metrics` (Prometheus)."""
 TRAINER_PORT_NAME = "metrics"
@@ -37,6 +45,8 @@ CLAIMS_DIR = "/mnt/claims"
 """A `pvc://claim/path` URI is read at `/mnt/claims/claim/path`."""
 WORK_DIR = "/var/lora"
 """Scratch space of one attempt: fetched data, files on their way to the store."""
+CACHE_DIR = "/var/cache/lora"
+"""The claim of `pod.cacheVolumeClaim`: fetched models and pictures, latents."""
 SHARED_MEMORY_DIR = "/dev/shm"
 TERMINATION_LOG = "/dev/termination-log"
 
@@ -48,11 +58,26 @@ ENV_WORK_DIR = "LORA_WORK_DIR"
 ENV_TERMINATION_LOG = "LORA_TERMINATION_LOG"
 ENV_LISTEN_ADDRESS = "LORA_LISTEN_ADDRESS"
 ENV_ATTEMPT = "LORA_ATTEMPT"
+ENV_POD_NAME = "LORA_POD_NAME"
+ENV_POD_UID = "LORA_POD_UID"
+ENV_CACHE_DIR = "LORA_CACHE_DIR"
+ENV_GRACE_SECONDS = "LORA_GRACE_SECONDS"
+"""How long the pod lives after it was told to stop (terminationGracePeriodSeconds)."""
 
 
 def job_name(training: str, attempt: int) -> str:
     """Name of the Job of one attempt (1-based): deterministic, so creating it twice is a conflict."""
     return f"{training}-a{attempt}"
+
+
+def preflight_job_name(training: str) -> str:
+    """Name of the Job that checks a training's data."""
+    return f"{training}-data"
+
+
+def section_dir(folder: str, section: str) -> str:
+    """Where the credentials or certificates of `spec.<section>.storage` are mounted, beside those of `spec.storage`."""
+    return f"{folder}-{section.lower()}"
 
 
 def config_map_name(training: str) -> str:

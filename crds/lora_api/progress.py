@@ -5,17 +5,37 @@ from typing import Annotated
 from pydantic import Field
 
 from lora_api.exit_codes import ExitCode
-from lora_api.status import Artifacts, Checkpoint, Count, Message, Plan, Progress, StatusModel
+from lora_api.status import (
+    Artifacts,
+    Checkpoint,
+    Count,
+    MemoryRung,
+    Message,
+    Plan,
+    Progress,
+    SavedState,
+    StatusModel,
+    Time,
+)
 
 MAX_TERMINATION_BYTES = 4096
 """What a kubelet keeps of a termination message."""
+
+
+class Notice(StatusModel):
+    """Something that a person should hear of once, such as a state that was passed over."""
+
+    reason: Annotated[str, Field(max_length=64)]
+    """One CamelCase word."""
+    message: Annotated[str, Field(max_length=1024)]
+    """What happened."""
 
 
 class ProgressReport(StatusModel):
     """What the trainer is doing now (the JSON of `GET /progress`)."""
 
     reason: Annotated[str, Field(max_length=64)] = "Starting"
-    """Downloading, LoadingModel, EncodingLatents, Training, Sampling, Saving or Resuming."""
+    """Downloading, CheckingData, LoadingModel, EncodingLatents, Resuming, Training, Sampling, Saving or Stalled."""
     message: Message = ""
     """The same as a sentence."""
     plan: Plan | None = None
@@ -30,6 +50,18 @@ class ProgressReport(StatusModel):
     """What lies in the store."""
     resumed_from_step: Count | None = None
     """Step of the state that the trainer went on from."""
+    saved_state: SavedState | None = None
+    """The newest state that lies verified in the store."""
+    memory_rungs: Annotated[tuple[MemoryRung, ...], Field(max_length=16)] = ()
+    """What was given up for memory, in order."""
+    active_time: Time | None = None
+    """Last sign of life: a step, a picture, bytes from or to the store."""
+    patience_seconds: Count | None = None
+    """Silence for longer than this is unusual for what is being done."""
+    notices: Annotated[tuple[Notice, ...], Field(max_length=8)] = ()
+    """The newest things to tell once."""
+    dataset_digest: Annotated[str, Field(max_length=64)] | None = None
+    """Digest of the pictures and captions, once they were read."""
 
 
 class TerminationMessage(ProgressReport):
@@ -41,6 +73,8 @@ class TerminationMessage(ProgressReport):
     """Step at which it ended."""
     hint: Message = ""
     """What to do about it."""
+    log_tail: Annotated[str, Field(max_length=2000)] = ""
+    """The last lines of the log, when it failed."""
 
     def to_bytes(self) -> bytes:
         """JSON of at most 4096 bytes: old checkpoints, then buckets, then words are left out until it fits."""

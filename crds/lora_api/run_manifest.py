@@ -2,15 +2,15 @@
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from lora_api.spec import LoraTrainingSpec
-from lora_api.status import Count, Number, StatusModel, Time
+from lora_api.status import Count, MemoryRung, Number, StatusModel, Time
 
 MANIFEST_NAME = "manifest.json"
-FileKind = Literal["adapter", "sample", "sheet", "metrics", "state", "log"]
+FileKind = Literal["adapter", "sample", "sheet", "metrics", "state", "provenance", "plan"]
 
 
 class ManifestFile(StatusModel):
@@ -57,6 +57,8 @@ class RunManifest(StatusModel):
     """Steps planned."""
     created_time: Time
     """When it was written."""
+    memory_rungs: tuple[MemoryRung, ...] = ()
+    """What was given up because the GPU's memory was too small."""
     files: tuple[ManifestFile, ...]
     """Every file, in the order of their paths."""
 
@@ -66,7 +68,15 @@ _RESULT_FIELDS = ("base_model", "dataset", "network", "optimizer", "training", "
 
 def spec_digest(spec: LoraTrainingSpec) -> str:
     """SHA-256 over the fields that change the result; where files lie and where pods run does not count."""
+    canonical = json.dumps(result_settings(spec), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def result_settings(spec: LoraTrainingSpec) -> dict[str, Any]:
+    """The fields that change the result, as a YAML file has them: what `spec_digest` is made of."""
     content = spec.model_dump(mode="json", by_alias=True, include=set(_RESULT_FIELDS))
+    # When states are saved changes nothing in what they lead to.
+    content["checkpoints"] = {"everyEpochs": spec.checkpoints.every_epochs}
     base, dataset = content["baseModel"], content["dataset"]
     for section in (
         base,
@@ -79,5 +89,4 @@ def spec_digest(spec: LoraTrainingSpec) -> str:
         for place in ("uri", "vaeUri", "initialUri", "cacheUri", "tokenSecretRef", "storage", "workers"):
             section.pop(place, None)
     content["output"] = spec.output.model_dump(mode="json", by_alias=True, exclude={"uri", "storage"})
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return content

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from lora_api import names
 from lora_api.base import ApiModel, Rule, supported
-from lora_api.cluster_spec import Limits, Output, Parallelism, Pod, Retry, Scheduling, Storage
+from lora_api.cluster_spec import Limits, Output, Parallelism, Pod, Resume, Retry, Scheduling, Storage
 from lora_api.dataset_spec import Dataset
 from lora_api.evaluation_spec import Checkpoints, Evaluation, Samples
 from lora_api.fields import MUTABLE, ObjectName
@@ -17,6 +17,9 @@ from lora_api.optimizer_spec import ADAPTIVE, PAGED, SCHEDULE_FREE, STATE_LIKE_W
 from lora_api.status import LoraTrainingStatus
 from lora_api.training_spec import Training
 
+Section = Literal["baseModel", "dataset", "output"]
+"""Parts of a spec that may reach a store of their own."""
+SECTIONS: tuple[Section, ...] = ("baseModel", "dataset", "output")
 _HAS_RATE = "(has(self.optimizer.{0}) ? self.optimizer.{0} > 0.0 : {1})"
 _TEXT_ENCODER_RATE = _HAS_RATE.format("textEncoderLearningRate", "self.optimizer.learningRate > 0.0")
 
@@ -248,6 +251,8 @@ class LoraTrainingSpec(ApiModel):
     """Length, batch and precision of the run."""
     checkpoints: Checkpoints = Checkpoints()
     """What is saved, and when."""
+    resume: Resume = Resume()
+    """How a training goes on from a state that an earlier attempt left."""
     samples: Samples = Samples()
     """Pictures drawn while training."""
     evaluation: Annotated[Evaluation, supported()] | None = None
@@ -270,6 +275,15 @@ class LoraTrainingSpec(ApiModel):
         default=None, json_schema_extra=MUTABLE
     )
     """Remove the Job and its pods this many seconds after the end. This object stays, and never trains again."""
+
+    def storage_of(self, section: Section | None) -> Storage:
+        """How the URIs of a section are reached; None: what holds for the others."""
+        own: dict[Section | None, Storage | None] = {
+            "baseModel": self.base_model.storage,
+            "dataset": self.dataset.storage,
+            "output": self.output.storage,
+        }
+        return own.get(section) or self.storage
 
     @property
     def read_uris(self) -> tuple[str, ...]:

@@ -151,6 +151,47 @@ class Checkpoint(StatusModel):
     """Loss on held-out pictures."""
 
 
+class SavedState(StatusModel):
+    """A resumable state that was stored and read back."""
+
+    step: Count
+    """Steps made."""
+    epoch: Count = 0
+    """Epochs completed."""
+    uri: Uri
+    """Where it lies."""
+    size_bytes: Count = 0
+    """Size of its files in bytes."""
+    saved_time: Time | None = None
+    """When it was complete."""
+    save_seconds: Number | None = None
+    """How long writing and storing it took, in seconds."""
+
+
+class MemoryRung(StatusModel):
+    """Something that was given up because the GPU's memory was too small."""
+
+    name: Annotated[str, Field(max_length=64)]
+    """`HalfBatch`, `GradientCheckpointing` or `EightBitOptimizer`."""
+    step: Count = 0
+    """Step from which it holds."""
+    message: Message = ""
+    """What it means."""
+
+
+class QueueStatus(StatusModel):
+    """What the queue says."""
+
+    name: Annotated[str, Field(max_length=253)]
+    """LocalQueue."""
+    workload: Annotated[str, Field(max_length=253)] = ""
+    """Kueue's Workload."""
+    reason: Annotated[str, Field(max_length=128)] = ""
+    """The queue's own reason, such as `WaitingForQuota`."""
+    message: Message = ""
+    """The queue's own words."""
+
+
 class Artifacts(StatusModel):
     """What the run made, by URI."""
 
@@ -164,6 +205,8 @@ class Artifacts(StatusModel):
     """The report."""
     manifest_uri: Uri | None = None
     """The manifest that names every file with its digest."""
+    logs_uri: Uri | None = None
+    """Folder with the log of every attempt."""
 
 
 class Attempts(StatusModel):
@@ -179,6 +222,12 @@ class Attempts(StatusModel):
     """Step from which the running pod went on."""
     lost_steps: Count = 0
     """Steps that had to be made again."""
+    active_seconds: Count = 0
+    """Running time of attempts, up to `activeSince`, in seconds."""
+    active_since: Time | None = None
+    """Since when the newest attempt has been running without a pause."""
+    waiting_since: Time | None = None
+    """Since when the first start has been waited for."""
 
 
 class Failure(StatusModel):
@@ -194,6 +243,8 @@ class Failure(StatusModel):
     """What went wrong."""
     hint: Message = ""
     """What to do about it."""
+    log_tail: Annotated[str, Field(max_length=2000)] = ""
+    """The last lines of the trainer's log."""
 
 
 class Summary(StatusModel):
@@ -245,6 +296,12 @@ class LoraTrainingStatus(StatusModel):
     """The adapter that did best on held-out pictures."""
     artifacts: Artifacts | None = None
     """What the run made, by URI."""
+    saved_state: SavedState | None = None
+    """The newest state from which the training can go on."""
+    memory_rungs: Annotated[tuple[MemoryRung, ...], Field(max_length=16)] = ()
+    """What was given up because the GPU's memory was too small (`retry.onOutOfMemory: Ladder`)."""
+    queue: QueueStatus | None = None
+    """What the queue of `scheduling.queueName` says."""
     attempts: Attempts | None = None
     """What it took."""
     failure: Failure | None = None

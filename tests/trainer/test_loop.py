@@ -18,9 +18,10 @@ from lora_trainer.diffusion.objective import Objective
 from lora_trainer.errors import Diverged
 from lora_trainer.families import catalogue
 from lora_trainer.families.base import BaseModel
-from lora_trainer.loop import Inputs, Learner, StopRequested, Trainer, train
+from lora_trainer.loop import Inputs, Learner, Trainer, train
 from lora_trainer.lora.inject import Adapters, add_adapters
 from lora_trainer.plan import PlannedPicture, TrainingPlan, derive_plan
+from lora_trainer.stopping import StopRequested
 from tests.support.tiny_run import make_training
 
 SCHEDULE = make_schedule(0.00085, 0.012)

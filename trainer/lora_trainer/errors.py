@@ -7,8 +7,10 @@ TrainingError
 ├── StorageUnavailable (69)     nobody at first (retried), then who runs the cluster
 ├── OutOfMemory (70)            user: batch size, resolution
 ├── Diverged (71)               user: learning rates, precision
+├── Stalled (72)                who runs the cluster: the process hung
 ├── Interrupted (75)            nobody: the next pod goes on
 ├── InterruptedUnsaved (76)     nobody: the next pod goes on from the state before
+│   └── Superseded              nobody: another process writes to the output
 └── AccessDenied (77)           user: credentials
 
 Raised all over the trainer with a message for people; `__main__` turns it into the exit code.
@@ -82,6 +84,12 @@ class Diverged(TrainingError):
     exit_code = ExitCode.DIVERGED
 
 
+class Stalled(TrainingError):
+    """No sign of life for too long; raised by nobody: the watchdog ends the process in its name."""
+
+    exit_code = ExitCode.STALLED
+
+
 class Interrupted(TrainingError):
     """Told to stop; the state lies in the store."""
 
@@ -92,6 +100,10 @@ class InterruptedUnsaved(TrainingError):
     """Told to stop; the state could not be stored in time."""
 
     exit_code = ExitCode.INTERRUPTED_UNSAVED
+
+
+class Superseded(InterruptedUnsaved):
+    """Another process writes to the output now; this one has written nothing since."""
 
 
 class AccessDenied(TrainingError):

@@ -31,11 +31,8 @@ from lora_trainer.optim import (
     set_rates,
 )
 from lora_trainer.plan import TrainingPlan
+from lora_trainer.stopping import StopRequested
 from lora_trainer.transfer import to_device
-
-
-class StopRequested(Exception):
-    """Raised between two batches, or two denoising steps, after the process was told to stop."""
 
 
 @dataclass(frozen=True)

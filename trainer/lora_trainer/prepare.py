@@ -14,11 +14,11 @@ from lora_api.spec import LoraTraining, LoraTrainingSpec
 from lora_trainer.errors import BaseModelUnavailable, InvalidConfiguration
 from lora_trainer.families.catalogue import FILES, VAE_FILES, ModelFiles, open_model
 from lora_trainer.families.model_files import sha256_of
-from lora_trainer.loop import StopRequested
 from lora_trainer.output import RunIdentity
 from lora_trainer.recorder import Audience
 from lora_trainer.settings import Settings
 from lora_trainer.sources import Fetcher, PlannedDataset, fetch_dataset, plan_dataset
+from lora_trainer.stopping import StopRequested
 from lora_trainer.storage import Connection, Source
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,10 @@ class Session:
     settings: Settings
     audience: Audience
     should_stop: Callable[[], bool]
+    seconds_left: Callable[[], float | None] = lambda: None
+    """Time for saving after `should_stop` became true; None: no limit."""
+    log_file: Path | None = None
+    """The log of this attempt, which is kept with the results."""
 
     def check_stop(self) -> None:
         """Raises StopRequested when the process was told to stop."""

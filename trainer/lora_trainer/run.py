@@ -28,7 +28,7 @@ from lora_trainer.errors import Interrupted, InterruptedUnsaved, OutOfMemory, Tr
 from lora_trainer.families.base import BaseModel
 from lora_trainer.families.catalogue import hashes_of_model, hashes_of_vae
 from lora_trainer.generators import generator
-from lora_trainer.loop import StopRequested, Trainer, train
+from lora_trainer.loop import Trainer, train
 from lora_trainer.lora.metadata import RunFacts
 from lora_trainer.lora.verify import Probe
 from lora_trainer.optim import optimizer_class_name
@@ -37,6 +37,7 @@ from lora_trainer.prepare import Prepared, Session, prepare
 from lora_trainer.recorder import Product, Recorder, artifacts_of, checkpoint_of, is_checkpoint
 from lora_trainer.rng import Purpose
 from lora_trainer.sources import truncation_warning
+from lora_trainer.stopping import StopRequested
 from lora_trainer.storage import Connection, Store, check_writable, open_store
 from lora_trainer.storage.disk_errors import disk_errors
 

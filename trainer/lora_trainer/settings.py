@@ -26,7 +26,9 @@ class Settings:
     """Places and numbers given by the surroundings; `None` means: not there."""
 
     work_dir: Path
-    """Scratch space: fetched files, files on their way to the store."""
+    """Scratch space: files on their way to the store, and fetched ones unless there is a cache."""
+    cache_dir: Path | None = None
+    """Fetched files and latents that outlive this run; None: they lie in `work_dir`."""
     claims_dir: Path = Path(names.CLAIMS_DIR)
     """`pvc://claim/path` lies at `claims_dir/claim/path`."""
     credentials_dir: Path | None = None
@@ -41,6 +43,10 @@ class Settings:
     """None: no progress server."""
     attempt: int = 1
     """Number of the Job, from 1."""
+    pod: str = ""
+    """Name and uid of the pod, `name/uid`; empty: not in a pod."""
+    grace_seconds: float | None = None
+    """How long the process lives after it was told to stop; None: as long as it wants."""
     cpu_threads: int = 1
     """Threads of an operation on the CPU; sums, and so the last bits of the adapter, depend on it."""
 
@@ -57,6 +63,9 @@ class Settings:
             termination_log=_path(environment, names.ENV_TERMINATION_LOG),
             listen=_address(listen) if listen else None,
             attempt=_counting_number(environment, names.ENV_ATTEMPT),
+            cache_dir=_path(environment, names.ENV_CACHE_DIR),
+            pod=_pod(environment),
+            grace_seconds=_grace(environment),
             cpu_threads=_counting_number(environment, "OMP_NUM_THREADS"),
         )
 
@@ -64,6 +73,19 @@ class Settings:
 def _path(environment: Mapping[str, str], name: str) -> Path | None:
     value = environment.get(name)
     return Path(value) if value else None
+
+
+def _pod(environment: Mapping[str, str]) -> str:
+    name, uid = environment.get(names.ENV_POD_NAME, ""), environment.get(names.ENV_POD_UID, "")
+    return f"{name}/{uid}" if name or uid else ""
+
+
+def _grace(environment: Mapping[str, str]) -> float | None:
+    return (
+        float(_counting_number(environment, names.ENV_GRACE_SECONDS))
+        if names.ENV_GRACE_SECONDS in environment
+        else None
+    )
 
 
 def _address(value: str) -> Address:
