@@ -9,6 +9,7 @@ from lora_api.base import ApiModel, Rule, supported
 from lora_api.fields import (
     MUTABLE,
     ConfigMapKeyRef,
+    LabelName,
     LabelText,
     ObjectName,
     Quantity,
@@ -171,9 +172,9 @@ class Scheduling(ApiModel):
         ),
     )
 
-    queue_name: ObjectName | None = None
+    queue_name: LabelName | None = None
     """Kueue LocalQueue of this namespace. The queue then decides when the training runs, and may interrupt it."""
-    queue_priority_class: ObjectName | None = None
+    queue_priority_class: LabelName | None = None
     """Kueue WorkloadPriorityClass: the training's rank in its queue."""
     priority_class: ObjectName | None = Field(default=None, json_schema_extra=MUTABLE)
     """PriorityClass of the pods; a change applies to the next attempt."""
@@ -243,6 +244,11 @@ class Pod(ApiModel):
             message="labels of lora-operator.io, app.kubernetes.io, batch.kubernetes.io and kueue.x-k8s.io "
             "are set by controllers; choose another prefix",
             holds=lambda m: not any(_reserved(key) for key in m.labels),
+        ),
+        Rule(
+            cel="!has(self.annotations) || self.annotations.all(k, !k.startsWith('lora-operator.io/'))",
+            message="annotations of lora-operator.io are set by the operator; choose another prefix",
+            holds=lambda m: not any(key.startswith("lora-operator.io/") for key in m.annotations),
         ),
         Rule(
             cel="!has(self.env) || self.env.all(e, self.env.exists_one(f, f.name == e.name))",

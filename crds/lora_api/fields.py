@@ -68,6 +68,8 @@ WriteUri = _uri("s3", "pvc")
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 Text = Annotated[str, Field(max_length=1024)]
 ShortText = Annotated[str, Field(max_length=253)]
+LabelName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+"""An object's name that a label carries."""
 LabelText = Annotated[str, Field(max_length=63)]
 Quantity = Annotated[
     str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?([eE][0-9]+|[numkKMGTPE]i?)?$")
