@@ -272,6 +272,27 @@ VALID = {
             ],
         ),
     ),
+    "a store for every section": (
+        ("baseModel.storage", {"anonymous": True, "region": "eu-west-1"}),
+        ("dataset.storage", {"endpoint": "https://10.0.0.1:9000", "credentialsSecretRef": {"name": "data"}}),
+        ("output.storage", {"endpoint": "http://s3.example.com"}),
+    ),
+    "a queue": (
+        (
+            "scheduling",
+            {"queueName": "gpus", "queuePriorityClass": "high", "priorityClass": "p", "startDeadlineSeconds": 60},
+        ),
+    ),
+    "states when it suits": (
+        ("checkpoints", {"everySteps": 100, "everySeconds": 30, "keepLast": 1}),
+        ("resume", {"onChange": "Continue"}),
+    ),
+    "no states": (("checkpoints", {"saveState": False, "everySeconds": 60}), ("resume", {"onChange": "Refuse"})),
+    "limits and retries": (
+        ("limits", {"activeSeconds": 3600, "stallSeconds": 60}),
+        ("retry", {"maxFailures": 0, "onOutOfMemory": "Ladder"}),
+        ("pod", {"cacheVolumeClaim": "cache", "annotations": {"kueue.x-k8s.io/podset-required-topology": "rack"}}),
+    ),
     "bucket sides at the resolution": (("dataset.buckets", {"minPx": 512, "maxPx": 512, "stepPx": 512}),),
     "no buckets": (("dataset.resolution", 64), ("dataset.buckets", {"enabled": False, "stepPx": 512})),
 }
@@ -305,7 +326,10 @@ INVALID: dict[str, tuple[tuple[str, Any], ...]] = {
     "environment without value": (("pod.env", [{"name": "A"}]),),
     "environment of ours": (("pod.env", [{"name": "LORA_X", "value": "1"}]),),
     "later: evaluation": (("evaluation", {"bestEpoch": {}}),),
-    "later: queue": (("scheduling", {"queueName": "q"}),),
+    "rank in no queue": (("scheduling", {"queuePriorityClass": "high"}),),
+    "states at steps but no states": (("checkpoints", {"saveState": False, "everySteps": 10}),),
+    "answer to a change": (("resume", {"onChange": "Restart"}),),
+    "annotation of ours": (("pod.annotations", {"lora-operator.io/training": "{}"}),),
     "later: nodes": (("parallelism", {"nodes": 2}),),
     "later: sampler": (("samples.prompts", [{"prompt": "a", "sampler": "ddim"}]),),
 }
@@ -350,6 +374,9 @@ def test_names_are_judged_by_the_server_too(name: str, said: str) -> None:
         (("profile", "big"), "profile"),
         (("scheduling", {"nodeSelector": {"gpu": "a100"}}), "scheduling.nodeSelector"),
         (("pod.image", "other"), "pod"),
+        (("resume.onChange", "Continue"), "resume"),
+        (("checkpoints.everySteps", 5), "checkpoints"),
+        (("scheduling.queueName", "q"), "scheduling.queueName"),
     ],
     ids=lambda value: str(value[0]),
 )
@@ -363,8 +390,8 @@ def test_what_changes_the_result_cannot_change(change: tuple[str, Any], path: st
     "change",
     [
         ("suspend", True),
-        ("limits", {"activeSeconds": 60}),
-        ("retry", {"maxFailures": 0}),
+        ("limits", {"activeSeconds": 60, "stallSeconds": 60}),
+        ("retry", {"maxFailures": 0, "onOutOfMemory": "Ladder"}),
         ("scheduling", {"priorityClass": "low"}),
         ("ttlSecondsAfterFinished", 60),
     ],

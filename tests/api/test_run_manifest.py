@@ -17,6 +17,14 @@ from tests.support.documents import make_training
         ("pod", {"image": "x"}),
         ("suspend", True),
         ("retry", {"maxFailures": 0}),
+        ("limits", {"stallSeconds": 60}),
+        ("resume", {"onChange": "Continue"}),
+        ("scheduling", {"queueName": "gpus"}),
+        ("checkpoints", {"everySteps": 5, "everySeconds": 30, "keepLast": 1}),
+        ("checkpoints", {"saveState": False}),
+        ("baseModel.storage", {"region": "x"}),
+        ("dataset.storage", {"region": "x"}),
+        ("output.storage", {"region": "x"}),
     ],
     ids=lambda change: change[0],
 )
@@ -26,7 +34,13 @@ def test_places_and_cluster_settings_do_not_change_the_digest(change: tuple[str,
 
 @pytest.mark.parametrize(
     "change",
-    [("network.rank", 4), ("training.seed", 1), ("optimizer.learningRate", 1e-3), ("output.precision", "bf16")],
+    [
+        ("network.rank", 4),
+        ("checkpoints.everyEpochs", 2),
+        ("training.seed", 1),
+        ("optimizer.learningRate", 1e-3),
+        ("output.precision", "bf16"),
+    ],
     ids=lambda change: change[0],
 )
 def test_settings_of_the_training_change_the_digest(change: tuple[str, object]) -> None:

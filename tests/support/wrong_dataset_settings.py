@@ -153,7 +153,13 @@ DATASET: dict[str, Wrong] = {
     "workers below 0": Wrong({"dataset.workers": -1}, "spec.dataset.workers", "at least 0"),
     "too many workers": Wrong({"dataset.workers": 1000}, "spec.dataset.workers", "at most 64"),
     "validation": Wrong({"dataset.validationFraction": 0.1}, "dataset.validationFraction", "not supported yet"),
-    "store of its own": Wrong({"dataset.storage": {"region": "x"}}, "dataset.storage", "not supported yet; remove it"),
+    "store with keys in the file": Wrong({"dataset.storage": {"secretKey": "x"}}, "dataset.storage.secretKey", KNOWN),
+    "store with certificates of http": Wrong(
+        {"dataset.storage": {"endpoint": "http://minio:9000", "caBundleRef": {"name": "ca", "key": "ca.crt"}}},
+        "spec.dataset.storage",
+        "change endpoint",
+    ),
+    "store by its name": Wrong({"dataset.storage": "minio"}, "spec.dataset.storage", "an object"),
     "class pictures without uri": Wrong(
         {**subsets(A), "dataset.regularization": {"uri": "s3://lora/reg"}}, "regularization.uri", "isRegularization"
     ),

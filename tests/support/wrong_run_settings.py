@@ -92,12 +92,37 @@ OUTPUT: dict[str, Wrong] = {
     "precision of the file": Wrong({"output.precision": "fp8"}, "spec.output.precision", "'fp16', 'bf16' or 'fp32'"),
     "comment too long": Wrong({"output.comment": "a" * 1025}, "spec.output.comment", "at most 1024 characters"),
     "card unknown": Wrong({"output.card": {"licence": "MIT"}}, "output.card.licence", "did you mean license?"),
-    "output has a store of its own": Wrong(
-        {"output.storage": {"region": "x"}}, "output.storage", "not supported yet; remove it"
+    "store of the output before an address": Wrong(
+        {"output.storage": {"endpoint": "https://10.0.0.1", "addressing": "Virtual"}}, "spec.output.storage", "use Path"
+    ),
+    "store of the output with a misspelt field": Wrong(
+        {"output.storage": {"endpoit": "https://s3"}}, "spec.output.storage.endpoit", "did you mean endpoint?"
     ),
     "saved every 0 epochs": Wrong({"checkpoints.everyEpochs": 0}, "spec.checkpoints.everyEpochs", "at least 1"),
-    "saved every n steps": Wrong({"checkpoints.everySteps": 100}, "checkpoints.everySteps", "not supported yet"),
-    "no state": Wrong({"checkpoints.saveState": False}, "checkpoints.saveState", "leave it out or use true"),
+    "saved every 0 steps": Wrong({"checkpoints.everySteps": 0}, "spec.checkpoints.everySteps", "at least 1"),
+    "saved after more steps than a run has": Wrong(
+        {"checkpoints.everySteps": 1_000_001}, "spec.checkpoints.everySteps", "at most 1000000"
+    ),
+    "saved every n steps in text": Wrong({"checkpoints.everySteps": "100"}, "checkpoints.everySteps", "an integer"),
+    "saved every second": Wrong({"checkpoints.everySeconds": 1}, "spec.checkpoints.everySeconds", "at least 30"),
+    "saved every other day": Wrong(
+        {"checkpoints.everySeconds": 172800}, "spec.checkpoints.everySeconds", "at most 86400"
+    ),
+    "saved after a duration": Wrong({"checkpoints.everySeconds": "15m"}, "checkpoints.everySeconds", "an integer"),
+    "no state kept": Wrong({"checkpoints.keepLast": 0}, "spec.checkpoints.keepLast", "at least 1"),
+    "every state kept": Wrong({"checkpoints.keepLast": 1000}, "spec.checkpoints.keepLast", "at most 100"),
+    "states in words": Wrong({"checkpoints.saveState": "Always"}, "spec.checkpoints.saveState", "a boolean"),
+    "no state every n steps": Wrong(
+        {"checkpoints": {"saveState": False, "everySteps": 100}}, "everySteps has no effect", "remove it"
+    ),
+    "kohya's name of the interval": Wrong(
+        {"checkpoints.saveEveryNSteps": 5}, "checkpoints.saveEveryNSteps", "did you mean everySteps?"
+    ),
+    "change unknown": Wrong({"resume.onChange": "Ignore"}, "spec.resume.onChange", "'Refuse' or 'Continue'"),
+    "change in small letters": Wrong({"resume.onChange": "continue"}, "spec.resume.onChange", "'Continue'"),
+    "misspelt change": Wrong({"resume.onChnage": "Continue"}, "spec.resume.onChnage", "did you mean onChange?"),
+    "resumed by a word": Wrong({"resume": "Continue"}, "spec.resume", "an object"),
+    "kohya's name of resume": Wrong({"resume.from": "state/step-5"}, "spec.resume.from", KNOWN),
     "drawn every 0 epochs": Wrong({"samples.everyEpochs": 0}, "spec.samples.everyEpochs", "at least 1"),
     "prompt of nothing": Wrong(_prompt(prompt=""), "samples.prompts[0].prompt", "at least 1 character"),
     "prompt in text": Wrong({"samples.prompts": ["a cat --w 512"]}, "spec.samples.prompts[0]", "an object"),
@@ -129,7 +154,30 @@ CLUSTER: dict[str, Wrong] = {
     "two GPUs": Wrong({"parallelism.gpusPerNode": 2}, "parallelism.gpusPerNode", "use 0 or 1"),
     "fewer than no GPU": Wrong({"parallelism.gpusPerNode": -1}, "parallelism.gpusPerNode", "at least 0"),
     "profile in capitals": Wrong({"profile": "Big"}, "spec.profile", "must match"),
-    "queue": Wrong({"scheduling.queueName": "q"}, "scheduling.queueName", "not supported yet; remove it"),
+    "queue in capitals": Wrong({"scheduling.queueName": "GPU"}, "spec.scheduling.queueName", "must match"),
+    "queue of nothing": Wrong({"scheduling.queueName": ""}, "spec.scheduling.queueName", "at least 1 character"),
+    "queue that no label can name": Wrong(
+        {"scheduling.queueName": "q" * 64}, "spec.scheduling.queueName", "at most 63 characters"
+    ),
+    "rank in no queue": Wrong(
+        {"scheduling.queuePriorityClass": "high"}, "queuePriorityClass has no effect", "add queueName"
+    ),
+    "rank in capitals": Wrong(
+        {"scheduling": {"queueName": "q", "queuePriorityClass": "High"}}, "scheduling.queuePriorityClass", "must match"
+    ),
+    "rank that no label can name": Wrong(
+        {"scheduling": {"queueName": "q", "queuePriorityClass": "h" * 64}}, "queuePriorityClass", "at most 63"
+    ),
+    "misspelt queue": Wrong({"scheduling.queue": "q"}, "spec.scheduling.queue", "did you mean queueName?"),
+    "start within seconds": Wrong(
+        {"scheduling.startDeadlineSeconds": 5}, "spec.scheduling.startDeadlineSeconds", "at least 60"
+    ),
+    "start within years": Wrong(
+        {"scheduling.startDeadlineSeconds": 31536001}, "scheduling.startDeadlineSeconds", "at most 31536000"
+    ),
+    "start within a duration": Wrong(
+        {"scheduling.startDeadlineSeconds": "1h"}, "spec.scheduling.startDeadlineSeconds", "an integer"
+    ),
     "taint of no key": Wrong({"scheduling.tolerations": [{"value": "x"}]}, "tolerations[0]", "operator: Exists"),
     "taint that exists with a value": Wrong(
         {"scheduling.tolerations": [{"key": "a", "operator": "Exists", "value": "x"}]}, "tolerations[0]", "remove it"
@@ -143,6 +191,10 @@ CLUSTER: dict[str, Wrong] = {
     "taints as a map": Wrong({"scheduling.tolerations": {}}, "spec.scheduling.tolerations", "a list"),
     "label of a number": Wrong({"scheduling.nodeSelector": {"gpu": 1}}, "nodeSelector.gpu", "a string"),
     "reserved label": Wrong({"pod.labels": {"app.kubernetes.io/name": "x"}}, "spec.pod", "choose another prefix"),
+    "label of the queue": Wrong({"pod.labels": {"kueue.x-k8s.io/queue-name": "q"}}, "spec.pod", "another prefix"),
+    "annotation of ours": Wrong(
+        {"pod.annotations": {"lora-operator.io/training": "{}"}}, "annotations of lora-operator.io", "another prefix"
+    ),
     "variable of nothing": Wrong({"pod.env": [{"name": "A"}]}, "spec.pod.env[0]", "exactly one of value"),
     "variable of two values": Wrong(
         {"pod.env": [{"name": "A", "value": "1", "secretKeyRef": {"name": "s", "key": "k"}}]}, "pod.env[0]", "exactly"
@@ -159,10 +211,20 @@ CLUSTER: dict[str, Wrong] = {
     "memory as a number": Wrong({"pod.resources": {"requests": {"cpu": 4}}}, "requests.cpu", "a string"),
     "shared memory of nothing": Wrong({"pod.sharedMemory": ""}, "spec.pod.sharedMemory", "at least 1 character"),
     "image of nothing": Wrong({"pod.image": ""}, "spec.pod.image", "at least 1 character"),
-    "cache volume": Wrong({"pod.cacheVolumeClaim": "x"}, "pod.cacheVolumeClaim", "not supported yet; remove it"),
+    "cache claim in capitals": Wrong({"pod.cacheVolumeClaim": "Cache"}, "spec.pod.cacheVolumeClaim", "must match"),
+    "cache claim as a uri": Wrong({"pod.cacheVolumeClaim": "pvc://a"}, "spec.pod.cacheVolumeClaim", "must match"),
+    "cache claim of nothing": Wrong({"pod.cacheVolumeClaim": ""}, "pod.cacheVolumeClaim", "at least 1 character"),
     "less than a minute": Wrong({"limits.activeSeconds": 10}, "spec.limits.activeSeconds", "at least 60"),
+    "years of running": Wrong({"limits.activeSeconds": 31536001}, "spec.limits.activeSeconds", "at most 31536000"),
+    "stalled within a step": Wrong({"limits.stallSeconds": 5}, "spec.limits.stallSeconds", "at least 60"),
+    "stalled after days": Wrong({"limits.stallSeconds": 86401}, "spec.limits.stallSeconds", "at most 86400"),
+    "stalled after a duration": Wrong({"limits.stallSeconds": "15m"}, "spec.limits.stallSeconds", "an integer"),
+    "misspelt limit": Wrong({"limits.stalSeconds": 900}, "limits.stalSeconds", "did you mean stallSeconds?"),
     "retries below 0": Wrong({"retry.maxFailures": -1}, "spec.retry.maxFailures", "at least 0"),
-    "ladder": Wrong({"retry.onOutOfMemory": "Ladder"}, "retry.onOutOfMemory", "leave it out or use Fail"),
+    "retries without end": Wrong({"retry.maxFailures": 101}, "spec.retry.maxFailures", "at most 100"),
+    "ladder unknown": Wrong({"retry.onOutOfMemory": "Retry"}, "spec.retry.onOutOfMemory", "'Fail' or 'Ladder'"),
+    "ladder in small letters": Wrong({"retry.onOutOfMemory": "ladder"}, "spec.retry.onOutOfMemory", "'Ladder'"),
+    "Kubernetes' name of retries": Wrong({"retry.backoffLimit": 3}, "spec.retry.backoffLimit", KNOWN),
     "gone before the end": Wrong({"ttlSecondsAfterFinished": -1}, "spec.ttlSecondsAfterFinished", "at least 0"),
     "paused in words": Wrong({"suspend": "yes"}, "spec.suspend", "a boolean"),
     "misspelt section": Wrong({"trainng": {}}, "spec.trainng", "did you mean training?"),

@@ -68,8 +68,13 @@ BASE_MODEL: dict[str, Wrong] = {
     "too many base adapters": Wrong(
         {"baseModel.adapters": [{"uri": "s3://models/a.safetensors"}] * 9}, "spec.baseModel.adapters", "at most 8"
     ),
-    "base model has a store of its own": Wrong(
-        {"baseModel.storage": {"region": "x"}}, "baseModel.storage", "not supported yet; remove it"
+    "store of the base without scheme": Wrong(
+        {"baseModel.storage": {"endpoint": "minio:9000"}}, "spec.baseModel.storage.endpoint", "must match"
+    ),
+    "store of the base, anonymous with a Secret": Wrong(
+        {"baseModel.storage": {"anonymous": True, "credentialsSecretRef": {"name": "s3"}}},
+        "spec.baseModel.storage",
+        "remove one",
     ),
     "kohya's name of the base": Wrong(
         {"baseModel.pretrained_model_name_or_path": "a"}, "pretrained_model_name_or_path", KNOWN
