@@ -1,8 +1,11 @@
-"""The last known state of every object that the operator watches. Used by `controller`."""
+"""The last known state of every object that the operator watches. Used by `controller`.
+
+Only what is read of an object is kept: Jobs and pods as values, a finished training without its spec.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from lora_api import ProgressReport, names
 from lora_operator.observed import (
@@ -12,6 +15,7 @@ from lora_operator.observed import (
     Observed,
     Pod,
     Subject,
+    is_finished,
     parse_job,
     parse_pod,
     parse_subject,
@@ -19,6 +23,8 @@ from lora_operator.observed import (
 
 Kind = Literal["training", "job", "pod"]
 KINDS: tuple[Kind, ...] = ("training", "job", "pod")
+STATUS_OF_FINISHED = ("observedGeneration", "phase", "completionTime", "conditions", "progress")
+"""What is still read of a finished training's status."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,8 @@ class _Entry:
     version: int
     """Versions of one collection grow; comparing them is sanctioned since Kubernetes 1.35 and was true before."""
     uid: str
-    body: Manifest
+    value: Any
+    """Document of a training, `Job` or `Pod`."""
 
 
 @dataclass
@@ -36,6 +43,7 @@ class _Family:
     members: dict[Kind, dict[str, _Entry]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     report: tuple[str, ProgressReport] | None = None
     """Uid of the pod, and what it said last."""
+    is_finished: bool = False
 
 
 class Cache:
@@ -53,15 +61,19 @@ class Cache:
         if key is None:
             return None
         meta = body["metadata"]
-        # Who set which field is half of an object and of no use here.
-        slim = {name: value for name, value in meta.items() if name != "managedFields"}
-        entry = _Entry(int(meta["resourceVersion"]), meta["uid"], {**body, "metadata": slim})
-        members = self._families.setdefault(key, _Family()).members[kind]
+        family = self._families.setdefault(key, _Family())
+        members = family.members[kind]
         known = members.get(meta["name"])
-        if known is not None and known.uid == entry.uid and known.version >= entry.version:
+        version = int(meta["resourceVersion"])
+        if known is not None and known.uid == meta["uid"] and known.version >= version:
             return None
-        members[meta["name"]] = entry
-        return key
+        value = _value(kind, body)
+        if kind == "training":
+            family.is_finished = is_finished(body)
+        members[meta["name"]] = _Entry(version, meta["uid"], value)
+        if family.is_finished:
+            _forget_ended_pods(family)
+        return None if kind == "pod" and meta["name"] not in members else key
 
     def drop(self, kind: Kind, body: Manifest) -> Key | None:
         """Forgets the object, unless another one has taken its name; the training to look at, if any."""
@@ -104,25 +116,14 @@ class Cache:
         """The training, or None when it is gone. Raises OperatorError when its status cannot be read."""
         family = self._families.get(key)
         entry = family.members["training"].get(key.name) if family else None
-        return parse_subject(entry.body) if entry else None
+        return parse_subject(entry.value) if entry else None
 
     def observed(self, subject: Subject) -> Observed:
         """What is known of the training's children."""
         family = self._families[subject.key]
-        jobs = sorted(self._jobs(family, subject.uid), key=lambda job: job.attempt)
-        found = (parse_pod(entry.body) for entry in family.members["pod"].values())
-        pods = sorted(found, key=lambda pod: (pod.created, pod.name))
-        observed = Observed(job=jobs[-1] if jobs else None, older_jobs=tuple(jobs[:-1]), pods=tuple(pods))
-        pod = observed.pod
-        if family.report is None or pod is None or family.report[0] != pod.uid:
-            return observed
-        return Observed(observed.job, observed.older_jobs, observed.pods, family.report[1])
-
-    def _jobs(self, family: _Family, owner_uid: str) -> Iterator[Job]:
-        for entry in family.members["job"].values():
-            job = parse_job(entry.body)
-            if job.owner_uid == owner_uid:
-                yield job
+        jobs = [entry.value for entry in family.members["job"].values() if entry.value.owner_uid == subject.uid]
+        pods = [entry.value for entry in family.members["pod"].values()]
+        return Observed.of(jobs, pods, family.report)
 
     def put_report(self, key: Key, pod_uid: str, report: ProgressReport) -> bool:
         """Keeps what a pod said; true when it is something new."""
@@ -136,9 +137,34 @@ class Cache:
         """Pods that can be asked for their progress."""
         for key, family in tuple(self._families.items()):
             for entry in tuple(family.members["pod"].values()):
-                pod = parse_pod(entry.body)
-                if pod.is_running and pod.ip:
-                    yield key, pod
+                if entry.value.is_running and entry.value.ip:
+                    yield key, entry.value
+
+
+def _value(kind: Kind, body: Manifest) -> Manifest | Job | Pod:
+    """What is kept of an object."""
+    if kind == "job":
+        return parse_job(body)
+    if kind == "pod":
+        return parse_pod(body)
+    # Who set which field is half of an object and of no use here.
+    slim = {**body, "metadata": {name: value for name, value in body["metadata"].items() if name != "managedFields"}}
+    return _without_work(slim) if is_finished(body) else slim
+
+
+def _without_work(body: Manifest) -> Manifest:
+    """A finished training as far as it is still read: thousands of them may lie about for months."""
+    meta = {name: value for name, value in body["metadata"].items() if name not in {"annotations", "labels"}}
+    status = {name: value for name, value in body["status"].items() if name in STATUS_OF_FINISHED}
+    ttl = body["spec"].get("ttlSecondsAfterFinished")
+    return {**body, "metadata": meta, "spec": {"ttlSecondsAfterFinished": ttl}, "status": status}
+
+
+def _forget_ended_pods(family: _Family) -> None:
+    """How a pod ended matters until its training has; one that still runs is a writer whoever owns it."""
+    pods = family.members["pod"]
+    for name in [name for name, entry in pods.items() if entry.value.is_over]:
+        del pods[name]
 
 
 def key_of(kind: Kind, body: Manifest) -> Key | None:

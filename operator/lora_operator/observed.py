@@ -1,6 +1,7 @@
 """What the cluster shows, as frozen values: trainings, Jobs, pods. Parsed here; read by `reconcile` and `status`."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
@@ -60,6 +61,8 @@ class Subject:
     problem: str
     status: LoraTrainingStatus
     raw_status: Manifest
+    ttl_seconds: int | None = None
+    """How long its children outlive its end."""
 
     @property
     def is_finished(self) -> bool:
@@ -80,11 +83,8 @@ def parse_subject(body: Manifest) -> Subject:
     """
     meta = body["metadata"]
     raw_status = body.get("status") or {}
-    training, problem = None, ""
-    try:
-        training = parse_training({key: value for key, value in body.items() if key != "status"})
-    except InvalidTraining as error:
-        problem = "; ".join(str(found) for found in error.problems)
+    # The spec of a finished training decides nothing any more.
+    training, problem = (None, "") if is_finished(body) else _parse_spec(body)
     return Subject(
         key=Key(meta["namespace"], meta["name"]),
         uid=meta["uid"],
@@ -95,7 +95,22 @@ def parse_subject(body: Manifest) -> Subject:
         problem=problem,
         status=_parse_status(raw_status),
         raw_status=raw_status,
+        ttl_seconds=body["spec"].get("ttlSecondsAfterFinished"),
     )
+
+
+def is_finished(body: Manifest) -> bool:
+    """Whether the API document of a training says that it has ended for ever."""
+    conditions = (body.get("status") or {}).get("conditions") or ()
+    return any(c["type"] == ConditionType.FINISHED and c["status"] == "True" for c in conditions)
+
+
+def _parse_spec(body: Manifest) -> tuple[LoraTraining | None, str]:
+    """The training, or what is wrong with it."""
+    try:
+        return parse_training({key: value for key, value in body.items() if key != "status"}), ""
+    except InvalidTraining as error:
+        return None, "; ".join(str(found) for found in error.problems)
 
 
 def _parse_status(document: Manifest) -> LoraTrainingStatus:
@@ -314,6 +329,18 @@ class Observed:
     """The kubelet's words about a volume of the newest pod that cannot be mounted."""
     refusal: str = ""
     """Why the API server refused to create the children, in its words."""
+
+    @classmethod
+    def of(
+        cls, jobs: Iterable[Job], pods: Iterable[Pod], report: tuple[str, ProgressReport] | None = None
+    ) -> "Observed":
+        """From a training's own Jobs and all of its pods; `report` is what the pod with that uid said last."""
+        by_attempt = sorted(jobs, key=lambda job: job.attempt)
+        by_age = tuple(sorted(pods, key=lambda pod: (pod.created, pod.name)))
+        seen = cls(job=by_attempt[-1] if by_attempt else None, older_jobs=tuple(by_attempt[:-1]), pods=by_age)
+        if report is None or seen.pod is None or seen.pod.uid != report[0]:
+            return seen
+        return replace(seen, report=report[1])
 
     def surplus_jobs(self, is_finished: bool) -> tuple[Job, ...]:
         """Jobs that still run and should not: all but the newest, and that one too once the training has ended."""

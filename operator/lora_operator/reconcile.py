@@ -150,7 +150,7 @@ def _seen(subject: Subject) -> LoraTrainingStatus | None:
 
 
 def _seconds_to_live(subject: Subject, now: datetime) -> float | None:
-    ttl = subject.training.spec.ttl_seconds_after_finished if subject.training else None
+    ttl = subject.ttl_seconds
     if ttl is None or subject.status.completion_time is None:
         return None
     return (parse_time(subject.status.completion_time) + timedelta(seconds=ttl) - now).total_seconds()

@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import pytest
+
 from lora_api import ProgressReport
-from lora_operator.cache import Cache, key_of
+from lora_operator.cache import Cache, Kind, key_of
 from lora_operator.observed import Key
-from tests.support.observations import job_body, pod_body, training_body
+from tests.support.observations import EARLIER, job_body, pod_body, training_body
 
 KEY = Key("ml", "hina")
+WHEN = {"lastTransitionTime": EARLIER}
 
 
 def version(body: dict[str, Any], number: int, **metadata: Any) -> dict[str, Any]:
@@ -128,3 +131,46 @@ def test_only_running_pods_can_be_asked() -> None:
     cache.put("pod", pod_body(name="hina-a1-0-noip", state={"running": {}}, podIP=""))
 
     assert [pod.name for _, pod in cache.running_pods()] == ["hina-a1-0-abcde"]
+
+
+FINISHED = {
+    "phase": "Succeeded",
+    "observedGeneration": 1,
+    "completionTime": EARLIER,
+    "conditions": [{"type": "Finished", "status": "True", "reason": "Succeeded", "message": "", **WHEN}],
+    "checkpoints": [{"epoch": 1, "step": 5, "uri": "s3://a/b", "sha256": "a" * 64, "sizeBytes": 7}],
+}
+
+
+def test_of_a_finished_training_only_its_end_is_kept() -> None:
+    cache = Cache()
+    cache.put("training", training_body(("ttlSecondsAfterFinished", 60), status=FINISHED))
+
+    subject = cache.subject(KEY)
+
+    assert subject is not None
+    assert subject.is_finished
+    assert (subject.ttl_seconds, subject.status.completion_time) == (60, EARLIER)
+    assert (subject.training, subject.problem) == (None, "")
+    assert "checkpoints" not in subject.raw_status
+
+
+@pytest.mark.parametrize("order", [("training", "pod"), ("pod", "training")])
+def test_ended_pods_of_a_finished_training_are_not_kept(order: tuple[Kind, Kind]) -> None:
+    bodies = {"training": training_body(status=FINISHED), "pod": pod_body(phase="Succeeded")}
+    cache = Cache()
+
+    news = [cache.put(kind, bodies[kind]) for kind in order]
+
+    assert cache.uids("pod") == set()
+    assert news[order.index("training")] == KEY
+
+
+def test_a_pod_that_still_writes_is_known_although_its_training_has_finished() -> None:
+    cache = Cache()
+    cache.put("training", training_body(status=FINISHED))
+
+    news = cache.put("pod", pod_body(state={"running": {}}, phase="Running"))
+
+    assert news == KEY
+    assert len(cache.uids("pod")) == 1
