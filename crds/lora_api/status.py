@@ -190,6 +190,10 @@ class QueueStatus(StatusModel):
     """The queue's own reason, such as `WaitingForQuota`."""
     message: Message = ""
     """The queue's own words."""
+    evictions: Count = 0
+    """How often the queue stopped this Workload; all of them are in `attempts.preemptions`."""
+    evicted_time: Time | None = None
+    """When it did so last."""
 
 
 class Artifacts(StatusModel):
