@@ -11,6 +11,7 @@ from lora_api.status import (
     Count,
     MemoryRung,
     Message,
+    Notice,
     Plan,
     Progress,
     SavedState,
@@ -20,15 +21,6 @@ from lora_api.status import (
 
 MAX_TERMINATION_BYTES = 4096
 """What a kubelet keeps of a termination message."""
-
-
-class Notice(StatusModel):
-    """Something that a person should hear of once, such as a state that was passed over."""
-
-    reason: Annotated[str, Field(max_length=64)]
-    """One CamelCase word."""
-    message: Annotated[str, Field(max_length=1024)]
-    """What happened."""
 
 
 class ProgressReport(StatusModel):
@@ -48,6 +40,8 @@ class ProgressReport(StatusModel):
     """The adapter that did best on held-out pictures."""
     artifacts: Artifacts | None = None
     """What lies in the store."""
+    starts: Count | None = None
+    """How often a trainer of this very training has begun to write to the output, this time included."""
     resumed_from_step: Count | None = None
     """Step of the state that the trainer went on from."""
     saved_state: SavedState | None = None

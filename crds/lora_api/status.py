@@ -196,6 +196,15 @@ class QueueStatus(StatusModel):
     """When it did so last."""
 
 
+class Notice(StatusModel):
+    """Something that a person should hear of once, such as a state that was passed over."""
+
+    reason: Annotated[str, Field(max_length=64)]
+    """One CamelCase word."""
+    message: Annotated[str, Field(max_length=1024)]
+    """What happened."""
+
+
 class Artifacts(StatusModel):
     """What the run made, by URI."""
 
@@ -211,6 +220,21 @@ class Artifacts(StatusModel):
     """The manifest that names every file with its digest."""
     logs_uri: Uri | None = None
     """Folder with the log of every attempt."""
+
+
+class PodCount(StatusModel):
+    """Which pods were counted: a pod may be gone before its end was seen, and must count all the same."""
+
+    made: Count = 0
+    """Pods of attempts that there have been."""
+    paused: Count = 0
+    """Pods that ended because the training was paused, or its time was over."""
+    until: Time | None = None
+    """When the newest of them was created."""
+    newest: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=16)] = ()
+    """Uids of those that were created at that second."""
+    resumed: Annotated[str, Field(max_length=64)] = ""
+    """Uid of the pod whose first step was last compared with the steps made before."""
 
 
 class Attempts(StatusModel):
@@ -232,6 +256,8 @@ class Attempts(StatusModel):
     """Since when the newest attempt has been running without a pause."""
     waiting_since: Time | None = None
     """Since when the first start has been waited for."""
+    pods: PodCount | None = None
+    """What the numbers above are counted from."""
 
 
 class Failure(StatusModel):
@@ -308,6 +334,8 @@ class LoraTrainingStatus(StatusModel):
     """What the queue of `scheduling.queueName` says."""
     attempts: Attempts | None = None
     """What it took."""
+    notices: Annotated[tuple[Notice, ...], Field(max_length=8)] = ()
+    """The newest things that the trainer told once; each was an event too."""
     failure: Failure | None = None
     """Why the training failed."""
     summary: Summary | None = None
