@@ -37,6 +37,10 @@ class Fault:
     """Change the last byte of the body."""
     lose: bool = False
     """Say 200 to an upload, and store nothing."""
+    lose_answer: bool = False
+    """Let the store do it, then close the connection without an answer."""
+    header: str = ""
+    """Only requests that have a header whose name begins so."""
     times: int = 1_000_000
 
     def applies(self, environ: dict[str, Any]) -> bool:
@@ -44,6 +48,7 @@ class Fault:
             self.times > 0
             and environ["REQUEST_METHOD"] == self.method
             and self.path in f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}"
+            and any(name.startswith(f"HTTP_{self.header.upper().replace('-', '_')}") for name in environ)
         )
 
 
@@ -122,6 +127,9 @@ def _fail(fault: Fault, app: App, environ: dict[str, Any], start_response: Calla
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         start_response("200 OK", [("ETag", '"0"'), ("Content-Length", "0")])
         return []
+    if fault.lose_answer:
+        list(app(environ, lambda *_: None))
+        raise ConnectionAbortedError("the test loses this answer")
     body = b"".join(app(environ, start_response))
     if fault.flip_byte:
         return [body[:-1] + bytes([body[-1] ^ 1])]

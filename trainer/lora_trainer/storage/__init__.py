@@ -8,6 +8,7 @@ from pathlib import Path
 from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.storage.connection import Connection
 from lora_trainer.storage.directory_store import DirectoryStore
+from lora_trainer.storage.fence import Fence
 from lora_trainer.storage.hub import fetch_from_hub
 from lora_trainer.storage.publish import (
     Publisher,
@@ -26,6 +27,7 @@ from lora_trainer.storage.uris import DiskPlace, HubPlace, S3Place, parse_uri
 __all__ = [
     "Connection",
     "DamagedFile",
+    "Fence",
     "MissingFile",
     "OnBytes",
     "Publisher",

@@ -1,5 +1,6 @@
 """Results in a folder of this machine or of a mounted claim (`file://`, `pvc://`)."""
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -12,10 +13,11 @@ from typing import BinaryIO
 from lora_trainer.errors import StorageUnavailable
 from lora_trainer.storage.disk_errors import disk_errors
 from lora_trainer.storage.source import OnBytes
-from lora_trainer.storage.store import DamagedFile, MissingFile
+from lora_trainer.storage.store import ABSENT, Changed, DamagedFile, MissingFile, Version, Versioned
 from lora_trainer.storage.uris import join_uri
 
 _PARTIAL = ".partial-"
+_LOCK = ".partial-lock"
 
 
 class DirectoryStore:
@@ -41,10 +43,15 @@ class DirectoryStore:
             if digest.hexdigest() != sha256:
                 raise StorageUnavailable(f"{path} was changed while it was stored")
 
-    def put_bytes(self, data: bytes, key: str) -> None:
-        """Writes `data` to a file of its own and renames it."""
-        with self._replacing(key) as target:
-            target.write(data)
+    def put_bytes(self, data: bytes, key: str, *, only_if: Version | None = None) -> None:
+        """Writes `data` to a file of its own and renames it; a condition is checked and kept under a lock."""
+        if only_if is None:
+            self._write(data, key)
+        else:
+            with self._locked():
+                if self._version(key) != only_if:
+                    raise Changed(self.uri_of(key))
+                self._write(data, key)
         self._on_bytes(len(data))
 
     def get_bytes(self, key: str) -> bytes:
@@ -55,6 +62,11 @@ class DirectoryStore:
             raise MissingFile(self.uri_of(key)) from error
         except OSError as error:
             raise StorageUnavailable(f"{self.uri_of(key)} cannot be read: {error.strerror}") from error
+
+    def get_versioned(self, key: str) -> Versioned:
+        """The content of a file with its digest as the version. Raises MissingFile."""
+        content = self.get_bytes(key)
+        return Versioned(content, Version(hashlib.sha256(content).hexdigest()))
 
     def get_file(self, key: str, target: Path, *, sha256: str) -> None:
         """Copies a file to `target` and checks its digest."""
@@ -84,6 +96,35 @@ class DirectoryStore:
                 if folder == self._root or not folder.is_dir() or any(folder.iterdir()):
                     break
                 folder.rmdir()
+
+    def discard_unfinished(self, folders: tuple[str, ...]) -> int:
+        """Removes half-written files below these folders."""
+        found = [path for folder in folders for path in (self._root / folder).rglob(f"{_PARTIAL}*")]
+        for path in found:
+            with disk_errors(path):
+                path.unlink(missing_ok=True)
+        return len(found)
+
+    def _write(self, data: bytes, key: str) -> None:
+        with self._replacing(key) as target:
+            target.write(data)
+
+    def _version(self, key: str) -> Version:
+        try:
+            return self.get_versioned(key).version
+        except MissingFile:
+            return ABSENT
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Lets one process at a time write with a condition."""
+        path = self._root / _LOCK
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = path.open("ab")
+            with lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
 
     @contextmanager
     def _replacing(self, key: str) -> Iterator[BinaryIO]:

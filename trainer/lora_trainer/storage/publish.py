@@ -7,7 +7,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lora_api.run_manifest import MANIFEST_NAME, FileKind, ManifestFile, RunManifest
-from lora_trainer.storage.store import MissingFile, Store
+from lora_trainer.errors import Superseded
+from lora_trainer.storage.fence import Fence
+from lora_trainer.storage.store import ABSENT, Changed, MissingFile, Store, Version
 
 logger = logging.getLogger(__name__)
 
@@ -19,10 +21,11 @@ class UnreadableManifest(ValueError):
 class Publisher:
     """Uploads the files of one folder of the store and remembers them for its manifest."""
 
-    def __init__(self, store: Store, *, folder: str = "") -> None:
-        """`folder` is relative to the store's root, such as `state/step-100`."""
+    def __init__(self, store: Store, *, folder: str = "", fence: Fence | None = None) -> None:
+        """`folder` is relative to the store's root, such as `state/step-100`; `fence` is asked before each upload."""
         self._store = store
         self._folder = folder
+        self._fence = fence
         self._files: dict[str, ManifestFile] = {}
 
     @property
@@ -39,17 +42,38 @@ class Publisher:
         return self._store.uri_of(_key(self._folder, path))
 
     def publish(self, local: Path, description: ManifestFile) -> None:
-        """Uploads `local` as `description.path`; make the description with `describe`."""
+        """Uploads `local` as `description.path`; make the description with `describe`. Raises as `Fence.check`."""
+        self._check_fence()
         self._store.put_file(local, _key(self._folder, description.path), sha256=description.sha256)
         self._files[description.path] = description
         logger.info("stored %s (%s bytes)", self.uri_of(description.path), description.size_bytes)
 
     def publish_manifest(self, manifest: RunManifest) -> None:
-        """Writes the manifest, after everything that it names."""
+        """Writes the manifest, after everything that it names.
+
+        The fence is asked last, and the manifest replaces only what lay there before it was asked: a successor's
+        manifest is never overwritten. What remains: a process that is frozen after the question and wakes before
+        its successor wrote a manifest puts one of its own there, which the successor's replaces.
+
+        Raises:
+            Superseded: another process wrote a manifest there meanwhile.
+            InvalidConfiguration, AccessDenied, StorageUnavailable: as `Fence.check` and the store.
+        """
         unknown = [file.path for file in manifest.files if self._files.get(file.path) != file]
         assert not unknown, f"the manifest names files that were not published: {unknown}"
         data = manifest.model_dump_json(by_alias=True, exclude_none=True, indent=2).encode() + b"\n"
-        self._store.put_bytes(data, _key(self._folder, MANIFEST_NAME))
+        key = _key(self._folder, MANIFEST_NAME)
+        before = _version(self._store, key)
+        self._check_fence()
+        try:
+            self._store.put_bytes(data, key, only_if=before)
+        except Changed as error:
+            self._check_fence()
+            raise Superseded(f"another process has just written {self._store.uri_of(key)}") from error
+
+    def _check_fence(self) -> None:
+        if self._fence is not None:
+            self._fence.check()
 
 
 def describe(
@@ -87,6 +111,13 @@ def fetch_published(store: Store, manifest: RunManifest, target: Path, *, folder
     """
     for file in manifest.files:
         store.get_file(_key(folder, file.path), target / file.path, sha256=file.sha256)
+
+
+def _version(store: Store, key: str) -> Version:
+    try:
+        return store.get_versioned(key).version
+    except MissingFile:
+        return ABSENT
 
 
 def _key(folder: str, path: str) -> str:

@@ -20,6 +20,7 @@ from botocore.exceptions import (
 
 from lora_trainer.errors import AccessDenied, InvalidConfiguration, StorageUnavailable, TrainingError
 from lora_trainer.storage.connection import Connection
+from lora_trainer.storage.store import Changed
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -43,6 +44,7 @@ _DENIED = {
     "Unauthorized",
 }
 _WRONG_REGION = {"301", "307", "PermanentRedirect", "IllegalLocationConstraintException"}
+_CHANGED = {"412", "PreconditionFailed", "ConditionalRequestConflict"}
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 
 Addressing = Literal["path", "virtual", "auto"]
@@ -115,6 +117,8 @@ def s3_errors(operation: str, *, place: str, field: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
+        if is_changed(error):
+            raise Changed(place) from error
         raise _from_answer(error, operation, place, field) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise AccessDenied(
@@ -138,6 +142,16 @@ def is_missing(error: ClientError) -> bool:
     return _code(error) in _MISSING
 
 
+def is_changed(error: ClientError) -> bool:
+    """Whether the condition of a request did not hold, or met another writer's request."""
+    return _code(error) in _CHANGED
+
+
+def is_not_implemented(error: BaseException | None) -> bool:
+    """Whether the store says that it does not know what the request asks for."""
+    return isinstance(error, ClientError) and (_status(error) == 501 or _code(error) == "NotImplemented")
+
+
 def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
@@ -156,6 +170,4 @@ def _from_answer(error: ClientError, operation: str, place: str, field: str) -> 
         return InvalidConfiguration(f"{field}: bucket '{bucket}' lies in another region; set spec.storage.region")
     if code in _DENIED or status in {401, 403}:
         return AccessDenied(f"{field}: not allowed to {operation} {place} ({code})")
-    if code in {"412", "PreconditionFailed"}:
-        return StorageUnavailable(f"{field}: {place} was changed while it was fetched")
     return StorageUnavailable(f"{field}: the store failed to {operation} {place} ({code or status})")

@@ -18,6 +18,7 @@ from lora_trainer.storage.ledger import FetchedFile, Ledger
 from lora_trainer.storage.s3_client import s3_errors
 from lora_trainer.storage.s3_listing import RemoteFile, list_files
 from lora_trainer.storage.source import OnBytes, Source
+from lora_trainer.storage.store import Changed
 from lora_trainer.storage.uris import S3Place
 
 if TYPE_CHECKING:
@@ -120,9 +121,12 @@ class S3Fetcher:
         place = f"s3://{bucket}/{remote.key}"
         md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
         with disk_errors(partial), partial.open("wb") as file:
-            with s3_errors("read", place=place, field=self._source.field):
-                answer = self._client.get_object(Bucket=bucket, Key=remote.key, IfMatch=f'"{remote.file.etag}"')
-                chunks = answer["Body"].iter_chunks(_CHUNK_BYTES)
+            try:
+                with s3_errors("read", place=place, field=self._source.field):
+                    answer = self._client.get_object(Bucket=bucket, Key=remote.key, IfMatch=f'"{remote.file.etag}"')
+                    chunks = answer["Body"].iter_chunks(_CHUNK_BYTES)
+            except Changed as error:
+                raise StorageUnavailable(f"{self._source.field}: {place} was changed while it was fetched") from error
             while chunk := self._next_chunk(chunks, place):
                 file.write(chunk)
                 md5.update(chunk)

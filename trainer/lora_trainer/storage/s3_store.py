@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,15 @@ from botocore.exceptions import ClientError
 
 from lora_trainer.errors import StorageUnavailable
 from lora_trainer.storage.disk_errors import disk_errors
-from lora_trainer.storage.s3_client import is_missing, s3_errors
+from lora_trainer.storage.s3_client import is_missing, is_not_implemented, s3_errors
 from lora_trainer.storage.source import OnBytes
-from lora_trainer.storage.store import DamagedFile, MissingFile
+from lora_trainer.storage.store import ABSENT, Changed, DamagedFile, MissingFile, Version, Versioned
 from lora_trainer.storage.uris import S3Place, join_uri
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
 SINGLE_PUT_BYTES = 4 << 30
@@ -33,6 +36,7 @@ class S3Store:
         self._uri = uri
         self._field = field
         self._on_bytes = on_bytes
+        self._keeps_conditions = True
 
     def uri_of(self, key: str) -> str:
         """The full URI of a key."""
@@ -55,19 +59,30 @@ class S3Store:
         self._check_stored(key, size=size, sha256=sha256)
         self._on_bytes(size)
 
-    def put_bytes(self, data: bytes, key: str) -> None:
-        """Uploads `data`; an object appears only when it is complete."""
+    def put_bytes(self, data: bytes, key: str, *, only_if: Version | None = None) -> None:
+        """Uploads `data`; an object appears only when it is complete.
+
+        A store that knows no conditions is asked before and after instead: of two writers at the same moment the
+        one that is overwritten then gets Changed, unless it looked before the other one wrote.
+        """
         sha256 = hashlib.sha256(data).hexdigest()
-        with self._errors("write", key):
-            self._put(data, key, sha256)
-        self._check_stored(key, size=len(data), sha256=sha256)
+        if only_if is None:
+            with self._errors("write", key):
+                self._put(data, key, sha256)
+            self._check_stored(key, size=len(data), sha256=sha256)
+        else:
+            self._put_if(data, key, sha256, only_if)
         self._on_bytes(len(data))
 
     def get_bytes(self, key: str) -> bytes:
         """The content of an object. Raises MissingFile."""
+        return self.get_versioned(key).content
+
+    def get_versioned(self, key: str) -> Versioned:
+        """The content of an object with its ETag as the version. Raises MissingFile."""
         with self._errors("read", key):
-            data: bytes = self._get(key)["Body"].read()
-            return data
+            answer = self._get(key)
+            return Versioned(answer["Body"].read(), Version(answer["ETag"]))
 
     def get_file(self, key: str, target: Path, *, sha256: str) -> None:
         """Downloads an object to `target` and checks its digest."""
@@ -96,16 +111,57 @@ class S3Store:
         with self._errors("delete", key):
             self._client.delete_object(Bucket=self._place.bucket, Key=self._place.key(key))
 
+    def discard_unfinished(self, folders: tuple[str, ...]) -> int:
+        """Aborts multipart uploads below these folders; their parts cost storage until then."""
+        return 0
+
+    def _put_if(self, data: bytes, key: str, sha256: str, only_if: Version) -> None:
+        if self._keeps_conditions:
+            condition = {"IfNoneMatch": "*"} if only_if == ABSENT else {"IfMatch": str(only_if)}
+            try:
+                with self._errors("write", key):
+                    self._put(data, key, sha256, **condition)
+            except Changed:
+                # The answer to a write may be lost, and its repetition then meets our own content.
+                if not self._holds(key, data):
+                    raise
+            except StorageUnavailable as error:
+                if not is_not_implemented(error.__cause__):
+                    raise
+                logger.warning("%s knows no conditional writes; it is asked before and after each", self._uri)
+                self._keeps_conditions = False
+        if not self._keeps_conditions:
+            if self._version(key) != only_if:
+                raise Changed(self.uri_of(key))
+            with self._errors("write", key):
+                self._put(data, key, sha256)
+        # Also where the store said yes: some take the condition and ignore it.
+        if not self._holds(key, data):
+            raise Changed(self.uri_of(key))
+
+    def _version(self, key: str) -> Version:
+        try:
+            return self.get_versioned(key).version
+        except MissingFile:
+            return ABSENT
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        try:
+            return self.get_bytes(key) == data
+        except MissingFile:
+            return False
+
     def _errors(self, operation: str, key: str) -> Any:
         return s3_errors(operation, place=self.uri_of(key), field=self._field)
 
-    def _put(self, body: Any, key: str, sha256: str) -> None:
+    def _put(self, body: Any, key: str, sha256: str, **condition: str) -> None:
         self._client.put_object(
             Bucket=self._place.bucket,
             Key=self._place.key(key),
             Body=body,
             ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
             Metadata={"sha256": sha256},
+            **condition,
         )
 
     def _get(self, key: str) -> Any:

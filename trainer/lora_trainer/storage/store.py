@@ -1,11 +1,25 @@
 """Where results go: what every store can do. Keys are relative to `output.uri`, with `/`."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, NewType, Protocol
 
 from lora_trainer.errors import StorageUnavailable
 
 _PROBE = ".write-check"
+
+Version = NewType("Version", str)
+"""Names one content of a key; another content has another version. Only for comparing."""
+ABSENT: Final = Version("")
+"""The version of a key that holds nothing."""
+
+
+@dataclass(frozen=True)
+class Versioned:
+    """The content of a small file and which version of it that is."""
+
+    content: bytes
+    version: Version
 
 
 class MissingFile(LookupError):
@@ -14,6 +28,10 @@ class MissingFile(LookupError):
 
 class DamagedFile(StorageUnavailable):
     """What the store holds under a key is not what was put there."""
+
+
+class Changed(Exception):
+    """The key no longer holds what was to be replaced: another writer came first, and nothing was written."""
 
 
 class Store(Protocol):
@@ -27,12 +45,16 @@ class Store(Protocol):
         """Stores a file of this digest; afterwards the key holds all of it, or what it held before."""
         ...
 
-    def put_bytes(self, data: bytes, key: str) -> None:
-        """Stores `data`, all or nothing."""
+    def put_bytes(self, data: bytes, key: str, *, only_if: Version | None = None) -> None:
+        """Stores `data`, all or nothing; with `only_if`, only in the place of that version. Raises Changed."""
         ...
 
     def get_bytes(self, key: str) -> bytes:
         """The content of a small file. Raises MissingFile."""
+        ...
+
+    def get_versioned(self, key: str) -> Versioned:
+        """The content of a small file and its version, for `put_bytes(only_if=…)`. Raises MissingFile."""
         ...
 
     def get_file(self, key: str, target: Path, *, sha256: str) -> None:
@@ -45,6 +67,10 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Removes a file; one that is not there is no error."""
+        ...
+
+    def discard_unfinished(self, folders: tuple[str, ...]) -> int:
+        """Removes what killed processes left of uploads below these folders (`state/`); gives how many there were."""
         ...
 
 
