@@ -56,7 +56,7 @@ def test_an_earlier_pod_of_the_same_training_is_superseded(open_output: Callable
 def test_a_pod_of_an_earlier_attempt_does_not_even_begin(open_output: Callable[[], Store]) -> None:
     newest = acquire(open_output(), attempt=2)
 
-    with pytest.raises(Superseded, match="attempt 1 comes after .* attempt 2"):
+    with pytest.raises(Superseded, match=r"attempt 1 comes after .* attempt 2"):
         acquire(open_output(), attempt=1)
 
     newest.check()

@@ -99,9 +99,9 @@ class DirectoryStore:
 
     def discard_unfinished(self, folders: tuple[str, ...]) -> int:
         """Removes half-written files below these folders."""
-        found = [path for folder in folders for path in (self._root / folder).rglob(f"{_PARTIAL}*")]
-        for path in found:
-            with disk_errors(path):
+        with self._locked(), disk_errors(self._root):
+            found = [path for folder in folders for path in (self._root / folder).rglob(f"{_PARTIAL}*")]
+            for path in found:
                 path.unlink(missing_ok=True)
         return len(found)
 

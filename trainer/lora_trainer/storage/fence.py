@@ -58,6 +58,8 @@ class Fence:
             found, version = _read(store)
             if found is not None and found.owner == owner and found.attempt > attempt:
                 raise Superseded(f"attempt {attempt} comes after {found.describe()} has begun, and writes nothing")
+            # Before the put: what is unfinished now was begun by those that this start supersedes.
+            _discard_unfinished(store)
             token = 1 if found is None else found.token + 1
             record = _Record(owner, attempt, pod, token, start=uuid4().hex)
             try:
@@ -66,7 +68,6 @@ class Fence:
                 continue
             if found is not None and found.owner != owner:
                 logger.warning("%s was the output of %s before", store.uri_of(""), found.describe())
-            _discard_unfinished(store)
             return cls(store, record)
         raise StorageUnavailable(f"{store.uri_of(OWNER_KEY)} is being changed by others all the time")
 
