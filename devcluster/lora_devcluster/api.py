@@ -79,6 +79,8 @@ class Api:
     def __init__(self, store: Store, registry: Registry) -> None:
         self.store = store
         self.registry = registry
+        self.mutators: list[Callable[[Resource, Json], None]] = []
+        """Change new objects before they are checked, as mutating webhooks do."""
 
     def get(self, resource: Resource, key: Key) -> Json:
         """The object in the asked version of its kind.
@@ -124,6 +126,9 @@ class Api:
         return Written(self._keep(key, obj, options), True, tuple(warnings))
 
     def _prepared(self, resource: Resource, obj: Json, old: Json | None, options: WriteOptions) -> Json:
+        if old is None:
+            for mutate in self.mutators:
+                mutate(resource, obj)
         obj = fill_defaults(resource, obj)
         validate(resource, obj, old)
         if resource.plural == "pods" and old is None:

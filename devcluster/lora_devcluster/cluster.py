@@ -16,6 +16,7 @@ from lora_devcluster.gc import GarbageCollector
 from lora_devcluster.images import Table
 from lora_devcluster.jobs import JobController
 from lora_devcluster.kubelet import Kubelet, KubeletSetting, kubeconfig
+from lora_devcluster.kueue import QueueController, QueueSetting
 from lora_devcluster.lifecycle import ClaimController, DefinitionController, NamespaceController
 from lora_devcluster.requests import RequestInfo
 from lora_devcluster.resources import Registry
@@ -69,7 +70,7 @@ class DevCluster:
         self.setting = setting
         self.store = Store(setting.history)
         self.api = Api(self.store, Registry())
-        recorder = Recorder(self.api)
+        self._recorder = recorder = Recorder(self.api)
         kubelet = KubeletSetting(
             self.folder, setting.images, setting.environment, setting.retry_seconds, setting.restart_seconds
         )
@@ -101,6 +102,12 @@ class DevCluster:
     def faults(self) -> list[Fault]:
         """Functions that may answer a request with an error instead of the server."""
         return self.server.faults
+
+    def install_queue(self, setting: QueueSetting) -> QueueController:
+        """Installs the stand-in for Kueue, as an administrator would at any time."""
+        controller = QueueController(self.api, self._recorder, setting)
+        self._controllers = (*self._controllers, controller)
+        return controller
 
     async def __aenter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
