@@ -61,6 +61,8 @@ class FaultyStore:
     requests: list[str] = field(default_factory=list)
     """`METHOD path` of every request since the last `reset`."""
 
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
+
     page_size: int | None = None
     """Objects that a listing shows at once."""
 
@@ -109,6 +111,10 @@ class FaultyStore:
             if self.page_size and "list-type=2" in environ["QUERY_STRING"]:
                 environ["QUERY_STRING"] += f"&max-keys={self.page_size}"
             fault = next((fault for fault in self.faults if fault.applies(environ)), None)
+            if fault is None and environ["REQUEST_METHOD"] == "PUT":
+                # moto checks a condition and writes in two steps.
+                with self._one_at_a_time:
+                    return list(app(environ, start_response))
             if fault is None:
                 return app(environ, start_response)
             fault.times -= 1
