@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +26,17 @@ from lora_devcluster.watching import Watches
 log = logging.getLogger(__name__)
 
 Fault = Callable[[RequestInfo], ApiError | None]
+
+
+class Cut(Enum):
+    """How the connection of one request ends without an answer."""
+
+    BEFORE = "nothing was done"
+    AFTER = "all was done"
+    STALL = "all was done, and the client waits until it gives up"
+
+
+Break = Callable[[RequestInfo], Cut | None]
 _REVIEWS = ("authorization.k8s.io", "authentication.k8s.io")
 _RECORDED_REQUESTS = 200_000
 _FOLLOW_SECONDS = 0.05
@@ -39,13 +51,17 @@ class LogSource(Protocol):
 
 
 class ApiServer:
-    """Serves one API. `faults` may answer a request with an error; `requests` remembers what was asked."""
+    """Serves one API.
+
+    `faults` may answer a request with an error, `breaks` may cut its connection; `requests` remembers what was asked.
+    """
 
     def __init__(self, api: Api, logs: LogSource) -> None:
         self.api = api
         self.watches = Watches(api.store)
         self.requests: deque[RequestInfo] = deque(maxlen=_RECORDED_REQUESTS)
         self.faults: list[Fault] = []
+        self.breaks: list[Break] = []
         self._logs = logs
         self._resources = ResourceRoutes(api, self.watches)
         self._runner: web.AppRunner | None = None
@@ -70,6 +86,9 @@ class ApiServer:
         info = parse_request(request.method, request.path, request.query)
         if info is not None:
             info = replace(info, user=_user(request), user_agent=request.headers.get("User-Agent", ""))
+        cut = self._cut(info)
+        if cut is Cut.BEFORE:
+            raise _dropped(request)
         try:
             response = await (self._answer_resource(request, info) if info else self._answer_other(request))
         except ApiError as error:
@@ -78,7 +97,16 @@ class ApiServer:
                 response.headers["Retry-After"] = "1"
         if info is not None and (info.verb != "watch" or response.status >= 400):
             self.requests.append(replace(info, code=response.status))
+        if cut is Cut.STALL:
+            # Until the client has had enough: it then takes this task away.
+            await asyncio.Event().wait()
+        if cut is Cut.AFTER:
+            raise _dropped(request)
         return response
+
+    def _cut(self, info: RequestInfo | None) -> Cut | None:
+        found = (cut(info) for cut in tuple(self.breaks)) if info else ()
+        return next((cut for cut in found if cut is not None), None)
 
     async def _answer_resource(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
         for fault in tuple(self.faults):
@@ -197,6 +225,13 @@ class ApiServer:
                 elif not running:
                     return
                 await asyncio.sleep(_FOLLOW_SECONDS)
+
+
+def _dropped(request: web.Request) -> ConnectionError:
+    """The end of a request whose connection is gone: the server has nobody left to answer."""
+    if request.transport is not None:
+        request.transport.abort()
+    return ConnectionResetError("the connection was cut on purpose")
 
 
 def _nothing_here() -> ApiError:

@@ -52,10 +52,11 @@ def _digits(query: Mapping[str, str], name: str) -> str:
 
 
 class Watches:
-    """All open watches of a server; `drop` ends them as a lost connection would."""
+    """All open watches of a server; `drop` ends them as a lost connection would, `losses` lose single events."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.losses: list[Callable[[Json], bool]] = []
         self._open: set[asyncio.Queue[Change | None]] = set()
 
     def drop(self) -> None:
@@ -77,7 +78,8 @@ class Watches:
             for event in self._first(request):
                 yield event
             async for event in self._live(request, queue):
-                yield event
+                if not any(loses(event) for loses in self.losses):
+                    yield event
         except ApiError as error:
             yield {"type": "ERROR", "object": error.status()}
         finally:

@@ -14,6 +14,7 @@ from lora_devcluster.cluster import ClusterSetting
 from lora_devcluster.errors import ApiError
 from lora_devcluster.proto import decode
 from lora_devcluster.requests import RequestInfo, parse_request
+from lora_devcluster.server import Cut
 
 CONFIGS = "/api/v1/namespaces/default/configmaps"
 
@@ -242,6 +243,30 @@ async def test_faults_answer_instead_of_the_server(client: Client) -> None:
     accepted, _ = await client.send("POST", CONFIGS, {"metadata": {"name": "a"}})
 
     assert (refused, accepted) == (429, 201)
+
+
+@pytest.mark.parametrize(("cut", "is_done"), [(Cut.BEFORE, False), (Cut.AFTER, True), (Cut.STALL, True)])
+async def test_a_cut_connection_leaves_the_client_without_an_answer(client: Client, cut: Cut, is_done: bool) -> None:
+    client.cluster.server.breaks.append(lambda info: cut if info.verb == "create" else None)
+
+    with pytest.raises((aiohttp.ClientError, TimeoutError)):
+        async with asyncio.timeout(0.2):
+            await client.send("POST", CONFIGS, {"metadata": {"name": "a"}})
+    code, _ = await client.send("GET", f"{CONFIGS}/a")
+
+    assert code == (200 if is_done else 404)
+
+
+async def test_a_watch_can_lose_single_events(client: Client) -> None:
+    client.cluster.server.watches.losses.append(lambda event: event["type"] == "DELETED")
+    watching = asyncio.create_task(client.events(OURS, 2))
+    await asyncio.sleep(0)
+
+    await client.create("a", labels={"ours": ""})
+    await client.send("DELETE", f"{CONFIGS}/a")
+    await client.create("b", labels={"ours": ""})
+
+    assert await watching == [("ADDED", "a"), ("ADDED", "b")]
 
 
 async def test_requests_are_recorded_as_rbac_sees_them(client: Client) -> None:
