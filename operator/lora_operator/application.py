@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
+from typing import Any
 
 from lora_operator.cache import Cache, Kind
 from lora_operator.cluster import open_cluster
@@ -13,6 +14,7 @@ from lora_operator.controller import Controller, World
 from lora_operator.errors import OperatorError
 from lora_operator.handlers import Watches, build_registry
 from lora_operator.informer import Informer
+from lora_operator.leader import Leader, make_identity
 from lora_operator.metrics import Metrics
 from lora_operator.observed import Key, Manifest
 from lora_operator.poller import ProgressPoller
@@ -29,6 +31,24 @@ PROFILES_SECONDS = 5.0
 """How often the profiles file is looked at; the kubelet itself takes up to a minute to change it."""
 BEAT_SECONDS = 1.0
 DEAD_AFTER_SECONDS = 60.0
+
+
+def always() -> bool:
+    """An operator without election may write at any time."""
+    return True
+
+
+async def until_first(*work: Coroutine[Any, Any, Any]) -> None:
+    """Runs everything side by side until one ends, and ends the others. Raises what that one raised."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 class Application:
@@ -60,40 +80,54 @@ class Application:
 
     async def _serve(self, stack: AsyncExitStack, stop: asyncio.Event) -> None:
         connection = await Connection.open(self._settings.kubeconfig)
-        cluster = await stack.enter_async_context(open_cluster(connection, self._metrics.count_request))
+        leader = await self._candidate(stack, connection)
+        may_write = leader.leads if leader else always
+        cluster = await stack.enter_async_context(
+            open_cluster(connection, self._metrics.count_request, may_write=may_write)
+        )
         reader = await stack.enter_async_context(open_progress_reader())
         informer = Informer(cluster, self._cache, self._queue, self._metrics)
         recorder = EventRecorder(cluster, self._settings.identity)
         world = World(cluster, self._cache, self._queue, self._profiles, self._metrics, recorder)
         controller = Controller(world, resync_seconds=self._settings.resync_seconds)
         poller = ProgressPoller(reader, self._cache, self._queue, self._metrics)
-        tasks = [
-            asyncio.create_task(self._keep_alive()),
-            asyncio.create_task(self._every(self._settings.progress_interval_seconds, poller.poll)),
-            asyncio.create_task(self._every(PROFILES_SECONDS, self._refresh_profiles)),
-            asyncio.create_task(self._watch(informer, connection)),
-            *(asyncio.create_task(controller.work()) for _ in range(self._settings.workers)),
+        work = [
+            lambda: self._every(self._settings.progress_interval_seconds, poller.poll),
+            *(controller.work for _ in range(self._settings.workers)),
         ]
         try:
-            await self._wait(stop, tasks)
+            await until_first(
+                stop.wait(),
+                self._keep_alive(),
+                self._every(PROFILES_SECONDS, self._refresh_profiles),
+                self._watch(informer, connection),
+                self._act(leader, work),
+            )
         finally:
-            await self._end(tasks)
+            if self._watches is not None:
+                await asyncio.to_thread(self._watches.stop)
 
-    async def _wait(self, stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
-        stopping = asyncio.create_task(stop.wait())
+    async def _candidate(self, stack: AsyncExitStack, connection: Connection) -> Leader | None:
+        """This process in the election, with connections of its own: a renewal must not queue behind work."""
+        election = self._settings.election
+        if election is None:
+            return None
+        cluster = await stack.enter_async_context(open_cluster(connection, self._metrics.count_request))
+        return Leader(cluster, election, identity=make_identity(self._settings.identity))
+
+    async def _act(self, leader: Leader | None, work: list[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+        """Works while it is this operator's turn; until then its cache only keeps warm."""
+        if leader is None:
+            self._metrics.leader.set(1)
+            return await until_first(*(start() for start in work))
+        await leader.acquire()
+        self._metrics.leader.set(1)
         try:
-            done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+            await until_first(leader.keep(), *(start() for start in work))
         finally:
-            stopping.cancel()
-        for task in done - {stopping}:
-            await task
-
-    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._watches is not None:
-            await asyncio.to_thread(self._watches.stop)
+            # All work has ended by now: the next one may start.
+            self._metrics.leader.set(0)
+            await leader.release()
 
     async def _watch(self, informer: Informer, connection: Connection) -> None:
         """Lists everything first, so that the watches begin on a kind that exists, then again and again."""

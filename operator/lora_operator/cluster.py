@@ -10,7 +10,7 @@ import aiohttp
 
 from lora_api import names
 from lora_operator.connection import Connection
-from lora_operator.errors import ClusterUnavailable, Conflict, OperatorError, Refused
+from lora_operator.errors import ClusterUnavailable, Conflict, LeadershipLost, OperatorError, Refused
 from lora_operator.observed import Manifest
 
 FIELD_MANAGER = names.MANAGER
@@ -23,6 +23,9 @@ WORDS_CHARACTERS = 1000
 
 OnRequest = Callable[[str, str, str], None]
 """Told of every request: verb, resource and status code (or `error`)."""
+MayWrite = Callable[[], bool]
+"""Asked before every write."""
+READS = frozenset({"get", "list"})
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ JOBS = Resource("apis/batch/v1", "jobs", "Job", "batch/v1")
 PODS = Resource("api/v1", "pods", "Pod", "v1")
 CONFIG_MAPS = Resource("api/v1", "configmaps", "ConfigMap", "v1")
 EVENTS = Resource("api/v1", "events", "Event", "v1")
+LEASES = Resource("apis/coordination.k8s.io/v1", "leases", "Lease", "coordination.k8s.io/v1")
 BY_KIND = {resource.kind: resource for resource in (JOBS, CONFIG_MAPS)}
 
 
@@ -57,12 +61,23 @@ class _Answer:
 
 
 class Cluster:
-    """Calls to the API server. Every method raises ClusterUnavailable, Conflict or Refused, and nothing else."""
+    """Calls to the API server. Every method raises ClusterUnavailable, Conflict or Refused, and nothing else.
 
-    def __init__(self, session: aiohttp.ClientSession, connection: Connection, on_request: OnRequest) -> None:
+    Those that write raise LeadershipLost as well, and write nothing, unless `may_write` agrees.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        connection: Connection,
+        on_request: OnRequest,
+        *,
+        may_write: MayWrite,
+    ) -> None:
         self._session = session
         self._connection = connection
         self._on_request = on_request
+        self._may_write = may_write
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
         """The object, or None when there is none."""
@@ -77,7 +92,12 @@ class Cluster:
         found: list[Manifest] = []
         while True:
             wanted = {key: value for key, value in query.items() if value}
-            page = _checked(await self._call("list", resource, resource.path(namespace), query=wanted))
+            answer = await self._call("list", resource, resource.path(namespace), query=wanted)
+            if answer.status == 410 and found:
+                # The pages read so far are too old to be continued: from the beginning.
+                found, query["continue"] = [], ""
+                continue
+            page = _checked(answer)
             found.extend(page.get("items") or ())
             query["continue"] = page["metadata"].get("continue") or ""
             if not query["continue"]:
@@ -111,8 +131,14 @@ class Cluster:
         if uid:
             options["preconditions"] = {"uid": uid}
         answer = await self._call("delete", resource, resource.path(namespace, name), body=options)
-        if answer.status not in {404, 409}:
+        if answer.status == 409 and uid and await self._is_another(resource, namespace, name, uid=uid):
+            return
+        if answer.status != 404:
             _checked(answer)
+
+    async def _is_another(self, resource: Resource, namespace: str, name: str, *, uid: str) -> bool:
+        found = await self.get(resource, namespace, name)
+        return found is None or found["metadata"]["uid"] != uid
 
     async def _call(
         self,
@@ -123,6 +149,8 @@ class Cluster:
         body: Manifest | None = None,
         query: dict[str, str] | None = None,
     ) -> _Answer:
+        if verb not in READS and not self._may_write():
+            raise LeadershipLost(f"{verb} {path}: not sent, as another operator may lead by now")
         try:
             answer = await self._send(verb, path, body, query)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -157,12 +185,14 @@ _CONTENT_TYPES = {"patch": MERGE_PATCH, "apply": APPLY_PATCH}
 
 
 @asynccontextmanager
-async def open_cluster(connection: Connection, on_request: OnRequest) -> AsyncIterator[Cluster]:
+async def open_cluster(
+    connection: Connection, on_request: OnRequest, *, may_write: MayWrite = lambda: True
+) -> AsyncIterator[Cluster]:
     """A cluster whose connections are closed at the end."""
     connector = aiohttp.TCPConnector(ssl=await connection.ssl_context() or True, limit=32)
     headers = {"User-Agent": USER_AGENT}
     async with aiohttp.ClientSession(connector=connector, timeout=TIMEOUT, headers=headers) as session:
-        yield Cluster(session, connection, on_request)
+        yield Cluster(session, connection, on_request, may_write=may_write)
 
 
 def _document(content: bytes) -> Manifest:
@@ -191,8 +221,8 @@ def _checked(answer: _Answer) -> Manifest:
 
 
 def _error(answer: _Answer, words: str) -> OperatorError:
-    # 404 is a missing kind here: of missing objects the callers know.
-    if answer.status in {401, 404, 408, 429} or answer.status >= 500:
+    # 404 is a missing kind here: of missing objects the callers know. 410 is a page asked for too late.
+    if answer.status in {401, 404, 408, 410, 429} or answer.status >= 500:
         return ClusterUnavailable(words, retry_after_seconds=answer.retry_after_seconds)
     return Conflict(words) if answer.status == 409 else Refused(words)
 

@@ -4,6 +4,7 @@ OperatorError
 ├── SettingsError        the cluster's operator: environment or profiles file, at start
 ├── ClusterUnavailable   nobody: the API server does not answer or is busy, tried again later
 ├── Conflict             nobody: somebody wrote first, read again
+├── LeadershipLost       nobody: another operator goes on, this process ends and is started again
 └── Refused              user or cluster's operator: the API server says no, shown in the status and tried again
 """
 
@@ -35,6 +36,12 @@ class Conflict(OperatorError):
     """The object was written by somebody else since it was read, or is there already."""
 
     kind = "conflict"
+
+
+class LeadershipLost(OperatorError):
+    """This operator may no longer act: its lease has run out, or another one holds it."""
+
+    kind = "leadership_lost"
 
 
 class Refused(OperatorError):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import Gauge as GaugeMetric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -141,6 +142,9 @@ class Metrics:
             "Time that one look takes, in seconds.",
             buckets=RECONCILE_BUCKETS,
             registry=self.registry,
+        )
+        self.leader = GaugeMetric(
+            "lora_operator_leader", "1 where this operator acts, 0 where it stands by.", registry=self.registry
         )
         self.errors = Counter("lora_operator_errors", "Errors by kind.", ["kind"], registry=self.registry)
         self.api_requests = Counter(

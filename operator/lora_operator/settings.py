@@ -11,6 +11,16 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 @dataclass(frozen=True)
+class Election:
+    """The Lease by which one of several operators is chosen."""
+
+    namespace: str
+    name: str = "lora-operator"
+    seconds: int = 15
+    """How long others wait for a leader that no longer renews; it renews three times as often."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """Settings of one operator process."""
 
@@ -34,6 +44,8 @@ class Settings:
     """DEBUG, INFO, WARNING or ERROR."""
     kubeconfig: str | None = None
     """Path of a kubeconfig; none: the pod's own ServiceAccount."""
+    election: Election | None = None
+    """None: this operator acts at once, whoever else does."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -52,7 +64,21 @@ class Settings:
             workers=int(_number(environment, "LORA_WORKERS", 8, 1, 256)),
             log_level=_level(environment.get("LORA_LOG_LEVEL") or "INFO"),
             kubeconfig=environment.get("KUBECONFIG") or None,
+            election=_election(environment),
         )
+
+
+def _election(environment: Mapping[str, str]) -> Election | None:
+    wanted = environment.get("LORA_LEADER_ELECTION") or "false"
+    if wanted not in {"true", "false"}:
+        raise SettingsError(f"LORA_LEADER_ELECTION is {wanted!r}, but must be true or false")
+    if wanted == "false":
+        return None
+    namespace = environment.get("LORA_LEASE_NAMESPACE")
+    if not namespace:
+        raise SettingsError("LORA_LEASE_NAMESPACE is not set; name the namespace of the Lease, which is the operator's")
+    seconds = int(_number(environment, "LORA_LEASE_SECONDS", Election.seconds, 2, 3600))
+    return Election(namespace, environment.get("LORA_LEASE_NAME") or Election.name, seconds)
 
 
 def _names(text: str) -> tuple[str, ...]:

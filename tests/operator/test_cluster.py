@@ -11,7 +11,7 @@ from aiohttp import web
 
 from lora_operator.cluster import CONFIG_MAPS, JOBS, TRAININGS, Cluster, merge_diff, open_cluster
 from lora_operator.connection import Connection
-from lora_operator.errors import ClusterUnavailable, Conflict, Refused
+from lora_operator.errors import ClusterUnavailable, Conflict, LeadershipLost, Refused
 
 JOB = {"metadata": {"name": "a", "namespace": "ml"}, "spec": {}}
 
@@ -21,6 +21,7 @@ class Server:
     """Answers in the order given; remembers what was asked."""
 
     cluster: Cluster
+    connection: Connection
     answers: deque[tuple[int, Any, dict[str, str]]] = field(default_factory=deque)
     asked: list[tuple[str, str, dict[str, str], Any]] = field(default_factory=list)
     counted: list[tuple[str, str, str]] = field(default_factory=list)
@@ -48,7 +49,7 @@ async def server(tmp_path) -> AsyncIterator[Server]:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     connection = await Connection.open(str(_kubeconfig(tmp_path, f"http://127.0.0.1:{runner.addresses[0][1]}")))
     async with open_cluster(connection, lambda *request: found[0].counted.append(request)) as cluster:
-        found.append(Server(cluster))
+        found.append(Server(cluster, connection))
         yield found[0]
     await runner.cleanup()
 
@@ -126,11 +127,53 @@ async def test_deleting_takes_what_belongs_to_the_object_along(server: Server) -
     assert server.asked[0][3]["preconditions"] == {"uid": "u"}
 
 
-@pytest.mark.parametrize("status", [404, 409], ids=["gone", "another one"])
-async def test_deleting_what_is_not_there_is_no_error(server: Server, status: int) -> None:
-    server.answer(status, {"message": "no"})
+async def test_deleting_what_is_gone_is_no_error(server: Server) -> None:
+    server.answer(404, {"message": "no"})
 
     await server.cluster.delete(JOBS, "ml", "a", uid="u")
+
+
+@pytest.mark.parametrize(("status", "uid"), [(404, ""), (200, "v")], ids=["gone", "another one"])
+async def test_an_object_of_the_same_name_is_left_alone(server: Server, status: int, uid: str) -> None:
+    server.answer(409, {"message": "the UID in the precondition does not match"})
+    server.answer(status, {"metadata": {"uid": uid}})
+
+    await server.cluster.delete(JOBS, "ml", "a", uid="u")
+
+    assert [asked[0] for asked in server.asked] == ["DELETE", "GET"]
+
+
+async def test_a_deletion_that_is_refused_for_now_is_told(server: Server) -> None:
+    server.answer(409, {"message": "try again"})
+    server.answer(200, {"metadata": {"uid": "u"}})
+
+    with pytest.raises(Conflict, match="try again"):
+        await server.cluster.delete(JOBS, "ml", "a", uid="u")
+
+
+async def test_a_list_whose_pages_have_expired_begins_again(server: Server) -> None:
+    server.answer(200, {"metadata": {"continue": "next"}, "items": [{"a": 1}]})
+    server.answer(410, {"message": "the provided continue parameter is too old"})
+    server.answer(200, {"metadata": {}, "items": [{"a": 1}, {"a": 2}]})
+
+    assert await server.cluster.list(JOBS, "ml") == [{"a": 1}, {"a": 2}]
+
+
+async def test_nothing_is_written_by_one_that_may_not(server: Server) -> None:
+    server.answer(404)
+    async with open_cluster(server.connection, lambda *_: None, may_write=lambda: False) as cluster:
+        read = await cluster.get(JOBS, "ml", "a")
+
+        for write in (
+            cluster.create(JOBS, JOB),
+            cluster.patch(JOBS, "ml", "a", {}),
+            cluster.delete(JOBS, "ml", "a"),
+        ):
+            with pytest.raises(LeadershipLost):
+                await write
+
+    assert read is None
+    assert [asked[0] for asked in server.asked] == ["GET"]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +183,7 @@ async def test_deleting_what_is_not_there_is_no_error(server: Server, status: in
         (401, ClusterUnavailable),
         (403, Refused),
         (409, Conflict),
+        (410, ClusterUnavailable),
         (413, Refused),
         (422, Refused),
         (429, ClusterUnavailable),

@@ -10,6 +10,10 @@ import pytest
 from lora_api import names
 from lora_devcluster.errors import ApiError
 from lora_devcluster.requests import RequestInfo
+from lora_devcluster.server import Cut
+from lora_operator.application import Application
+from lora_operator.errors import LeadershipLost
+from lora_operator.settings import Election
 from tests.support.scenario import DEFINITIONS, Scenario
 
 
@@ -89,6 +93,78 @@ async def test_an_outage_of_the_api_server_is_survived(scenario: Scenario) -> No
     scenario.cluster.faults.remove(down)
 
     await scenario.until_phase("Succeeded")
+
+
+ELECTION = Election("ml", seconds=3)
+
+
+async def test_of_two_candidates_one_acts_and_the_other_stands_by(scenario: Scenario) -> None:
+    first = await scenario.start_operator(election=ELECTION)
+    await scenario.until_told(lambda: _leads(scenario, first))
+    second = await scenario.start_operator(election=ELECTION)
+    await scenario.until_told(lambda: scenario.status_of(second, "/readyz") == 200)
+
+    await scenario.create()
+    await scenario.until_phase("Succeeded")
+
+    assert _leads(scenario, first)
+    assert not _leads(scenario, second)
+    assert "reconciles_total{" not in scenario.metrics(second)
+
+
+async def test_a_leader_that_ends_well_hands_over_at_once(scenario: Scenario) -> None:
+    await scenario.start_operator(election=Election("ml", seconds=3600))
+    await scenario.until(lambda: _holder(scenario))
+    await scenario.stop_operators()
+
+    await scenario.start_operator(election=Election("ml", seconds=3600))
+    await scenario.create()
+
+    await scenario.until_phase("Succeeded")
+
+
+async def test_a_killed_leader_is_followed_when_its_lease_has_run_out(scenario: Scenario) -> None:
+    election = {"LORA_LEADER_ELECTION": "true", "LORA_LEASE_NAMESPACE": "ml", "LORA_LEASE_SECONDS": "3"}
+    leader = await _start_process(scenario, **election)
+    killed = await scenario.until(lambda: _holder(scenario))
+    standby = await scenario.start_operator(election=ELECTION)
+    await scenario.create(env={"FAKE_GATE": (gate := scenario.folder / "gate")})
+    await scenario.until_phase("Running")
+
+    leader.kill()
+    await leader.wait()
+    gate.touch()
+    await scenario.until_phase("Succeeded")
+
+    assert _leads(scenario, standby)
+    assert _holder(scenario) != killed
+    assert scenario.jobs() == ["hina-a1"]
+
+
+async def test_a_leader_that_is_cut_off_stops_acting_before_the_next_one_starts(scenario: Scenario) -> None:
+    cut_off = scenario.folder / "kubeconfig-of-the-first"
+    cut_off.write_text(scenario.cluster.kubeconfig.read_text().replace("kubernetes-admin", "first"))
+    task = asyncio.create_task(
+        Application(scenario.settings(election=ELECTION, kubeconfig=str(cut_off))).run(asyncio.Event())
+    )
+    before = await scenario.until(lambda: _holder(scenario))
+    await scenario.start_operator(election=ELECTION)
+
+    scenario.cluster.server.breaks.append(lambda info: Cut.BEFORE if info.user == "first" else None)
+    with pytest.raises(LeadershipLost, match="was not renewed in time"):
+        await task
+
+    assert _holder(scenario) == before
+    await scenario.until(lambda: _holder(scenario) != before)
+
+
+def _leads(scenario: Scenario, application: Application) -> bool:
+    return "lora_operator_leader 1.0" in scenario.metrics(application)
+
+
+def _holder(scenario: Scenario) -> str:
+    leases = scenario.stored("coordination.k8s.io", "leases")
+    return str(leases[0]["spec"]["holderIdentity"]) if leases else ""
 
 
 @pytest.mark.parametrize("variable", ["LORA_PROFILES_FILE", "LORA_WORKERS"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lora_operator.errors import SettingsError
-from lora_operator.settings import Settings
+from lora_operator.settings import Election, Settings
 
 PROFILES = {"LORA_PROFILES_FILE": "/etc/lora/profiles.yaml"}
 
@@ -38,6 +38,15 @@ def test_everything_can_be_said() -> None:
     )  # fmt: skip
 
 
+def test_several_operators_choose_one_by_a_lease() -> None:
+    election = {"LORA_LEADER_ELECTION": "true", "LORA_LEASE_NAMESPACE": "lora-system"}
+
+    assert Settings.from_environment({**PROFILES, **election}).election == Election("lora-system", "lora-operator", 15)
+    named = {**election, "LORA_LEASE_NAME": "mine", "LORA_LEASE_SECONDS": "30"}
+    assert Settings.from_environment({**PROFILES, **named}).election == Election("lora-system", "mine", 30)
+    assert Settings.from_environment({**PROFILES, **election, "LORA_LEADER_ELECTION": "false"}).election is None
+
+
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
@@ -47,6 +56,8 @@ def test_everything_can_be_said() -> None:
         ({**PROFILES, "LORA_HTTP_PORT": "99999"}, "LORA_HTTP_PORT is 99999"),
         ({**PROFILES, "LORA_RESYNC_SECONDS": "nan"}, "LORA_RESYNC_SECONDS is nan"),
         ({**PROFILES, "LORA_LOG_LEVEL": "loud"}, "LORA_LOG_LEVEL is 'loud', but must be one of DEBUG"),
+        ({**PROFILES, "LORA_LEADER_ELECTION": "yes"}, "LORA_LEADER_ELECTION is 'yes', but must be true or false"),
+        ({**PROFILES, "LORA_LEADER_ELECTION": "true"}, "LORA_LEASE_NAMESPACE is not set"),
     ],
 )
 def test_a_wrong_variable_is_named(environment: dict[str, str], words: str) -> None:
