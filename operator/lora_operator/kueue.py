@@ -72,7 +72,11 @@ def queue_labels(scheduling: Scheduling) -> dict[str, str]:
 
 def absent(queue: str) -> QueueState:
     """The state where the API server knows no Workloads."""
-    words = "Kueue is not installed, or its CRD is not there; the Job stays suspended until it is"
+    known = " or ".join(VERSIONS)
+    words = (
+        f"the API server knows no Workloads of {GROUP}/{known}: Kueue is not installed, or its CRD is not there; "
+        "the Job stays suspended"
+    )
     return QueueState(queue, reason=ABSENT, message=words)
 
 

@@ -1,0 +1,188 @@
+"""How often Workloads are read, and what is said where there are none."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from lora_operator.cluster import Resource
+from lora_operator.errors import ClusterUnavailable, Refused
+from lora_operator.observed import Job, Key, parse_job
+from lora_operator.workloads import WorkloadReader
+from tests.support.observations import job_body
+
+KEY = Key("ml", "hina")
+WORKLOAD: dict[str, Any] = {
+    "metadata": {"name": "job-hina-a1-4f2c1"},
+    "spec": {"queueName": "main"},
+    "status": {"conditions": [{"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": "no room"}]},
+}
+
+
+@dataclass
+class FakeCluster:
+    """Answers as the API server does, and notes what it was asked."""
+
+    versions: tuple[str, ...] = ("v1beta1", "v1beta2")
+    workloads: list[dict[str, Any]] = field(default_factory=lambda: [WORKLOAD])
+    error: Exception | None = None
+    asked: list[str] = field(default_factory=list)
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any] | None:
+        self.asked.append(resource.path(namespace, name))
+        return {"versions": [{"version": v} for v in self.versions]} if self.versions else None
+
+    async def list(self, resource: Resource, namespace: str, *, labels: str) -> list[dict[str, Any]]:
+        self.asked.append(f"{resource.path(namespace)}?{labels}")
+        if self.error:
+            raise self.error
+        return self.workloads
+
+
+@dataclass
+class Clock:
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make_reader(cluster: FakeCluster) -> tuple[WorkloadReader, Clock]:
+    clock = Clock()
+    return WorkloadReader(cluster, clock), clock  # type: ignore[arg-type]
+
+
+def make_job(*, suspend: bool = True, queue: str = "main") -> Job:
+    body = job_body(suspend=suspend)
+    body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = queue
+    return parse_job(body)
+
+
+QUEUED, PLAIN = make_job(), make_job(queue="")
+
+
+async def test_the_workload_is_found_by_the_uid_of_its_job() -> None:
+    reader, _ = make_reader(cluster := FakeCluster())
+
+    state = await reader.read(KEY, QUEUED)
+
+    assert state is not None
+    assert (state.workload, state.message) == ("job-hina-a1-4f2c1", "no room")
+    assert cluster.asked == [
+        "/apis/kueue.x-k8s.io",
+        f"/apis/kueue.x-k8s.io/v1beta2/namespaces/ml/workloads?kueue.x-k8s.io/job-uid={QUEUED.uid}",
+    ]
+
+
+async def test_an_older_kueue_is_read_in_its_own_version() -> None:
+    reader, _ = make_reader(cluster := FakeCluster(versions=("v1beta1",)))
+
+    await reader.read(KEY, QUEUED)
+
+    assert "/v1beta1/" in cluster.asked[-1]
+
+
+async def test_the_longer_nothing_changes_the_rarer_it_is_looked_at() -> None:
+    reader, clock = make_reader(cluster := FakeCluster())
+    times = []
+
+    for _ in range(400):
+        before = len(cluster.asked)
+        await reader.read(KEY, QUEUED)
+        if len(cluster.asked) > before:
+            times.append(clock.now - 100)
+        clock.now += 0.25
+
+    assert times == [0, 0.25, 0.5, 1, 2, 4, 8, 16, 26, 36, 46, 56, 66, 76, 86, 96]
+
+
+async def test_a_job_that_was_started_or_stopped_is_looked_at_at_once() -> None:
+    reader, _ = make_reader(cluster := FakeCluster())
+    await reader.read(KEY, QUEUED)
+
+    await reader.read(KEY, make_job(suspend=False))
+
+    assert len(cluster.asked) == 3
+
+
+async def test_ten_thousand_waiting_jobs_do_not_ask_more_than_ten_times_a_second() -> None:
+    reader, clock = make_reader(FakeCluster())
+    keys = [Key("ml", f"hina-{n}") for n in range(1000)]
+    for _ in range(12):
+        for key in keys:
+            await reader.read(key, QUEUED)
+        clock.now += 100
+
+    assert reader.seconds_left(keys[0]) == 0
+    await reader.read(keys[0], QUEUED)
+    assert reader.seconds_left(keys[0]) == 100
+
+
+async def test_without_kueue_a_queued_job_says_so_and_kueue_is_looked_for_again() -> None:
+    reader, clock = make_reader(cluster := FakeCluster(versions=()))
+    missing = await reader.read(KEY, QUEUED)
+    cluster.versions = ("v1beta2",)
+    clock.now += 30
+    still = await reader.read(KEY, QUEUED)
+
+    clock.now += 30
+    found = await reader.read(KEY, QUEUED)
+
+    assert missing is not None and missing.is_absent
+    assert still is not None and still.is_absent
+    assert found is not None and found.workload
+
+
+@pytest.mark.parametrize("cluster", [FakeCluster(versions=()), FakeCluster(workloads=[])], ids=["absent", "none"])
+async def test_a_job_without_queue_has_none(cluster: FakeCluster) -> None:
+    reader, _ = make_reader(cluster)
+
+    assert await reader.read(KEY, PLAIN) is None
+
+
+async def test_a_job_without_queue_that_kueue_has_taken_is_seen() -> None:
+    reader, _ = make_reader(FakeCluster())
+
+    state = await reader.read(KEY, PLAIN)
+
+    assert state is not None and state.workload
+
+
+async def test_a_workload_that_is_not_made_yet_is_awaited() -> None:
+    reader, _ = make_reader(FakeCluster(workloads=[]))
+
+    state = await reader.read(KEY, QUEUED)
+
+    assert state is not None and state.reason == "NoWorkload"
+
+
+async def test_missing_rights_are_told_and_hold_nothing_up() -> None:
+    reader, _ = make_reader(FakeCluster(error=Refused("workloads is forbidden")))
+
+    state = await reader.read(KEY, QUEUED)
+
+    assert state is not None and state.reason == "WorkloadUnreadable"
+    assert "workloads is forbidden" in state.message
+
+
+async def test_a_kueue_that_was_removed_is_looked_for_again() -> None:
+    reader, clock = make_reader(cluster := FakeCluster())
+    await reader.read(KEY, QUEUED)
+    cluster.error, cluster.versions = ClusterUnavailable("the server could not find it"), ()
+    clock.now += 60
+    with pytest.raises(ClusterUnavailable):
+        await reader.read(KEY, QUEUED)
+
+    state = await reader.read(KEY, QUEUED)
+
+    assert state is not None and state.is_absent
+
+
+async def test_what_is_forgotten_is_read_anew() -> None:
+    reader, _ = make_reader(cluster := FakeCluster())
+    await reader.read(KEY, QUEUED)
+
+    reader.forget(KEY)
+    await reader.read(KEY, QUEUED)
+
+    assert len(cluster.asked) == 3
