@@ -1,6 +1,7 @@
 """The messages of the trainer to the operator: `/progress` while it runs, the termination message at its end."""
 
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -71,24 +72,50 @@ class TerminationMessage(ProgressReport):
     """The last lines of the log, when it failed."""
 
     def to_bytes(self) -> bytes:
-        """JSON of at most 4096 bytes: old checkpoints, then buckets, then words are left out until it fits."""
+        """JSON of at most 4096 bytes: what is least needed to understand the end is left out until it fits."""
         for message in self._ever_shorter():
             data = message.model_dump_json(by_alias=True, exclude_none=True).encode()
             if len(data) <= MAX_TERMINATION_BYTES:
                 return data
         raise AssertionError("the shortest termination message does not fit")
 
-    def _ever_shorter(self) -> "list[TerminationMessage]":
-        without_plan_tables = self.plan and self.plan.model_copy(update={"buckets": (), "warnings": ()})
-        shorter = [self]
-        for keep in (10, 5, 2, 1, 0):
-            kept = self.checkpoints[-keep:] if keep else ()
-            shorter.append(self.model_copy(update={"checkpoints": kept}))
-        last = shorter[-1].model_copy(update={"plan": without_plan_tables})
-        shorter.append(last)
-        shorter.append(
-            last.model_copy(
-                update={"artifacts": None, "message": self.message[:400], "hint": self.hint[:200], "plan": None}
-            )
-        )
-        return shorter
+    def _ever_shorter(self) -> "Iterator[TerminationMessage]":
+        shorter = self
+        yield shorter
+        for changes in _WITHOUT:
+            shorter = shorter.model_copy(update={name: change(getattr(shorter, name)) for name, change in changes})
+            yield shorter
+
+
+def _newest(count: int) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    return lambda items: items[len(items) - count :] if len(items) > count else items
+
+
+def _first(characters: int) -> Callable[[str], str]:
+    return lambda text: text[:characters]
+
+
+def _last_lines(characters: int) -> Callable[[str], str]:
+    return lambda text: text if len(text) <= characters else text[len(text) - characters :].partition("\n")[2]
+
+
+def _without_tables(plan: Plan | None) -> Plan | None:
+    return plan and plan.model_copy(update={"buckets": (), "warnings": ()})
+
+
+def _nothing(_: object) -> None:
+    return None
+
+
+_WITHOUT: tuple[tuple[tuple[str, Callable[[Any], Any]], ...], ...] = (
+    (("checkpoints", _newest(10)),),
+    (("checkpoints", _newest(5)), ("notices", _newest(4))),
+    (("checkpoints", _newest(2)), ("log_tail", _last_lines(1400))),
+    (("plan", _without_tables),),
+    (("checkpoints", _newest(1)), ("notices", _newest(2)), ("log_tail", _last_lines(1000))),
+    (("checkpoints", _newest(0)), ("message", _first(1000)), ("hint", _first(500)), ("log_tail", _last_lines(600))),
+    (("notices", _newest(0)), ("memory_rungs", _newest(0)), ("plan", _nothing), ("log_tail", _last_lines(300))),
+    (("artifacts", _nothing), ("best_checkpoint", _nothing), ("message", _first(600)), ("hint", _first(200))),
+    (("saved_state", _nothing), ("log_tail", _last_lines(0)), ("message", _first(300)), ("hint", _first(150))),
+)
+"""What is given up, step by step, for a last word that fits."""

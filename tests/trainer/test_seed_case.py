@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from lora_api import LoraTraining
 from lora_api.load import load_training
-from lora_trainer.__main__ import app
+from lora_trainer.commands.app import app
 from lora_trainer.commands.overrides import load_training_file
 from lora_trainer.lora.formats import read_adapter
 from lora_trainer.run import run_training

@@ -5,11 +5,12 @@ Set by `run` and `loop`, served by `progress`. Labels are bounded: `group` is `u
 
 from collections.abc import Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from lora_api.status import Progress
+from lora_api.status import Progress, SavedState
 
 _PREFIX = "lora_trainer"
+_SAVE_SECONDS = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
 
 
 class TrainingMetrics:
@@ -35,6 +36,18 @@ class TrainingMetrics:
         self._device_memory = gauge("device_memory_bytes", "Most memory of the device in use at once, in bytes.")
         self._fetched = counter("fetched_bytes", "Bytes read from object stores and hubs.")
         self._stored = counter("stored_bytes", "Bytes written to the output.")
+        self._resumed_from_step = gauge("resumed_from_step", "Step of the state that this process went on from.")
+        self._state_bytes = gauge("state_bytes", "Size of the newest stored state in bytes.")
+        self._state_time = gauge("state_timestamp_seconds", "When the newest state was stored, in seconds since 1970.")
+        self._state_saves = Histogram(
+            "state_save_duration_seconds",
+            "Time from the decision to save a state until it lies verified in the store.",
+            namespace=_PREFIX,
+            registry=registry,
+            buckets=_SAVE_SECONDS,
+        )
+        self._stalls = counter("stalls", "Times that there was no sign of life for too long.")
+        self._stop_requested = gauge("stop_requested", "1 from when the process was told to stop, else 0.")
 
     def observe(self, progress: Progress, *, learning_rates: Mapping[str, float], images_per_step: float) -> None:
         """Takes over `progress`; `learning_rates` by group; `images_per_step` turns the rate into pictures."""
@@ -63,3 +76,21 @@ class TrainingMetrics:
     def add_stored(self, count_bytes: int) -> None:
         """Counts bytes written to the output."""
         self._stored.inc(count_bytes)
+
+    def observe_state(self, saved: SavedState) -> None:
+        """Takes over that a state lies verified in the store: its size, and how long that took."""
+        self._state_bytes.set(saved.size_bytes)
+        self._state_saves.observe(saved.save_seconds or 0.0)
+        self._state_time.set_to_current_time()
+
+    def set_resumed_from(self, step: int) -> None:
+        """Step of the state that this process went on from."""
+        self._resumed_from_step.set(step)
+
+    def add_stall(self) -> None:
+        """Counts a silence that was too long."""
+        self._stalls.inc()
+
+    def set_stop_requested(self) -> None:
+        """Says that the process was told to stop."""
+        self._stop_requested.set(1)

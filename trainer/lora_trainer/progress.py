@@ -5,6 +5,7 @@
 """
 
 import logging
+import math
 import socket
 import threading
 import time
@@ -18,15 +19,20 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from lora_api.progress import ProgressReport, TerminationMessage
-from lora_api.status import Artifacts, Checkpoint, Plan, Progress
+from lora_api.progress import Notice, ProgressReport, TerminationMessage
+from lora_api.status import Artifacts, Checkpoint, MemoryRung, Plan, Progress, SavedState
+from lora_trainer.pulse import Pulse
 from lora_trainer.settings import Address
 
 logger = logging.getLogger(__name__)
 
 _KEPT_CHECKPOINTS = 20
 _WINDOW_STEPS = 32
+_KEPT_NOTICES = 8
 _MESSAGE_CHARACTERS = 4096
+_NOTICE_CHARACTERS = 1024
+_LOG_CHARACTERS = 2000
+STALLED = "Stalled"
 
 
 @dataclass(frozen=True)
@@ -47,19 +53,56 @@ class ProgressTracker:
         self._report = ProgressReport()
         self._clock = clock
         self._now = now or (lambda: datetime.now(UTC))
+        self._pulse = Pulse(clock)
+        self._active_time = self._now()
+        self._before_stall: tuple[str, str] | None = None
         self._start: _Start | None = None
         self._window: deque[tuple[float, int]] = deque(maxlen=_WINDOW_STEPS)
 
     def snapshot(self) -> ProgressReport:
         """The report as it is now."""
         with self._lock:
-            return self._report
+            signs = {
+                "active_time": _time(self._active_time),
+                "patience_seconds": math.ceil(self._pulse.patience_seconds()),
+            }
+            return self._report.model_copy(update=signs)
 
     def set_reason(self, reason: str, message: str = "") -> None:
         """Says what is being done, such as `Downloading`; a pause of the training does not slow its rate."""
         with self._lock:
             self._window.clear()
+            self._pulse.begin(reason)
+            self._active_time, self._before_stall = self._now(), None
             self._update(reason=reason, message=message[:_MESSAGE_CHARACTERS])
+
+    def alive(self) -> None:
+        """Notes a sign of life: a batch, a picture, a file, bytes. After a stall the work goes on under its name."""
+        with self._lock:
+            self._beat()
+
+    def set_stall_seconds(self, seconds: float | None) -> None:
+        """Says which silence is a stall (`limits.stallSeconds`); None: found from what is usual."""
+        with self._lock:
+            self._pulse.stall_seconds = seconds
+
+    def silence_seconds(self) -> float:
+        """Time since the last sign of life."""
+        with self._lock:
+            return self._pulse.silence_seconds()
+
+    def patience_seconds(self) -> float:
+        """Silence for longer than this is unusual for what is being done."""
+        with self._lock:
+            return self._pulse.patience_seconds()
+
+    def stall(self, message: str) -> None:
+        """Says that there has been no sign of life for too long; the next one takes it back."""
+        with self._lock:
+            self._before_stall = self._before_stall or (self._report.reason, self._report.message)
+            sentence = f"{self._before_stall[0]}: {message}"
+            self._update(reason=STALLED, message=sentence[:_MESSAGE_CHARACTERS])
+            self._add_notice(STALLED, sentence)
 
     def set_plan(self, plan: Plan) -> None:
         """Says how long the run will be."""
@@ -69,6 +112,7 @@ class ProgressTracker:
     def start_steps(self, step: int, *, epoch: int) -> None:
         """Says that training begins after `step` steps and `epoch` completed epochs; needs the plan."""
         with self._lock:
+            self._beat()
             self._start = _Start(self._clock(), step)
             self._window.clear()
             self._window.append((self._start.time, step))
@@ -77,6 +121,7 @@ class ProgressTracker:
     def step(self, step: int, *, epoch: int, loss: float | None, learning_rate: float | None) -> Progress:
         """Notes that `step` steps and `epoch` epochs are done; gives the progress with rate and time left."""
         with self._lock:
+            self._beat()
             self._window.append((self._clock(), step))
             return self._set_progress(step, epoch, loss=loss, learning_rate=learning_rate)
 
@@ -96,13 +141,52 @@ class ProgressTracker:
         with self._lock:
             self._update(resumed_from_step=step)
 
-    def termination(self, exit_code: int, *, reason: str, message: str, hint: str = "") -> TerminationMessage:
-        """The last word: the report, why it ends and what to do about it."""
+    def set_starts(self, starts: int) -> None:
+        """Says how many processes have written to the output so far, this one included."""
+        with self._lock:
+            self._update(starts=starts)
+
+    def set_saved_state(self, state: SavedState) -> None:
+        """Says what the newest state is that lies verified in the store."""
+        with self._lock:
+            self._update(saved_state=state)
+
+    def set_memory_rungs(self, rungs: tuple[MemoryRung, ...]) -> None:
+        """Says what was given up for memory."""
+        with self._lock:
+            self._update(memory_rungs=rungs)
+
+    def set_dataset_digest(self, digest: str) -> None:
+        """Says which pictures and captions these are."""
+        with self._lock:
+            self._update(dataset_digest=digest)
+
+    def add_notice(self, reason: str, message: str) -> None:
+        """Tells a person something once; the newest 8 are kept."""
+        with self._lock:
+            self._add_notice(reason, message)
+
+    def termination(
+        self, exit_code: int, *, reason: str, message: str, hint: str = "", log_tail: str = ""
+    ) -> TerminationMessage:
+        """The last word: the report, why it ends, what to do about it, and how the log ends."""
         report = self.snapshot()
         fields: dict[str, Any] = {name: getattr(report, name) for name in type(report).model_fields}
         fields |= {"reason": reason, "message": message[:_MESSAGE_CHARACTERS], "hint": hint[:_MESSAGE_CHARACTERS]}
         step = report.progress.step if report.progress else None
-        return TerminationMessage(exit_code=int(exit_code), step=step, **fields)
+        return TerminationMessage(exit_code=int(exit_code), step=step, log_tail=log_tail[-_LOG_CHARACTERS:], **fields)
+
+    def _beat(self) -> None:
+        self._pulse.beat()
+        self._active_time = self._now()
+        if self._before_stall is not None:
+            reason, message = self._before_stall
+            self._before_stall = None
+            self._update(reason=reason, message=message)
+
+    def _add_notice(self, reason: str, message: str) -> None:
+        notice = Notice(reason=reason, message=message[:_NOTICE_CHARACTERS])
+        self._update(notices=(*self._report.notices, notice)[-_KEPT_NOTICES:])
 
     def _update(self, **changes: Any) -> None:
         self._report = self._report.model_copy(update=changes)
@@ -121,7 +205,7 @@ class ProgressTracker:
             learning_rate=learning_rate,
             steps_per_second=self._steps_per_second(),
             remaining_seconds=self._remaining_seconds(step, total),
-            updated_time=self._now().strftime("%Y-%m-%dT%H:%M:%SZ"),
+            updated_time=_time(self._now()),
         )
         self._update(progress=progress)
         return progress
@@ -140,6 +224,10 @@ class ProgressTracker:
             return None
         passed = self._clock() - self._start.time
         return round(passed / (step - self._start.step) * (total - step))
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def write_termination(path: Path, message: TerminationMessage) -> None:

@@ -5,12 +5,16 @@ a laptop none is set, and the defaults are those of a local run.
 """
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from lora_api import names
 from lora_trainer.errors import InvalidConfiguration
+
+_SECRET_NAME = re.compile(r"(SECRET|TOKEN|PASSWORD|ACCESS_KEY)(_|$)(?!.*(FILE|DIR|PATH)$)")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class Settings:
     cpu_threads: int = 1
     """Threads of an operation on the CPU; sums, and so the last bits of the adapter, depend on it."""
 
+    def secrets(self, environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+        """Every value that must not be written down: of variables that are called so, and of mounted files."""
+        named = tuple(value.strip() for name, value in environment.items() if _SECRET_NAME.search(name))
+        return named + tuple(_read_secrets(self))
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
         """The settings in `environment`. Raises InvalidConfiguration that names the variable."""
@@ -68,6 +77,17 @@ class Settings:
             grace_seconds=_grace(environment),
             cpu_threads=_counting_number(environment, "OMP_NUM_THREADS"),
         )
+
+
+def _read_secrets(settings: Settings) -> Iterator[str]:
+    """Contents of the credentials' files, those of single sections among them, and of the hub's token."""
+    folder = settings.credentials_dir
+    files = list(folder.parent.glob(f"{folder.name}*/AWS_*")) if folder else []
+    for file in (*files, settings.hub_token_file):
+        # Who needs the file says that it cannot be read; here it only means that there is nothing to hide.
+        with suppress(OSError, UnicodeDecodeError):
+            if file is not None:
+                yield file.read_text().strip()
 
 
 def _path(environment: Mapping[str, str], name: str) -> Path | None:

@@ -1,11 +1,17 @@
 """Whether the process was told to stop, and how long it may still take. Set by `lora run`; read all over the run."""
 
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 
 _MARGIN_SECONDS = 3.0
 """Left for ending the process itself."""
+_LAST_SECONDS = 1.0
+"""Before the end of the grace period: what is not done by then will not be."""
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequested(Exception):
@@ -37,6 +43,48 @@ class StopSignal:
 
     def seconds_left(self) -> float | None:
         """Time that is left for saving; None: no limit."""
+        left = self._grace_left()
+        return None if left is None else max(0.0, left - _MARGIN_SECONDS)
+
+    def is_overdue(self) -> bool:
+        """Whether the grace period is as good as over: who does not end now is killed."""
+        left = self._grace_left()
+        return left is not None and left <= _LAST_SECONDS
+
+    def handle(self, number: int, _: FrameType | None) -> None:
+        """A signal handler. It neither logs nor locks: it may run in the middle of either."""
+        if self() and number == signal.SIGINT:
+            # Whoever presses Ctrl-C twice does not want to wait for the state to be saved.
+            raise KeyboardInterrupt
+        self.tell()
+
+    def _grace_left(self) -> float | None:
         if self._told_at is None or self.grace_seconds is None:
             return None
-        return max(0.0, self._told_at + self.grace_seconds - _MARGIN_SECONDS - self.clock())
+        return self._told_at + self.grace_seconds - self.clock()
+
+
+def catch_signals() -> StopSignal:
+    """Lets SIGTERM and SIGINT tell a new StopSignal from now on; the first thing that `lora run` does."""
+    stop = StopSignal()
+    for number in _SIGNALS:
+        signal.signal(number, stop.handle)
+    return stop
+
+
+@contextmanager
+def listening(grace_seconds: float | None = None) -> Iterator[StopSignal]:
+    """The StopSignal that SIGTERM and SIGINT tell: the one of `catch_signals`, or one that ends with the context."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    stop = _caught_by(before[signal.SIGTERM]) or catch_signals()
+    stop.grace_seconds = grace_seconds
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _caught_by(handler: object) -> StopSignal | None:
+    owner = getattr(handler, "__self__", None)
+    return owner if isinstance(owner, StopSignal) else None

@@ -1,39 +1,25 @@
 """`lora run`: trains here; in a pod it is what the Job runs."""
 
 import logging
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from lora_api.exit_codes import ExitCode, outcome_of
 from lora_api.status import Progress as ProgressNumbers
+from lora_trainer.audience import Audience
 from lora_trainer.commands.failures import exit_with_code
 from lora_trainer.commands.overrides import load_training_file
-from lora_trainer.errors import InvalidConfiguration, TrainingError
-from lora_trainer.metrics import TrainingMetrics
-from lora_trainer.progress import ProgressTracker, serve, write_termination
-from lora_trainer.settings import Settings
-
-if TYPE_CHECKING:
-    from lora_trainer.run import Ended
+from lora_trainer.commands.session import open_surroundings
+from lora_trainer.run_log import RunLog, is_for_the_file_only
 
 logger = logging.getLogger(__name__)
-
-_CRASHED = 1
-"""What Python exits with after an error that nobody caught."""
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(
@@ -48,87 +34,19 @@ def run(
     ] = True,
 ) -> None:
     """Train a LoRA here, with the same file as in a cluster. Started again, it goes on from its newest state."""
-    # The flag comes first: told to stop while torch is still imported, the process must end as interrupted.
-    with exit_with_code(), stop_flag() as should_stop:
-        settings = Settings.from_environment()
-        settings = replace(settings, work_dir=work_dir or settings.work_dir)
-        tracker, registry = ProgressTracker(), CollectorRegistry()
-        with ExitStack() as stack, _last_word(settings.termination_log, tracker):
-            if serve_progress and settings.listen:
-                stack.enter_context(_serving(settings, tracker, registry))
-            training = load_training_file(file, overrides or ())
-            metrics, on_progress = TrainingMetrics(registry), stack.enter_context(showing(Console(stderr=True)))
-            # torch and diffusers take ten seconds to import; `lora --help`, `plan` and `validate` do without them.
-            from lora_trainer.prepare import Session  # noqa: PLC0415
-            from lora_trainer.recorder import Audience  # noqa: PLC0415
-            from lora_trainer.run import run_training  # noqa: PLC0415
+    with exit_with_code(), open_surroundings(work_dir=work_dir, serve_progress=serve_progress) as here:
+        training = load_training_file(file, overrides or ())
+        here.tracker.set_stall_seconds(training.spec.limits.stall_seconds)
+        # torch and diffusers take ten seconds to import; `lora --help`, `plan` and `validate` do without them.
+        from lora_trainer.prepare import Session  # noqa: PLC0415
+        from lora_trainer.run import run_training  # noqa: PLC0415
 
-            session = Session(settings, Audience(tracker, metrics, on_progress), should_stop)
+        with showing(Console(stderr=True)) as on_progress:
+            audience = Audience(here.tracker, here.metrics, on_progress)
+            session = Session(here.settings, audience, here.should_stop, here.stop.seconds_left, here.log_file)
             ended = run_training(training, session)
-            _say_end(settings.termination_log, tracker, ended)
+        here.say_end(ended.reason, ended.message)
     typer.echo(f"{ended.reason}: {ended.message}")
-
-
-@contextmanager
-def stop_flag() -> Iterator[Callable[[], bool]]:
-    """A question that SIGTERM and SIGINT turn from no to yes."""
-    asked = threading.Event()
-
-    def ask(number: int, _: FrameType | None) -> None:
-        if asked.is_set() and number == signal.SIGINT:
-            # Whoever presses Ctrl-C twice does not want to wait for the state to be saved.
-            raise KeyboardInterrupt
-        logger.info("%s: stopping after this batch", signal.Signals(number).name)
-        asked.set()
-
-    before = {number: signal.signal(number, ask) for number in _SIGNALS}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _last_word(path: Path | None, tracker: ProgressTracker) -> Iterator[None]:
-    """Leaves the reason of a failure where the kubelet looks, and lets it pass on."""
-    try:
-        yield
-    except TrainingError as error:
-        if path:
-            message = tracker.termination(error.exit_code, reason=error.reason, message=str(error), hint=error.hint)
-            write_termination(path, message)
-        raise
-    except Exception as error:
-        if path:
-            crash = outcome_of(_CRASHED)
-            text = f"{type(error).__name__}: {error}"
-            message = tracker.termination(_CRASHED, reason=crash.reason, message=text, hint=crash.hint)
-            write_termination(path, message)
-        raise
-
-
-def _say_end(path: Path | None, tracker: ProgressTracker, ended: "Ended") -> None:
-    tracker.set_reason(ended.reason, ended.message)
-    if path:
-        write_termination(path, tracker.termination(ExitCode.COMPLETED, reason=ended.reason, message=ended.message))
-
-
-@contextmanager
-def _serving(settings: Settings, tracker: ProgressTracker, registry: CollectorRegistry) -> Iterator[None]:
-    assert settings.listen is not None
-    try:
-        server = serve(tracker, registry, settings.listen)
-    except OSError as error:
-        raise InvalidConfiguration(
-            f"LORA_LISTEN_ADDRESS: {settings.listen.host}:{settings.listen.port} cannot be listened on: "
-            f"{error.strerror}; choose another port or use --no-serve"
-        ) from error
-    logger.info("progress and metrics at http://%s:%s", server.address.host, server.address.port)
-    try:
-        yield
-    finally:
-        server.close()
 
 
 @contextmanager
@@ -151,10 +69,12 @@ def showing(console: Console) -> Iterator[Callable[[ProgressNumbers], None]]:
 
 @contextmanager
 def _logging_above(console: Console) -> Iterator[None]:
-    """Log lines through `console`, which keeps the bar below them."""
+    """Log lines through `console`, which keeps the bar below them; the file goes on getting them."""
     root = logging.getLogger()
     before = root.handlers[:]
-    root.handlers = [RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S")]
+    above = RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S")
+    above.addFilter(lambda record: not is_for_the_file_only(record))
+    root.handlers = [above, *(handler for handler in before if isinstance(handler, RunLog))]
     try:
         yield
     finally:

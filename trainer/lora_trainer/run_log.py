@@ -1,0 +1,156 @@
+"""The log of one attempt as a file of bounded size, which is kept with the results. Opened by the commands."""
+
+import fcntl
+import logging
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+
+from lora_api.redaction import redact
+
+_failures = logging.getLogger(__name__ + ".failures")
+
+_HEAD_BYTES = 1 << 20
+_TAIL_BYTES = 3 << 20
+_SLACK_BYTES = 2 << 20
+"""How much more than head and tail is written before the middle goes."""
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class RedactingFormatter(logging.Formatter):
+    """What `inner` writes, without secrets: of messages, arguments and tracebacks alike."""
+
+    def __init__(self, inner: logging.Formatter, secrets: Sequence[str]) -> None:
+        """`secrets`: those that cannot be told by their form."""
+        super().__init__()
+        self._inner, self._secrets = inner, secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One entry of the log."""
+        return redact(self._inner.format(record), self._secrets)
+
+
+class RunLog(logging.Handler):
+    """Writes every record to a file; of a long log the beginning and the end are kept."""
+
+    def __init__(
+        self,
+        path: Path,
+        secrets: Sequence[str],
+        *,
+        head_bytes: int = _HEAD_BYTES,
+        tail_bytes: int = _TAIL_BYTES,
+        slack_bytes: int = _SLACK_BYTES,
+    ) -> None:
+        """Begins the file at `path` anew, or one beside it if another process writes there.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        super().__init__()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = _open_alone(path)
+        self.path = Path(os.fsdecode(self._file.name))
+        self._head, self._tail, self._most = head_bytes, tail_bytes, head_bytes + tail_bytes + slack_bytes
+        self._cut_bytes, self._note = 0, b""
+        self._told: BaseException | None = None
+        self.setFormatter(RedactingFormatter(logging.Formatter(_FORMAT), secrets))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a record; the traceback of a failure only once."""
+        failure = record.exc_info[1] if record.exc_info else None
+        if record.name == _failures.name and failure is self._told:
+            return
+        self._told = failure or self._told
+        # A full disk must not end the training: the log is not the result.
+        with suppress(OSError, ValueError):
+            self._write(self.format(record) + "\n")
+
+    def tail(self, characters: int) -> str:
+        """The last whole lines of at most that many characters."""
+        self.acquire()
+        try:
+            size = self._file.seek(0, os.SEEK_END)
+            with self.path.open("rb") as file:
+                file.seek(max(0, size - 4 * characters))
+                text = file.read().decode(errors="replace")
+        finally:
+            self.release()
+        if len(text) <= characters and size <= 4 * characters:
+            return text
+        last = text[-characters:]
+        return last.partition("\n")[2] or last
+
+    def close(self) -> None:
+        """Closes the file, which stays."""
+        self._file.close()
+        super().close()
+
+    def _write(self, text: str) -> None:
+        self._file.write(text.encode(errors="replace"))
+        if self._file.tell() > self._most:
+            self._drop_middle()
+
+    def _drop_middle(self) -> None:
+        """Keeps the first and the last lines; in place, since others may hold the file open."""
+        content = self.path.read_bytes()
+        head_end = content.rfind(b"\n", 0, self._head) + 1
+        tail_begin = content.find(b"\n", len(content) - self._tail) + 1
+        self._cut_bytes += tail_begin - head_end - len(self._note)
+        self._note = f"[… {self._cut_bytes} bytes of the log were left out here …]\n".encode()
+        os.ftruncate(self._file.fileno(), head_end)
+        self._file.write(self._note + content[tail_begin:])
+        self._head = head_end
+
+
+def _open_alone(path: Path) -> FileIO:
+    """An empty file that is written without a buffer, so that nothing is lost with the process."""
+    file = FileIO(path, "ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        file = FileIO(path.with_stem(f"{path.stem}-{os.getpid()}"), "ab")
+    file.truncate(0)
+    return file
+
+
+def record_failure(error: BaseException) -> None:
+    """Writes the traceback of what ends the run into its log, once however often it is told; not to stderr."""
+    _failures.error("%s: %s", type(error).__name__, error, exc_info=error)
+
+
+def is_for_the_file_only(record: logging.LogRecord) -> bool:
+    """Whether people who watch stderr are told the same by other means."""
+    return record.name == _failures.name
+
+
+@contextmanager
+def logging_to(log: RunLog, secrets: Sequence[str]) -> Iterator[None]:
+    """Sends all records, warnings of libraries among them, also to `log`; no handler writes secrets meanwhile."""
+    root = logging.getLogger()
+    before = [(handler, handler.formatter) for handler in root.handlers]
+    hook = threading.excepthook
+    for handler, formatter in before:
+        handler.setFormatter(RedactingFormatter(formatter or logging.Formatter(), secrets))
+    root.addHandler(log)
+    logging.captureWarnings(True)
+    threading.excepthook = _record_thread_failure
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
+        logging.captureWarnings(False)
+        root.removeHandler(log)
+        for handler, formatter in before:
+            handler.setFormatter(formatter)
+        log.close()
+
+
+def _record_thread_failure(failure: threading.ExceptHookArgs) -> None:
+    if failure.exc_value is not None:
+        name = failure.thread.name if failure.thread else "?"
+        logging.getLogger(__name__).error("thread %s ended", name, exc_info=failure.exc_value)
