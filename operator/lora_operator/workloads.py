@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from lora_operator import kueue
 from lora_operator.cluster import Cluster, Resource
 from lora_operator.errors import ClusterUnavailable, Refused
 from lora_operator.kueue import QueueState
-from lora_operator.observed import Job, Key
+from lora_operator.observed import Job, Key, parse_time
 
 LEAST_SECONDS = 0.25
 WAITING_SECONDS = 10.0
@@ -17,7 +18,14 @@ LOOKS_PER_SECOND = 10.0
 """Many waiting Jobs are looked at less often each."""
 PROBE_SECONDS = 60.0
 """How often a missing Kueue is looked for again."""
+YOUNG_SECONDS = 10.0
+"""How long a Job that someone else suspended waits for a Workload before it is taken to be nobody's."""
 _API_GROUP = Resource("apis", kueue.GROUP, "APIGroup", "v1")
+
+
+def utc_now() -> datetime:
+    """The time of day."""
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
@@ -33,9 +41,16 @@ class _Look:
 class WorkloadReader:
     """What queues say about Jobs. An answer is kept for a while: the longer nothing changed, the longer."""
 
-    def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
         self._cluster = cluster
         self._clock = clock
+        self._now = now
         self._looks: dict[Key, _Look] = {}
         self._version = ""
         self._probed: float | None = None
@@ -77,7 +92,9 @@ class WorkloadReader:
             raise
         if found:
             return kueue.parse_workload(found[0])
-        return kueue.without_workload(job.queue_name) if job.queue_name else None
+        # Kueue may suspend Jobs of no queue as well; it makes their Workload a moment later.
+        may_come = job.suspend and (self._now() - parse_time(job.created)).total_seconds() < YOUNG_SECONDS
+        return kueue.without_workload(job.queue_name) if job.queue_name or may_come else None
 
     async def _is_there(self) -> bool:
         """Whether the API server knows Workloads, and in which version."""

@@ -1,15 +1,16 @@
 """How often Workloads are read, and what is said where there are none."""
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from lora_operator.cluster import Resource
 from lora_operator.errors import ClusterUnavailable, Refused
-from lora_operator.observed import Job, Key, parse_job
+from lora_operator.observed import Job, Key, format_time, parse_job
 from lora_operator.workloads import WorkloadReader
-from tests.support.observations import job_body
+from tests.support.observations import EARLIER, NOW, job_body
 
 KEY = Key("ml", "hina")
 WORKLOAD: dict[str, Any] = {
@@ -49,11 +50,12 @@ class Clock:
 
 def make_reader(cluster: FakeCluster) -> tuple[WorkloadReader, Clock]:
     clock = Clock()
-    return WorkloadReader(cluster, clock), clock  # type: ignore[arg-type]
+    return WorkloadReader(cluster, clock=clock, now=lambda: NOW), clock  # type: ignore[arg-type]
 
 
-def make_job(*, suspend: bool = True, queue: str = "main") -> Job:
+def make_job(*, suspend: bool = True, queue: str = "main", created: str = EARLIER) -> Job:
     body = job_body(suspend=suspend)
+    body["metadata"]["creationTimestamp"] = created
     body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = queue
     return parse_job(body)
 
@@ -146,6 +148,14 @@ async def test_a_job_without_queue_that_kueue_has_taken_is_seen() -> None:
     state = await reader.read(KEY, PLAIN)
 
     assert state is not None and state.workload
+
+
+async def test_a_new_job_that_someone_suspended_may_be_kueues_for_a_while() -> None:
+    reader, _ = make_reader(FakeCluster(workloads=[]))
+
+    state = await reader.read(KEY, make_job(queue="", created=format_time(NOW - timedelta(seconds=5))))
+
+    assert state is not None and (state.reason, state.queue) == ("NoWorkload", "")
 
 
 async def test_a_workload_that_is_not_made_yet_is_awaited() -> None:
