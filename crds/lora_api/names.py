@@ -78,8 +78,3 @@ def preflight_job_name(training: str) -> str:
 def section_dir(folder: str, section: str) -> str:
     """Where the credentials or certificates of `spec.<section>.storage` are mounted, beside those of `spec.storage`."""
     return f"{folder}-{section.lower()}"
-
-
-def config_map_name(training: str) -> str:
-    """Name of the ConfigMap that carries a training's spec to its pods."""
-    return f"{training}-spec"

@@ -229,6 +229,8 @@ class PodCount(StatusModel):
     """Pods of attempts that there have been."""
     paused: Count = 0
     """Pods that ended because the training was paused, or its time was over."""
+    begun: bool = False
+    """Whether the work of one of them ever began."""
     until: Time | None = None
     """When the newest of them was created."""
     newest: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=16)] = ()

@@ -1,17 +1,38 @@
-"""The children of a training as Kubernetes manifests; pure. Used by `reconcile`."""
+"""The Jobs of a training as Kubernetes manifests; pure. Used by `reconcile`."""
 
-import json
-import re
-from datetime import datetime
+import math
+from dataclasses import dataclass
 
 from lora_api import LoraTraining, codes_with, names, spec_digest
 from lora_api.cluster_spec import Storage
 from lora_api.spec import LoraTrainingSpec
-from lora_operator.observed import ANNOTATION_ACTIVE_SECONDS, Job, Manifest, parse_time
-from lora_operator.pod_template import build_pod_template
+from lora_operator.observed import ANNOTATION_FAILURES_BEFORE, Job, Manifest
+from lora_operator.pod_template import PodRole, build_pod_template, checks_in_pod, pod_annotations
 from lora_operator.profiles import Profile
 
-_NOT_PRINTABLE_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+MAX_ANNOTATION_BYTES = 256 * 1024
+"""What Kubernetes takes of all annotations of an object, keys included
+(https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/)."""
+JOB_ANNOTATION_BYTES = 256
+"""Left for what the Job controller and others write on a pod."""
+MAX_GRACE_SECONDS = 86400
+SAVE_FACTOR, SAVE_MARGIN_SECONDS = 2, 30
+"""A pod that is told to stop gets this many times what saving took, and this much more."""
+
+
+@dataclass(frozen=True)
+class Used:
+    """What earlier Jobs of a training used up, and taught."""
+
+    failures: int = 0
+    """Pods that failed and were counted."""
+    active_seconds: int = 0
+    """Running time."""
+    save_seconds: float | None = None
+    """How long saving a state took."""
+
+
+UNUSED = Used()
 
 
 def resolve(training: LoraTraining, profile: Profile) -> LoraTraining:
@@ -22,100 +43,120 @@ def resolve(training: LoraTraining, profile: Profile) -> LoraTraining:
     return training.model_copy(update={"spec": spec})
 
 
-def build_config_map(training: LoraTraining) -> Manifest:
-    """The ConfigMap from which the trainer reads the (resolved) training."""
-    meta = {"name": training.name, "namespace": training.metadata.namespace, "uid": training.metadata.uid}
-    document = {
-        "apiVersion": training.api_version,
-        "kind": training.kind,
-        "metadata": {key: value for key, value in meta.items() if value},
-        "spec": training.spec.to_document(),
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": _metadata(training, names.config_map_name(training.name), {}),
-        "data": {names.CONFIG_FILE: _dump(document)},
-    }
+def oversize(training: LoraTraining, profile: Profile) -> int | None:
+    """Bytes of the pods' annotations, the (resolved) training among them, if Kubernetes takes no such pod."""
+    found = pod_annotations(training, profile)
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in found.items()) + JOB_ANNOTATION_BYTES
+    return size if size > MAX_ANNOTATION_BYTES else None
 
 
-def _dump(document: Manifest) -> str:
-    """JSON, which every YAML reader takes: text such as `1e-2` or `no` stays text without further care."""
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    return _NOT_PRINTABLE_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-def build_job(training: LoraTraining, profile: Profile, attempt: int) -> Manifest:
+def build_job(training: LoraTraining, profile: Profile, *, attempt: int, used: Used = UNUSED) -> Manifest:
     """The Job of one attempt (1-based) of the (resolved) training."""
     spec = training.spec
-    labels = _labels(training, attempt)
+    labels = _labels(training, names.STAGE_TRAINING) | {names.LABEL_ATTEMPT: str(attempt)}
+    role = PodRole(names.STAGE_TRAINING, attempt, labels, _grace_seconds(profile, used))
+    containers = [names.TRAINER_CONTAINER]
+    if checks_in_pod(spec, profile):
+        containers.append(names.PREFLIGHT_CONTAINER)
     job = {
-        "completionMode": "Indexed",
-        "completions": 1,
-        "parallelism": 1,
-        "backoffLimit": spec.retry.max_failures,
-        "suspend": spec.suspend,
-        # No pod is replaced before it is gone: two must never write to one folder.
-        "podReplacementPolicy": "Failed",
-        "podFailurePolicy": build_pod_failure_policy(),
-        "template": build_pod_template(training, profile, attempt=attempt, labels=labels),
+        **_job_spec(spec, containers),
+        "backoffLimit": _retries_left(spec, used.failures),
+        "template": build_pod_template(training, profile, role),
     }
     if spec.limits.active_seconds is not None:
-        job["activeDeadlineSeconds"] = spec.limits.active_seconds
+        job["activeDeadlineSeconds"] = _seconds_left(spec.limits.active_seconds, used)
     metadata = _metadata(training, names.job_name(training.name, attempt), labels)
-    metadata["annotations"] = {names.ANNOTATION_SPEC_DIGEST: spec_digest(spec)}
+    metadata["annotations"] |= {ANNOTATION_FAILURES_BEFORE: str(used.failures)}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job}
 
 
-def build_pod_failure_policy() -> Manifest:
-    """What the Job does about each exit code; a pod that was disrupted is nobody's failure, whatever its code."""
-    disrupted = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+def build_preflight_job(training: LoraTraining, profile: Profile) -> Manifest:
+    """The Job that checks the data of the (resolved) training, without a GPU."""
+    spec = training.spec
+    labels = _labels(training, names.STAGE_PREFLIGHT)
+    role = PodRole(names.STAGE_PREFLIGHT, 1, labels, _grace_seconds(profile, UNUSED))
+    job = {
+        **_job_spec(spec, [names.TRAINER_CONTAINER]),
+        "backoffLimit": spec.retry.max_failures,
+        "template": build_pod_template(training, profile, role),
+    }
+    metadata = _metadata(training, names.preflight_job_name(training.name), labels)
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job}
+
+
+def needs_preflight_job(spec: LoraTrainingSpec, profile: Profile) -> bool:
+    """Whether a Job of its own checks the data before a GPU is asked for."""
+    return profile.preflight == "Job" and spec.parallelism.gpus_per_node > 0
+
+
+def _job_spec(spec: LoraTrainingSpec, containers: list[str]) -> Manifest:
+    """What both kinds of Job share: one pod at a time, and failures are left to the policy."""
     return {
-        "rules": [
-            disrupted,
-            *(
-                {
-                    "action": action,
-                    "onExitCodes": {
-                        "containerName": names.TRAINER_CONTAINER,
-                        "operator": "In",
-                        "values": list(codes_with(action)),
-                    },
-                }
-                for action in ("FailJob", "Ignore")
-            ),
-        ]
+        "completionMode": "Indexed",
+        "completions": 1,
+        "parallelism": 1,
+        "suspend": spec.suspend,
+        # No pod is replaced before it is gone: two must never write to one folder.
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": build_pod_failure_policy(containers),
     }
 
 
-def build_job_patch(spec: LoraTrainingSpec, job: Job, now: datetime) -> Manifest | None:
+def build_pod_failure_policy(containers: list[str]) -> Manifest:
+    """What the Job does about each exit code; a pod that was disrupted is nobody's failure, whatever its code.
+
+    Containers are named, so that one which a mesh adds to the pod decides nothing.
+    """
+    disrupted = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    by_code = [
+        {
+            "action": action,
+            "onExitCodes": {"containerName": name, "operator": "In", "values": list(codes_with(action))},
+        }
+        for action in ("FailJob", "Ignore")
+        for name in containers
+    ]
+    return {"rules": [disrupted, *by_code]}
+
+
+def build_job_patch(spec: LoraTrainingSpec, job: Job, used: Used) -> Manifest | None:
     """The merge patch that brings the mutable fields of a Job in line with the spec; None: nothing to do."""
-    used = job.active_seconds
-    suspends = spec.suspend and not job.suspend
-    if suspends and job.start_time:
-        used += int((now - parse_time(job.start_time)).total_seconds())
-    deadline = None if spec.limits.active_seconds is None else max(1, spec.limits.active_seconds - used)
     wanted = {
         "suspend": (spec.suspend, job.suspend),
-        "activeDeadlineSeconds": (deadline, job.active_deadline_seconds),
-        "backoffLimit": (spec.retry.max_failures, job.backoff_limit),
+        "backoffLimit": (_retries_left(spec, job.failures_before), job.backoff_limit),
     }
+    # Kubernetes starts its own clock anew on resuming: what is left is said together with that.
+    if not spec.suspend and job.stage == names.STAGE_TRAINING:
+        limit = spec.limits.active_seconds
+        deadline = None if limit is None else _seconds_left(limit, used)
+        wanted["activeDeadlineSeconds"] = (deadline, job.active_deadline_seconds)
     changes = {field: new for field, (new, old) in wanted.items() if new != old}
     if not changes:
         return None
-    # The version guards against counting the running time twice from an old view of the Job.
-    metadata: Manifest = {"resourceVersion": job.resource_version}
-    if suspends:
-        metadata["annotations"] = {ANNOTATION_ACTIVE_SECONDS: str(used)}
-    return {"metadata": metadata, "spec": changes}
+    # The version guards against deciding from an old view of the Job.
+    return {"metadata": {"resourceVersion": job.resource_version}, "spec": changes}
 
 
-def _labels(training: LoraTraining, attempt: int) -> dict[str, str]:
+def _retries_left(spec: LoraTrainingSpec, failures: int) -> int:
+    return max(0, spec.retry.max_failures - failures)
+
+
+def _seconds_left(limit: int, used: Used) -> int:
+    return max(1, limit - used.active_seconds)
+
+
+def _grace_seconds(profile: Profile, used: Used) -> int:
+    """Time for saving: what the profile says, or what saving was seen to need."""
+    seen = 0 if used.save_seconds is None else math.ceil(SAVE_FACTOR * used.save_seconds) + SAVE_MARGIN_SECONDS
+    return min(max(profile.termination_grace_period_seconds, seen), MAX_GRACE_SECONDS)
+
+
+def _labels(training: LoraTraining, stage: str) -> dict[str, str]:
     return {
         names.LABEL_MANAGED_BY: names.MANAGER,
         names.LABEL_NAME: names.APP_NAME,
         names.LABEL_TRAINING: training.name,
-        names.LABEL_ATTEMPT: str(attempt),
+        names.LABEL_STAGE: stage,
     }
 
 
@@ -129,14 +170,10 @@ def _metadata(training: LoraTraining, name: str, labels: dict[str, str]) -> Mani
         "controller": True,
         "blockOwnerDeletion": True,
     }
-    standard = {
-        names.LABEL_MANAGED_BY: names.MANAGER,
-        names.LABEL_NAME: names.APP_NAME,
-        names.LABEL_TRAINING: training.name,
-    }
     return {
         "name": name,
         "namespace": training.metadata.namespace,
-        "labels": {**standard, **labels},
+        "labels": labels,
+        "annotations": {names.ANNOTATION_SPEC_DIGEST: spec_digest(training.spec)},
         "ownerReferences": [owner],
     }

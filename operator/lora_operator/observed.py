@@ -19,12 +19,13 @@ from lora_api import (
 )
 from lora_api.exit_codes import codes_with
 from lora_api.status import ConditionType
+from lora_operator import kueue
 from lora_operator.errors import OperatorError
 
 Manifest = dict[str, Any]
 
-ANNOTATION_ACTIVE_SECONDS = f"{names.GROUP}/active-seconds"
-"""On a Job: seconds that it ran before it was suspended; Kubernetes starts its own clock anew on resuming."""
+ANNOTATION_FAILURES_BEFORE = f"{names.GROUP}/failures-before"
+"""On a Job: failures of the Jobs before it, which use up the same budget."""
 
 
 class Key(NamedTuple):
@@ -61,6 +62,7 @@ class Subject:
     problem: str
     status: LoraTrainingStatus
     raw_status: Manifest
+    created: str
     ttl_seconds: int | None = None
     """How long its children outlive its end."""
 
@@ -95,6 +97,7 @@ def parse_subject(body: Manifest) -> Subject:
         problem=problem,
         status=_parse_status(raw_status),
         raw_status=raw_status,
+        created=meta["creationTimestamp"],
         ttl_seconds=body["spec"].get("ttlSecondsAfterFinished"),
     )
 
@@ -138,18 +141,30 @@ class Job:
     uid: str
     resource_version: str
     owner_uid: str
+    stage: str
+    """`names.STAGE_TRAINING` or `names.STAGE_PREFLIGHT`."""
     attempt: int
     created: str
     start_time: str | None
+    queue_name: str
+    """LocalQueue of Kueue, by label; whoever set it."""
     suspend: bool
     is_suspended: bool
     """The Job controller says so: no pod is left running."""
+    suspended_time: str | None
+    """Since when it has been so."""
     active_deadline_seconds: int | None
     backoff_limit: int
-    active_seconds: int
+    failures_before: int
+    """Failures of the Jobs before it."""
     failed: int
     is_deleting: bool
     end: JobEnd | None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether pods of it may run."""
+        return self.end is None and not self.is_deleting
 
 
 def controller_uid(body: Manifest) -> str:
@@ -161,21 +176,27 @@ def controller_uid(body: Manifest) -> str:
 def parse_job(body: Manifest) -> Job:
     """A Job from its API document."""
     meta, spec, status = body["metadata"], body["spec"], body.get("status") or {}
+    labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
     conditions = {c["type"]: c for c in status.get("conditions") or () if c["status"] == "True"}
+    # Failed pods that have lost their finalizer and are not in the number yet.
+    uncounted = (status.get("uncountedTerminatedPods") or {}).get("failed") or ()
     return Job(
         name=meta["name"],
         uid=meta["uid"],
         resource_version=meta["resourceVersion"],
         owner_uid=controller_uid(body),
-        attempt=_count((meta.get("labels") or {}).get(names.LABEL_ATTEMPT)),
+        stage=labels.get(names.LABEL_STAGE) or names.STAGE_TRAINING,
+        attempt=_count(labels.get(names.LABEL_ATTEMPT)),
         created=meta["creationTimestamp"],
         start_time=status.get("startTime"),
+        queue_name=labels.get(kueue.LABEL_QUEUE) or "",
         suspend=bool(spec.get("suspend")),
         is_suspended="Suspended" in conditions,
+        suspended_time=conditions.get("Suspended", {}).get("lastTransitionTime"),
         active_deadline_seconds=spec.get("activeDeadlineSeconds"),
         backoff_limit=spec.get("backoffLimit", 6),
-        active_seconds=_count((meta.get("annotations") or {}).get(ANNOTATION_ACTIVE_SECONDS)),
-        failed=status.get("failed") or 0,
+        failures_before=_count(annotations.get(ANNOTATION_FAILURES_BEFORE)),
+        failed=(status.get("failed") or 0) + len(uncounted),
         is_deleting="deletionTimestamp" in meta,
         end=_job_end(conditions, status),
     )
@@ -197,9 +218,21 @@ def _job_end(conditions: dict[str, Manifest], status: Manifest) -> JobEnd | None
     )
 
 
+CREATING_REASONS = {"ContainerCreating", "PodInitializing"}
+"""What the kubelet says of containers while volumes are mounted and before init containers have ended."""
+
+
 @dataclass(frozen=True)
 class Waiting:
     """Why a container does not start, in the kubelet's words."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Disruption:
+    """Why the cluster took a pod away, in the words of its DisruptionTarget condition."""
 
     reason: str
     message: str
@@ -224,13 +257,17 @@ class Pod:
     name: str
     uid: str
     job_uid: str
+    stage: str
+    """`names.STAGE_TRAINING` or `names.STAGE_PREFLIGHT`."""
     created: str
     phase: str
     ip: str
     node: str
     is_deleting: bool
-    is_disrupted: bool
+    disruption: Disruption | None
     """It was preempted, evicted or lost with its node."""
+    reason: str
+    """The kubelet's word for what became of the pod as a whole, such as `Evicted`."""
     words: str
     """What the kubelet says about the pod as a whole, such as why it was evicted."""
     unschedulable: str
@@ -238,7 +275,31 @@ class Pod:
     waiting: Waiting | None
     is_running: bool
     """The trainer container runs."""
+    running_since: str | None
+    """When the container that runs was started."""
+    memory_limit: str
+    """The most memory that the trainer container may use, or nothing."""
+    is_checking: bool
+    """The init container that checks the data runs."""
+    checked: Terminated | None
+    """How the init container that checks the data ended, if there is one."""
     terminated: Terminated | None
+    """How the trainer container ended; that of the init container when it failed, for no other follows then."""
+
+    @property
+    def is_disrupted(self) -> bool:
+        """Whether the cluster took it away."""
+        return self.disruption is not None
+
+    @property
+    def answers(self) -> bool:
+        """Whether it can be asked for its progress."""
+        return bool(self.ip) and (self.is_running or self.is_checking)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its work ever began."""
+        return self.is_running or self.is_checking or self.checked is not None or self.terminated is not None
 
     @property
     def is_over(self) -> bool:
@@ -258,31 +319,51 @@ def parse_pod(body: Manifest) -> Pod:
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     scheduled = conditions.get("PodScheduled", {})
     refused = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
-    state = _trainer_state(status)
-    waiting = state.get("waiting")
+    state = _state_of(names.TRAINER_CONTAINER, status.get("containerStatuses"))
+    check = _state_of(names.PREFLIGHT_CONTAINER, status.get("initContainerStatuses"))
+    checked = _terminated(check["terminated"]) if "terminated" in check else None
+    ended = _terminated(state["terminated"]) if "terminated" in state else None
+    if ended is None and checked is not None and checked.exit_code:
+        ended = checked
+    # While the init container runs, its successor waits for nothing else.
+    waiting = None if "running" in check else check.get("waiting") or state.get("waiting")
     return Pod(
         name=meta["name"],
         uid=meta["uid"],
         job_uid=controller_uid(body),
+        stage=(meta.get("labels") or {}).get(names.LABEL_STAGE) or names.STAGE_TRAINING,
         created=meta["creationTimestamp"],
         phase=status.get("phase") or "Pending",
         ip=status.get("podIP") or "",
         node=spec.get("nodeName") or "",
         is_deleting="deletionTimestamp" in meta,
-        is_disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
+        disruption=_disruption(conditions.get("DisruptionTarget", {})),
+        reason=status.get("reason") or "",
         words=": ".join(filter(None, (status.get("reason"), status.get("message")))),
         unschedulable=scheduled.get("message") or "no node fits" if refused else "",
         waiting=Waiting(waiting.get("reason") or "", waiting.get("message") or "") if waiting else None,
         is_running="running" in state,
-        terminated=_terminated(state["terminated"]) if "terminated" in state else None,
+        running_since=(state.get("running") or check.get("running") or {}).get("startedAt"),
+        memory_limit=_memory_limit(spec),
+        is_checking="running" in check,
+        checked=checked,
+        terminated=ended,
     )
 
 
-def _trainer_state(status: Manifest) -> Manifest:
-    for container in status.get("containerStatuses") or ():
-        if container["name"] == names.TRAINER_CONTAINER:
-            return container.get("state") or {}
-    return {}
+def _disruption(condition: Manifest) -> Disruption | None:
+    if condition.get("status") != "True":
+        return None
+    return Disruption(condition.get("reason") or "", condition.get("message") or "")
+
+
+def _memory_limit(spec: Manifest) -> str:
+    found = next((c for c in spec.get("containers") or () if c.get("name") == names.TRAINER_CONTAINER), {})
+    return str(((found.get("resources") or {}).get("limits") or {}).get("memory") or "")
+
+
+def _state_of(name: str, containers: list[Manifest] | None) -> Manifest:
+    return next((c.get("state") or {} for c in containers or () if c["name"] == name), {})
 
 
 def _terminated(state: Manifest) -> Terminated:
@@ -319,46 +400,78 @@ class Observed:
     """What is seen of a training's children."""
 
     job: Job | None = None
-    """The newest Job of this very object."""
+    """The newest Job of this very object that trains."""
     older_jobs: tuple[Job, ...] = ()
+    preflight: Job | None = None
+    """The Job that checks the data."""
     pods: tuple[Pod, ...] = ()
-    """By age, oldest first; those of Jobs that are gone included."""
+    """By age, oldest first; those of the check and of Jobs that are gone included."""
     report: ProgressReport | None = None
     """What the newest pod said last, if it still runs."""
     mount_problem: str = ""
     """The kubelet's words about a volume of the newest pod that cannot be mounted."""
+    pod_refusal: str = ""
+    """Why the API server refuses the pods of the current Job, in the words of the Job controller's event."""
     refusal: str = ""
     """Why the API server refused to create the children, in its words."""
+    queue: kueue.QueueState | None = None
+    """What the queue says about the training's Job; None: no queue decides about it."""
+    written: datetime | None = None
+    """When this operator last wrote the status; None: not yet."""
 
     @classmethod
     def of(
         cls, jobs: Iterable[Job], pods: Iterable[Pod], report: tuple[str, ProgressReport] | None = None
     ) -> "Observed":
         """From a training's own Jobs and all of its pods; `report` is what the pod with that uid said last."""
-        by_attempt = sorted(jobs, key=lambda job: job.attempt)
-        by_age = tuple(sorted(pods, key=lambda pod: (pod.created, pod.name)))
-        seen = cls(job=by_attempt[-1] if by_attempt else None, older_jobs=tuple(by_attempt[:-1]), pods=by_age)
+        found = tuple(jobs)
+        training = sorted((job for job in found if job.stage != names.STAGE_PREFLIGHT), key=lambda job: job.attempt)
+        seen = cls(
+            job=training[-1] if training else None,
+            older_jobs=tuple(training[:-1]),
+            preflight=next((job for job in found if job.stage == names.STAGE_PREFLIGHT), None),
+            pods=tuple(sorted(pods, key=lambda pod: (pod.created, pod.name))),
+        )
         if report is None or seen.pod is None or seen.pod.uid != report[0]:
             return seen
         return replace(seen, report=report[1])
 
     def surplus_jobs(self, is_finished: bool) -> tuple[Job, ...]:
         """Jobs that still run and should not: all but the newest, and that one too once the training has ended."""
-        jobs = (self.job, *self.older_jobs) if is_finished else self.older_jobs
-        return tuple(job for job in jobs if job is not None and job.end is None and not job.is_deleting)
+        jobs = (*self.older_jobs, self.preflight) if self.job or is_finished else self.older_jobs
+        every = (self.job, *jobs) if is_finished else jobs
+        return tuple(job for job in every if job is not None and job.is_active)
+
+    @property
+    def current_job(self) -> Job | None:
+        """The Job that the training is at: the newest that trains, else the one that checks the data."""
+        return self.job or self.preflight
 
     @property
     def job_pods(self) -> tuple[Pod, ...]:
-        """Pods of the newest Job, oldest first."""
-        return tuple(pod for pod in self.pods if self.job is not None and pod.job_uid == self.job.uid)
+        """Pods of the current Job, oldest first."""
+        return self._pods_of(self.current_job)
+
+    @property
+    def preflight_pods(self) -> tuple[Pod, ...]:
+        """Pods of the Job that checks the data, oldest first."""
+        return self._pods_of(self.preflight)
+
+    @property
+    def training_pods(self) -> tuple[Pod, ...]:
+        """Pods that train, those of earlier Jobs included, oldest first."""
+        return tuple(pod for pod in self.pods if pod.stage != names.STAGE_PREFLIGHT)
+
+    def _pods_of(self, job: Job | None) -> tuple[Pod, ...]:
+        return tuple(pod for pod in self.pods if job is not None and pod.job_uid == job.uid)
 
     @property
     def pod(self) -> Pod | None:
-        """The pod that says how the training does: the newest of the newest Job."""
+        """The pod that says how the training does: the newest of the current Job."""
         pods = self.job_pods
         if not pods:
             return None
         newest = pods[-1]
-        if self.mount_problem and newest.waiting and newest.waiting.reason == "ContainerCreating":
+        if self.mount_problem and newest.waiting and newest.waiting.reason in CREATING_REASONS:
             return replace(newest, waiting=Waiting("FailedMount", self.mount_problem))
         return newest

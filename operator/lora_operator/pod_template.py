@@ -1,47 +1,98 @@
-"""The pod of a training, built from its spec and a profile; pure. Used by `manifests`."""
+"""The pods of a training, built from its spec and a profile; pure. Used by `manifests`."""
 
-from typing import Any
+import json
+import re
+from dataclasses import dataclass
 
 from lora_api import LoraTraining, LoraTrainingSpec, names
-from lora_api.cluster_spec import EnvVar, Pod
+from lora_api.cluster_spec import EnvVar
 from lora_operator.observed import Manifest
+from lora_operator.pod_volumes import Volume, build_volumes
 from lora_operator.profiles import Profile
 
 USER_ID = 65532
 """User and group of the trainer image; group of the volumes."""
 POD_IP = "LORA_POD_IP"
-SECRET_MODE = 0o440
-PATH_OF_CLAIM = "pvc://"
+CONFIG_PATH = f"{names.CONFIG_DIR}/{names.CONFIG_FILE}"
+RUN, PREFLIGHT = "run", "preflight"
+"""What the trainer image is told to do."""
+_NOT_PRINTABLE_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
-def build_pod_template(training: LoraTraining, profile: Profile, *, attempt: int, labels: Manifest) -> Manifest:
+@dataclass(frozen=True)
+class PodRole:
+    """What one pod is for."""
+
+    stage: str
+    """`names.STAGE_TRAINING` or `names.STAGE_PREFLIGHT`."""
+    attempt: int
+    labels: dict[str, str]
+    grace_seconds: int
+    """Time that it has for saving its state once it was told to stop."""
+
+
+def build_pod_template(training: LoraTraining, profile: Profile, role: PodRole) -> Manifest:
     """The template of a Job's pods; fits the Pod Security standard "restricted"."""
-    spec = training.spec
+    spec, volumes = training.spec, build_volumes(training, profile)
+    checks_only = role.stage == names.STAGE_PREFLIGHT
     pod = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": profile.termination_grace_period_seconds,
+        "terminationGracePeriodSeconds": role.grace_seconds,
         "serviceAccountName": spec.pod.service_account_name or profile.service_account_name,
         "priorityClassName": spec.scheduling.priority_class or profile.priority_class,
-        "runtimeClassName": profile.runtime_class_name,
-        "nodeSelector": {**profile.node_selector, **spec.scheduling.node_selector},
-        "tolerations": [t.to_document() for t in (*profile.tolerations, *spec.scheduling.tolerations)],
-        "affinity": spec.scheduling.affinity or profile.affinity,
         "imagePullSecrets": [{"name": name} for name in profile.image_pull_secrets],
         "securityContext": _pod_security(),
-        "containers": [_container(training, profile, attempt)],
-        "volumes": [volume for volume, _ in _volumes(training, profile)],
+        **(_any_node(profile) if checks_only else _gpu_node(spec, profile)),
+        "initContainers": [] if checks_only else _init_containers(spec, profile, role, volumes),
+        "containers": [_only_container(spec, profile, role, volumes)],
+        "volumes": [volume for volume, _ in volumes],
     }
-    metadata = {
-        "labels": {**profile.pod_labels, **spec.pod.labels, **labels},
-        "annotations": {**profile.pod_annotations, **spec.pod.annotations},
+    metadata = {"labels": {**profile.pod_labels, **spec.pod.labels, **role.labels}}
+    return {
+        "metadata": {**_without_empty(metadata), "annotations": pod_annotations(training, profile)},
+        "spec": _without_empty(pod),
     }
-    return {"metadata": _without_empty(metadata), "spec": _without_empty(pod)}
+
+
+def pod_annotations(training: LoraTraining, profile: Profile) -> dict[str, str]:
+    """The annotations of a pod; one of them is the training itself, which its containers read as a file."""
+    given = {**profile.pod_annotations, **training.spec.pod.annotations}
+    return {**given, names.ANNOTATION_TRAINING: _dump(training)}
+
+
+def _dump(training: LoraTraining) -> str:
+    """JSON, which every YAML reader takes: text such as `1e-2` or `no` stays text without further care."""
+    meta = {"name": training.name, "namespace": training.metadata.namespace, "uid": training.metadata.uid}
+    document = {
+        "apiVersion": training.api_version,
+        "kind": training.kind,
+        "metadata": {key: value for key, value in meta.items() if value},
+        "spec": training.spec.to_document(),
+    }
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+    return _NOT_PRINTABLE_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _without_empty(document: Manifest) -> Manifest:
     return {key: value for key, value in document.items() if value not in (None, {}, [])}
+
+
+def _gpu_node(spec: LoraTrainingSpec, profile: Profile) -> Manifest:
+    """Where a pod that trains may run."""
+    return {
+        "runtimeClassName": profile.runtime_class_name,
+        "nodeSelector": {**profile.node_selector, **spec.scheduling.node_selector},
+        "tolerations": [t.to_document() for t in (*profile.tolerations, *spec.scheduling.tolerations)],
+        "affinity": spec.scheduling.affinity or profile.affinity,
+    }
+
+
+def _any_node(profile: Profile) -> Manifest:
+    """Where a pod that only checks the data may run: what leads to nodes with GPUs is left out."""
+    chosen = profile.preflight_pod
+    return {"nodeSelector": chosen.node_selector, "tolerations": [t.to_document() for t in chosen.tolerations]}
 
 
 def _pod_security() -> Manifest:
@@ -55,19 +106,49 @@ def _pod_security() -> Manifest:
     }
 
 
-def _container(training: LoraTraining, profile: Profile, attempt: int) -> Manifest:
-    spec = training.spec
+def _only_container(spec: LoraTrainingSpec, profile: Profile, role: PodRole, volumes: list[Volume]) -> Manifest:
+    """The container whose end is the pod's."""
+    body = _container(spec, profile, role, volumes)
+    checks_only = role.stage == names.STAGE_PREFLIGHT
+    return body | {
+        "name": names.TRAINER_CONTAINER,
+        "args": [PREFLIGHT if checks_only else RUN, CONFIG_PATH],
+        "ports": [{"name": names.TRAINER_PORT_NAME, "containerPort": names.TRAINER_PORT}],
+        "resources": _preflight_resources(profile) if checks_only else _resources(spec, profile),
+    }
+
+
+def _init_containers(
+    spec: LoraTrainingSpec, profile: Profile, role: PodRole, volumes: list[Volume]
+) -> list[Manifest]:
+    """The check of the data in the training's own pod, where the profile wants it there."""
+    if not checks_in_pod(spec, profile):
+        return []
+    body = _container(spec, profile, role, volumes)
+    return [
+        body
+        | {
+            "name": names.PREFLIGHT_CONTAINER,
+            "args": [PREFLIGHT, CONFIG_PATH],
+            "resources": _preflight_resources(profile),
+        }
+    ]
+
+
+def checks_in_pod(spec: LoraTrainingSpec, profile: Profile) -> bool:
+    """Whether an init container checks the data."""
+    return profile.preflight == "InitContainer" and spec.parallelism.gpus_per_node > 0
+
+
+def _container(spec: LoraTrainingSpec, profile: Profile, role: PodRole, volumes: list[Volume]) -> Manifest:
+    """What all containers of the trainer image share."""
     return _without_empty(
         {
-            "name": names.TRAINER_CONTAINER,
             "image": spec.pod.image or profile.image,
             "imagePullPolicy": profile.image_pull_policy,
             "command": list(profile.command),
-            "args": ["run", f"{names.CONFIG_DIR}/{names.CONFIG_FILE}"],
-            "env": _environment(spec, profile, attempt),
-            "ports": [{"name": names.TRAINER_PORT_NAME, "containerPort": names.TRAINER_PORT}],
-            "resources": _resources(spec, profile),
-            "volumeMounts": [mount for _, mount in _volumes(training, profile)],
+            "env": _environment(spec, profile, role),
+            "volumeMounts": [mount for _, mount in volumes],
             "terminationMessagePath": names.TERMINATION_LOG,
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "securityContext": {
@@ -89,12 +170,20 @@ def _resources(spec: LoraTrainingSpec, profile: Profile) -> Manifest:
     return _without_empty({"requests": requests, "limits": limits})
 
 
-def _environment(spec: LoraTrainingSpec, profile: Profile, attempt: int) -> list[Manifest]:
+def _preflight_resources(profile: Profile) -> Manifest:
+    asked = profile.preflight_pod.resources
+    return _without_empty({"requests": asked.requests, "limits": asked.limits})
+
+
+def _environment(spec: LoraTrainingSpec, profile: Profile, role: PodRole) -> list[Manifest]:
     own: dict[str, str | Manifest] = {
-        names.ENV_ATTEMPT: str(attempt),
+        names.ENV_ATTEMPT: str(role.attempt),
+        names.ENV_POD_NAME: _field("metadata.name"),
+        names.ENV_POD_UID: _field("metadata.uid"),
         # Before the address below: Kubernetes expands only variables that stand earlier in the list.
-        POD_IP: {"fieldRef": {"fieldPath": "status.podIP"}},
+        POD_IP: _field("status.podIP"),
         names.ENV_LISTEN_ADDRESS: f"$({POD_IP}):{names.TRAINER_PORT}",
+        names.ENV_GRACE_SECONDS: str(role.grace_seconds),
         names.ENV_WORK_DIR: names.WORK_DIR,
         names.ENV_CLAIMS_DIR: names.CLAIMS_DIR,
         names.ENV_TERMINATION_LOG: names.TERMINATION_LOG,
@@ -102,6 +191,8 @@ def _environment(spec: LoraTrainingSpec, profile: Profile, attempt: int) -> list
         "TMPDIR": names.WORK_DIR,
         "HF_HOME": f"{names.WORK_DIR}/huggingface",
     }
+    if spec.pod.cache_volume_claim:
+        own[names.ENV_CACHE_DIR] = names.CACHE_DIR
     if spec.storage.credentials_secret_ref:
         own[names.ENV_CREDENTIALS_DIR] = names.CREDENTIALS_DIR
     if spec.base_model.token_secret_ref:
@@ -110,6 +201,10 @@ def _environment(spec: LoraTrainingSpec, profile: Profile, attempt: int) -> list
         own[names.ENV_CA_BUNDLE] = f"{names.CA_BUNDLE_DIR}/{names.CA_BUNDLE_FILE}"
     named = {entry.name: _variable(entry) for entry in (*profile.env, *spec.pod.env)}
     return [_entry(name, value) for name, value in own.items() if name not in named] + list(named.values())
+
+
+def _field(path: str) -> Manifest:
+    return {"fieldRef": {"fieldPath": path}}
 
 
 def _entry(name: str, value: str | Manifest) -> Manifest:
@@ -123,66 +218,3 @@ def _variable(entry: EnvVar) -> Manifest:
             field = "secretKeyRef" if source == "secret_key_ref" else "configMapKeyRef"
             return {"name": entry.name, "valueFrom": {field: reference.to_document()}}
     return {"name": entry.name, "value": entry.value or ""}
-
-
-def _volumes(training: LoraTraining, profile: Profile) -> list[tuple[Manifest, Manifest]]:
-    """Each volume with its mount."""
-    spec = training.spec
-    shared_memory = {"medium": "Memory", "sizeLimit": _shared_memory(spec, profile)}
-    spec_file = {"key": names.CONFIG_FILE, "path": names.CONFIG_FILE}
-    found = [
-        _config_map("config", names.config_map_name(training.name), spec_file, names.CONFIG_DIR),
-        _empty_dir("work", names.WORK_DIR, {"sizeLimit": profile.work_volume_size}),
-        _empty_dir("shared-memory", names.SHARED_MEMORY_DIR, shared_memory),
-    ]
-    credentials, token, bundle = (
-        spec.storage.credentials_secret_ref,
-        spec.base_model.token_secret_ref,
-        spec.storage.ca_bundle_ref,
-    )
-    if credentials:
-        found.append(_secret("credentials", {"secretName": credentials.name}, names.CREDENTIALS_DIR))
-    if token:
-        items = [{"key": token.key, "path": names.HUB_TOKEN_FILE}]
-        found.append(_secret("hub-token", {"secretName": token.name, "items": items}, names.HUB_TOKEN_DIR))
-    if bundle:
-        file = {"key": bundle.key, "path": names.CA_BUNDLE_FILE}
-        found.append(_config_map("ca-bundle", bundle.name, file, names.CA_BUNDLE_DIR))
-    return found + _claims(spec)
-
-
-def _shared_memory(spec: LoraTrainingSpec, profile: Profile) -> str:
-    asked = spec.pod.shared_memory
-    return profile.shared_memory or asked if asked == Pod().shared_memory else asked
-
-
-def _config_map(volume: str, name: str, file: Manifest, place: str) -> tuple[Manifest, Manifest]:
-    source = {"name": name, "items": [file]}
-    return {"name": volume, "configMap": source}, {"name": volume, "mountPath": place, "readOnly": True}
-
-
-def _secret(volume: str, source: Manifest, place: str) -> tuple[Manifest, Manifest]:
-    content = {**source, "defaultMode": SECRET_MODE}
-    return {"name": volume, "secret": content}, {"name": volume, "mountPath": place, "readOnly": True}
-
-
-def _empty_dir(volume: str, place: str, options: dict[str, Any]) -> tuple[Manifest, Manifest]:
-    return {"name": volume, "emptyDir": _without_empty(options)}, {"name": volume, "mountPath": place}
-
-
-def _claims(spec: LoraTrainingSpec) -> list[tuple[Manifest, Manifest]]:
-    """PersistentVolumeClaims named by pvc:// URIs; only those that results go to may be written."""
-    written = [_claim_of(uri) for uri in spec.written_uris]
-    read = [_claim_of(uri) for uri in spec.read_uris]
-    mounts: list[tuple[Manifest, Manifest]] = []
-    for index, claim in enumerate(dict.fromkeys(name for name in (*written, *read) if name)):
-        access = {} if claim in written else {"readOnly": True}
-        volume = {"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": claim, **access}}
-        mounts.append((volume, {"name": f"claim-{index}", "mountPath": f"{names.CLAIMS_DIR}/{claim}", **access}))
-    return mounts
-
-
-def _claim_of(uri: str | None) -> str | None:
-    if uri is None or not uri.startswith(PATH_OF_CLAIM):
-        return None
-    return uri.removeprefix(PATH_OF_CLAIM).split("/", 1)[0]

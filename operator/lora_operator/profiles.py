@@ -20,6 +20,17 @@ log = logging.getLogger(__name__)
 DEFAULT_PROFILE = "default"
 
 
+class PreflightPod(ApiModel):
+    """What the pod that checks the data needs; nothing of the training pod's, whose nodes have GPUs."""
+
+    resources: Resources = Resources(requests={"cpu": "1", "memory": "2Gi"})
+    """CPU and memory; never a GPU."""
+    node_selector: dict[LabelKey, LabelText] = {}
+    """Labels a node must have."""
+    tolerations: tuple[Toleration, ...] = ()
+    """Taints that are tolerated."""
+
+
 class Profile(ApiModel):
     """What the pods of a training are made of, as far as the training does not say it."""
 
@@ -59,6 +70,12 @@ class Profile(ApiModel):
     """Further annotations of the pods."""
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86400)] = 120
     """Time that a pod told to stop has for saving its state, in seconds."""
+    preflight: Literal["Job", "InitContainer", "Off"] = "Job"
+    """Where the data of a training that asks for GPUs are checked. `Job`: in a pod of their own, so that no GPU is
+    asked for before they can train. `InitContainer`: in the pod that trains, which holds its GPU meanwhile. `Off`: nowhere
+    but in the training itself."""
+    preflight_pod: PreflightPod = PreflightPod()
+    """The pod that checks the data; with `InitContainer` its resources."""
     work_volume_size: Quantity | None = None
     """Size limit of the scratch volume that holds base model and pictures. Default: that of the node's disk."""
 
