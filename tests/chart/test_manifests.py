@@ -45,11 +45,43 @@ def test_the_operator_cannot_write_to_its_image(values: dict[str, Any]) -> None:
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
 
 
-def test_one_operator_is_replaced_and_never_joined_by_another() -> None:
+ALONE = {"operator": {"replicas": 1, "leaderElection": {"enabled": False}}}
+
+
+def test_an_upgrade_never_leaves_the_cluster_without_a_warm_operator() -> None:
     spec = only("Deployment")["spec"]
+
+    assert spec["replicas"] == 2
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+
+
+def test_without_election_one_operator_is_replaced_and_never_joined_by_another() -> None:
+    spec = only("Deployment", ALONE)["spec"]
 
     assert spec["replicas"] == 1
     assert spec["strategy"] == {"type": "Recreate"}
+
+
+def test_operators_rather_run_on_different_nodes() -> None:
+    [term] = operator_pod({})["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+
+    assert term["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+    selected = term["podAffinityTerm"]["labelSelector"]["matchLabels"]
+    assert selected == only("Deployment")["spec"]["selector"]["matchLabels"]
+
+
+def test_an_affinity_of_the_values_takes_the_place_of_the_charts() -> None:
+    theirs = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}}
+
+    assert operator_pod({"operator": {"affinity": theirs}})["affinity"] == theirs
+
+
+def test_drains_take_one_operator_at_a_time_and_are_never_stopped_by_a_single_one() -> None:
+    spec = only("PodDisruptionBudget")["spec"]
+
+    assert spec["maxUnavailable"] == 1
+    assert spec["selector"] == only("Deployment")["spec"]["selector"]
+    assert of_kind("PodDisruptionBudget", ALONE) == []
 
 
 def test_the_selector_finds_the_pods_of_the_release_only() -> None:

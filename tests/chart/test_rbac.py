@@ -13,9 +13,9 @@ IN_NAMESPACES: Rights = {
         ("lora-operator.io", "loratrainings/status", "patch"),
         ("lora-operator.io", "loratrainings/finalizers", "update"),
         ("batch", "jobs", "get list watch create patch delete"),
-        ("", "configmaps", "get create patch delete"),
         ("", "pods", "list watch"),
         ("", "events", "get list create patch"),
+        ("kueue.x-k8s.io", "workloads", "get list"),
     )
     for verb in verbs.split()
 }
@@ -33,7 +33,7 @@ def test_cluster_wide_the_rights_are_exactly_these() -> None:
 
 
 def test_in_namespaces_the_rights_are_exactly_these() -> None:
-    roles = of_kind("Role", NAMESPACED)
+    roles = [role for role in of_kind("Role", NAMESPACED) if role["metadata"]["namespace"] != NAMESPACE]
 
     assert [role["metadata"]["namespace"] for role in roles] == ["team-a", "team-b"]
     assert all(rights(role) == IN_NAMESPACES for role in roles)
@@ -41,6 +41,22 @@ def test_in_namespaces_the_rights_are_exactly_these() -> None:
 
 def test_in_namespaces_nothing_is_granted_cluster_wide() -> None:
     assert {manifest["kind"] for manifest in render(NAMESPACED)}.isdisjoint({"ClusterRole", "ClusterRoleBinding"})
+
+
+@pytest.mark.parametrize("values", [{}, NAMESPACED], ids=["cluster-wide", "namespaced"])
+def test_only_the_lease_of_the_release_can_be_read_and_changed(values: dict[str, Any]) -> None:
+    [role] = [role for role in of_kind("Role", values) if role["metadata"]["namespace"] == NAMESPACE]
+    [container] = only("Deployment", values)["spec"]["template"]["spec"]["containers"]
+    environment = {entry["name"]: entry.get("value") for entry in container["env"]}
+    create, change = role["rules"]
+
+    assert rights(role) == {("coordination.k8s.io", "leases", verb) for verb in ("create", "get", "patch")}
+    assert (create["verbs"], change["resourceNames"]) == (["create"], [environment["LORA_LEASE_NAME"]])
+    assert environment["LORA_LEASE_NAMESPACE"] == role["metadata"]["namespace"]
+
+
+def test_without_election_there_are_no_rights_on_leases() -> None:
+    assert of_kind("Role", {"operator": {"replicas": 1, "leaderElection": {"enabled": False}}}) == []
 
 
 @pytest.mark.parametrize("values", TYPICAL.values(), ids=TYPICAL)

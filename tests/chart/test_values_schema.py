@@ -16,6 +16,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a namespace that cannot be": ({"watchNamespaces": ["Team A"]}, "watchNamespaces"),
     "a level that is none": ({"operator": {"logLevel": "LOUD"}}, "logLevel"),
     "no worker": ({"operator": {"workers": 0}}, "workers"),
+    "two operators without election": (
+        {"operator": {"replicas": 2, "leaderElection": {"enabled": False}}},
+        "replicas",
+    ),
+    "a place for the pre-flight that is none": ({"profiles": {"a": {"preflight": "job"}}}, "preflight"),
+    "a GPU for the pre-flight": ({"profiles": {"a": {"preflightPod": {"gpus": 1}}}}, "gpus"),
     "a port below 1024": ({"operator": {"port": 80}}, "port"),
     "a digest cut short": ({"trainer": {"image": {"digest": "sha256:12"}}}, "digest"),
     "an endpoint without scheme": ({"profiles": {"a": {"storage": {"endpoint": "minio:9000"}}}}, "endpoint"),

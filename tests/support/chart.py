@@ -64,6 +64,12 @@ TYPICAL: dict[str, Values] = {
                 "serviceAccountName": "trainer",
                 "sharedMemory": "8Gi",
                 "workVolumeSize": "200Gi",
+                "preflight": "InitContainer",
+                "preflightPod": {
+                    "resources": {"requests": {"cpu": "2"}, "limits": {"memory": "4Gi"}},
+                    "nodeSelector": {"pool": "cpu"},
+                    "tolerations": [{"key": "cpu", "operator": "Exists"}],
+                },
                 "terminationGracePeriodSeconds": 300,
                 "env": [{"name": "HF_ENDPOINT", "value": "https://mirror.example.com"}],
                 "podLabels": {"cost-center": "42"},

@@ -66,13 +66,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
-  resources: [configmaps]
-  verbs: [get, create, patch, delete]
-- apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
 # Read as well: the kubelet tells only there which volume cannot be mounted.
 - apiGroups: [""]
   resources: [events]
   verbs: [get, list, create, patch]
+# What a queue says about a Job; nothing is asked where Kueue is not installed.
+- apiGroups: [kueue.x-k8s.io]
+  resources: [workloads]
+  verbs: [get, list]
 {{- end -}}
