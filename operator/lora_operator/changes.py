@@ -1,4 +1,7 @@
-"""What a person looks for in the events of a training, derived from two statuses; pure. Used by `reconcile`."""
+"""What a person looks for in the events of a training, derived from two statuses; pure. Used by `reconcile`.
+
+Every event is a write, so only what a person must act on is told, and pause, resumption and end.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,12 +13,18 @@ WARNED_ABOUT = {
     ConditionType.ACCEPTED: {"InvalidSpec", "ProfileNotFound"},
     ConditionType.SCHEDULED: {
         "Unschedulable",
+        "QuotaExceeded",
+        "PodRefused",
         "ImagePullFailed",
         "SecretMissing",
+        "ConfigMapMissing",
         "PodConfigFailed",
         "ContainerFailed",
         "JobRefused",
         "Retrying",
+        "Preempted",
+        "Evicted",
+        "NodeLost",
     },
     ConditionType.RUNNING: {"Stalled"},
 }
@@ -33,32 +42,27 @@ class Event:
 def derive_events(before: LoraTrainingStatus, after: LoraTrainingStatus) -> tuple[Event, ...]:
     """The events that lead from one status to the next."""
     old = {condition.type: condition for condition in before.conditions}
-    found = _job_event(before, after)
-    for condition in after.conditions:
-        event = _event_of(condition)
-        if event is not None and not _same(old.get(condition.type), condition):
-            found.append(event)
-    return tuple(found)
+    ended = after.completion_time is not None
+    told = (_event_of(condition, old.get(condition.type), ended) for condition in after.conditions)
+    return (*_notices(before, after), *(event for event in told if event is not None))
 
 
-def _same(old: Condition | None, new: Condition) -> bool:
-    return old is not None and (old.status, old.reason) == (new.status, new.reason)
+def _notices(before: LoraTrainingStatus, after: LoraTrainingStatus) -> list[Event]:
+    new = [notice for notice in after.notices if notice not in before.notices]
+    return [Event("Warning", notice.reason, notice.message) for notice in new]
 
 
-def _job_event(before: LoraTrainingStatus, after: LoraTrainingStatus) -> list[Event]:
-    old = before.attempts.number if before.attempts else 0
-    new = after.attempts.number if after.attempts else 0
-    return [Event("Normal", "JobCreated", f"attempt {new} was started")] if new > old else []
-
-
-def _event_of(condition: Condition) -> Event | None:
+def _event_of(condition: Condition, old: Condition | None, ended: bool) -> Event | None:
+    if old is not None and (old.status, old.reason) == (condition.status, condition.reason):
+        return None
     if condition.reason in WARNED_ABOUT.get(ConditionType(condition.type), ()):
         return Event("Warning", condition.reason, condition.message)
+    was_true = old is not None and old.status == "True"
     match condition.type, condition.status:
-        case ConditionType.RUNNING, "True":
-            return Event("Normal", "Training", condition.message)
         case ConditionType.SUSPENDED, "True":
             return Event("Normal", "Suspended", condition.message)
+        case ConditionType.SUSPENDED, "False" if was_true and not ended and condition.reason == "NotSuspended":
+            return Event("Normal", "Resumed", "the training goes on from its newest state")
         case ConditionType.SUCCEEDED, "True":
             return Event("Normal", condition.reason, condition.message)
         case ConditionType.SUCCEEDED, "False":

@@ -1,94 +1,39 @@
 """The conditions of a training, each a pure function of what is seen. Used by `status`."""
 
 import re
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Literal
+from datetime import datetime
 
-from lora_api import LoraTraining, ProgressReport, outcome_of
-from lora_api.status import Artifacts, Checkpoint, Condition, ConditionType, Phase, Plan, Progress
-from lora_operator.observed import Job, Observed, Pod, Waiting, format_time, parse_time
-from lora_operator.outcome import Ending, describe
+from lora_api.redaction import redact
+from lora_api.status import Condition, ConditionType, Phase
+from lora_operator.diagnosis import diagnose
+from lora_operator.observed import Pod, format_time
+from lora_operator.pod_problems import keeps_the_words
+from lora_operator.scheduled import derive_scheduled
+from lora_operator.stall import measure_silence
+from lora_operator.view import Finding, View
 
 MESSAGE_CHARACTERS = 2000
-STALLED_AFTER = timedelta(minutes=15)
-"""Longer than any step, sample sheet or upload should take."""
-IMAGE_REASONS = {
-    "ErrImagePull",
-    "ImagePullBackOff",
-    "InvalidImageName",
-    "ErrImageNeverPull",
-    "ImageInspectError",
-    "RegistryUnavailable",
-    "SignatureValidationFailed",
-}
-CONTAINER_REASONS = {"CreateContainerError", "RunContainerError", "InvalidContainerConfig", "StartError"}
 MAKING_STEPS = {"Training", "Sampling", "Saving"}
 """What a trainer does between its first and its last step."""
-_MISSING_SECRET = re.compile(r'secret "([^"]+)" not found')
-_MISSING_SECRET_KEY = re.compile(r"couldn't find key (\S+) in Secret (\S+)")
+_DATA_FAILURES = {"InvalidDataset", "AccessDenied"}
+_FETCHING = {"Downloading", "CheckingData"}
+STALLED = "Stalled"
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]")
-
-Truth = Literal["True", "False", "Unknown"]
-
-
-@dataclass(frozen=True)
-class Acceptance:
-    """Whether the spec can be carried out."""
-
-    accepted: bool
-    reason: str
-    message: str
-
-
-ACCEPTED = Acceptance(True, "Valid", "the spec can be carried out")
-
-
-@dataclass(frozen=True)
-class View:
-    """Everything that conditions are derived from."""
-
-    acceptance: Acceptance
-    training: LoraTraining | None
-    observed: Observed
-    report: ProgressReport | None
-    """What the trainer said last, dead or alive."""
-    ending: Ending | None
-    plan: Plan | None
-    progress: Progress | None
-    checkpoints: tuple[Checkpoint, ...]
-    artifacts: Artifacts | None
-    now: datetime
-
-    @property
-    def job(self) -> Job | None:
-        return self.observed.job
-
-    @property
-    def pod(self) -> Pod | None:
-        return self.observed.pod
-
-
-@dataclass(frozen=True)
-class _Finding:
-    status: Truth
-    reason: str
-    message: str
 
 
 def derive_conditions(view: View, *, previous: tuple[Condition, ...], generation: int) -> tuple[Condition, ...]:
     """All conditions, in the order of the API; the time of the last transition is kept while the status is."""
+    before = {condition.type: condition for condition in previous}
     findings = {
         ConditionType.ACCEPTED: _accepted(view),
-        ConditionType.DATASET_READY: _dataset_ready(view),
-        ConditionType.SCHEDULED: _scheduled(view),
+        ConditionType.DATASET_READY: _dataset_ready(view, before.get(ConditionType.DATASET_READY)),
+        ConditionType.SCHEDULED: _scheduled(view, before.get(ConditionType.SCHEDULED)),
         ConditionType.RUNNING: _running(view),
         ConditionType.CHECKPOINT_AVAILABLE: _checkpoint_available(view),
         ConditionType.SUSPENDED: _suspended(view),
         ConditionType.SUCCEEDED: _succeeded(view),
         ConditionType.FINISHED: _finished(view),
     }
-    before = {condition.type: condition for condition in previous}
     return tuple(
         _condition(kind, finding, before.get(kind), generation=generation, now=view.now)
         for kind, finding in findings.items()
@@ -104,155 +49,117 @@ def derive_phase(conditions: tuple[Condition, ...], pod: Pod | None) -> Phase:
         return Phase.SUSPENDED
     if ConditionType.RUNNING in true:
         return Phase.RUNNING
-    return Phase.STARTING if ConditionType.SCHEDULED in true and pod is not None else Phase.PENDING
+    at_work = pod is not None and (ConditionType.SCHEDULED in true or pod.answers)
+    return Phase.STARTING if at_work else Phase.PENDING
 
 
-def _condition(kind: str, finding: _Finding, before: Condition | None, *, generation: int, now: datetime) -> Condition:
+def _condition(kind: str, finding: Finding, before: Condition | None, *, generation: int, now: datetime) -> Condition:
     kept = before is not None and before.status == finding.status
     return Condition(
         type=kind,
         status=finding.status,
         # A reason may come from a cluster component or from the trainer: keep to the API's alphabet.
         reason=_UNSAFE.sub("", finding.reason)[:128].strip("_0123456789") or "Other",
-        message=finding.message[:MESSAGE_CHARACTERS],
+        # Words of pods, registries and stores may hold signed addresses.
+        message=redact(finding.message)[:MESSAGE_CHARACTERS],
         last_transition_time=before.last_transition_time if before and kept else format_time(now),
         observed_generation=generation,
     )
 
 
-def _accepted(view: View) -> _Finding:
+def _accepted(view: View) -> Finding:
     acceptance = view.acceptance
-    return _Finding("True" if acceptance.accepted else "False", acceptance.reason, acceptance.message)
+    return Finding("True" if acceptance.accepted else "False", acceptance.reason, acceptance.message)
 
 
-def _dataset_ready(view: View) -> _Finding:
-    plan, failure = view.plan, view.ending.failure if view.ending else None
-    if failure and failure.reason in {"InvalidDataset", "AccessDenied"} and plan is None:
-        return _Finding("False", failure.reason, failure.message)
-    if plan is not None:
-        text = f"{plan.images} pictures and {plan.regularization_images} of the regularisation class"
-        return _Finding("True", "Verified", text)
-    if view.report is not None and view.report.reason == "Downloading":
-        return _Finding("False", "Downloading", view.report.message or "pictures and base model are being fetched")
-    return _Finding("Unknown", "NotChecked", "the trainer has not read the pictures yet")
+def _scheduled(view: View, before: Condition | None) -> Finding:
+    found = derive_scheduled(view)
+    if before is not None and before.reason == found.reason and keeps_the_words(before.message, found.message):
+        return Finding(found.status, found.reason, before.message)
+    return found
 
 
-def _scheduled(view: View) -> _Finding:
-    if view.ending:
-        return _Finding("False", "Finished", "the training has ended")
-    if view.observed.refusal:
-        return _Finding("False", "JobRefused", f"the API server refuses it: {view.observed.refusal}")
-    if view.job is None:
-        return _no_job(view)
-    if view.job.suspend:
-        return _Finding("False", "Suspended", "no pods while the training is suspended")
-    pod = view.pod
-    if pod is None:
-        return _Finding("Unknown", "WaitingForPod", f"Job {view.job.name} has no pod yet")
-    if pod.is_over:
-        return _Finding("False", "Retrying", _why_again(pod))
-    if pod.unschedulable:
-        return _Finding("False", "Unschedulable", pod.unschedulable)
-    if not pod.node:
-        return _Finding("Unknown", "WaitingForScheduler", f"pod {pod.name} has no node yet")
-    if pod.waiting and (blocked := _blocked(pod.waiting, view.training)):
-        return blocked
-    return _Finding("True", "Scheduled", f"pod {pod.name} is bound to node {pod.node}")
+def _dataset_ready(view: View, before: Condition | None) -> Finding:
+    check, failure = view.observed.preflight, view.ending.failure if view.ending else None
+    only_checked = check is not None and view.observed.job is None
+    if failure and (only_checked or (failure.reason in _DATA_FAILURES and view.plan is None)):
+        return Finding("False", failure.reason, failure.message)
+    if view.is_checking:
+        return _being_read(view) or Finding("False", "CheckingData", "the data are checked before a GPU is asked for")
+    # A plan alone is no proof: the check that told it may have been deleted before its end.
+    is_verified = view.observed.job is not None or only_checked or (before is not None and before.status == "True")
+    if view.plan is not None and is_verified:
+        regularization = view.plan.regularization_images
+        text = f"{view.plan.images} pictures and {regularization} of the regularisation class"
+        return Finding("True", "Verified", text)
+    if only_checked:
+        return Finding("True", "Verified", "the data were checked")
+    return _being_read(view) or Finding("Unknown", "NotChecked", "the trainer has not read the pictures yet")
 
 
-def _no_job(view: View) -> _Finding:
-    if not view.acceptance.accepted:
-        return _Finding("Unknown", "NotAccepted", "the spec cannot be carried out")
-    if view.observed.pods:
-        newest = view.observed.pods[-1].name
-        return _Finding("False", "WaitingForPods", f"pod {newest} of an earlier Job is not gone yet")
-    return _Finding("Unknown", "Creating", "the Job is being created")
-
-
-def _why_again(pod: Pod) -> str:
-    if pod.terminated is None:
-        return f"pod {pod.name} ended ({pod.words or pod.phase}); the Job starts another one"
-    reason = outcome_of(pod.terminated.exit_code).reason
-    return f"pod {pod.name} ended with {reason}: {describe(pod.terminated)}; the Job starts another one"
-
-
-def _blocked(waiting: Waiting, training: LoraTraining | None) -> _Finding | None:
-    """What keeps a bound pod from starting, if it is more than a matter of time."""
-    if waiting.reason in IMAGE_REASONS:
-        return _Finding("False", "ImagePullFailed", f"{waiting.reason}: {waiting.message}")
-    if waiting.reason in CONTAINER_REASONS:
-        return _Finding("False", "ContainerFailed", waiting.message or waiting.reason)
-    if waiting.reason not in {"CreateContainerConfigError", "FailedMount"}:
+def _being_read(view: View) -> Finding | None:
+    report = view.report
+    if report is None or report.reason not in _FETCHING:
         return None
-    if missing := _MISSING_SECRET.search(waiting.message):
-        name = missing.group(1)
-        text = f"Secret {name}{_named_by(name, training)} does not exist; create it and the pod starts by itself"
-        return _Finding("False", "SecretMissing", text)
-    if missing := _MISSING_SECRET_KEY.search(waiting.message):
-        key, place = missing.groups()
-        text = f"Secret {place.rsplit('/', 1)[-1]} has no key {key}; add it and the pod starts by itself"
-        return _Finding("False", "SecretMissing", text)
-    return _Finding("False", "PodConfigFailed", waiting.message)
+    return Finding("False", report.reason, report.message or "pictures and base model are being fetched")
 
 
-def _named_by(secret: str, training: LoraTraining | None) -> str:
-    """The field that names a Secret, as ` (spec.storage.credentialsSecretRef)`."""
-    if training is None:
-        return ""
-    spec = training.spec
-    credentials, token = spec.storage.credentials_secret_ref, spec.base_model.token_secret_ref
-    if credentials and credentials.name == secret:
-        return " (spec.storage.credentialsSecretRef)"
-    if token and token.name == secret:
-        return " (spec.baseModel.tokenSecretRef)"
-    return ""
-
-
-def _running(view: View) -> _Finding:
+def _running(view: View) -> Finding:
     if view.ending:
-        return _Finding("False", "Finished", "the training has ended")
+        return Finding("False", "Finished", "the training has ended")
     pod, report = view.pod, view.report
-    if pod is None or not pod.is_running:
-        return _Finding("False", "NotStarted", "no pod is running")
+    if pod is not None and pod.disruption is not None and not pod.is_over and (cause := diagnose(pod)):
+        return Finding("False", cause.reason, cause.message)
+    if pod is None or not pod.answers:
+        return Finding("False", "NotStarted", "no pod is running")
+    if (stalled := _stalled(view, pod)) is not None:
+        return stalled
     if report is None:
-        return _Finding("False", "Starting", f"pod {pod.name} runs and has not answered yet")
+        return Finding("False", "Starting", f"pod {pod.name} runs and has not answered yet")
     if report.reason not in MAKING_STEPS:
-        return _Finding("False", report.reason, report.message or report.reason)
-    if (silent := _silent_since(view)) is not None:
-        return _Finding("False", "Stalled", f"no step was reported since {silent}; see the pod's log")
-    return _Finding("True", "Training", "steps are being made")
+        return Finding("False", report.reason, report.message or report.reason)
+    return Finding("True", "Training", "steps are being made")
 
 
-def _silent_since(view: View) -> str | None:
-    updated = view.progress.updated_time if view.progress else None
-    return updated if updated and view.now - parse_time(updated) > STALLED_AFTER else None
+def _stalled(view: View, pod: Pod) -> Finding | None:
+    report, training = view.report, view.training
+    wish = training.spec.limits.stall_seconds if training is not None else None
+    silence = measure_silence(report, running_since=pod.running_since, stall_seconds=wish, now=view.now)
+    if silence is not None and silence.is_too_long:
+        doing = f" while {report.reason}" if report is not None else ""
+        text = f"pod {pod.name} has given no sign of life since {silence.since}{doing}"
+        cure = "see its log; if it does not end by itself, delete it, and the next one goes on from the newest state"
+        return Finding("False", STALLED, f"{text}, longer than the {silence.patience_seconds} s that are usual; {cure}")
+    if report is not None and report.reason == STALLED:
+        return Finding("False", STALLED, report.message or f"pod {pod.name} says that it hangs")
+    return None
 
 
-def _checkpoint_available(view: View) -> _Finding:
+def _checkpoint_available(view: View) -> Finding:
     if not view.checkpoints:
-        return _Finding("False", "NoneYet", "no adapter is stored yet")
+        return Finding("False", "NoneYet", "no adapter is stored yet")
     newest = view.checkpoints[-1]
-    return _Finding("True", "Verified", f"epoch {newest.epoch}: {newest.uri}")
+    return Finding("True", "Verified", f"epoch {newest.epoch}: {newest.uri}")
 
 
-def _suspended(view: View) -> _Finding:
+def _suspended(view: View) -> Finding:
     wanted = view.training is not None and view.training.spec.suspend
     if view.ending or not (wanted or (view.job and view.job.suspend)):
-        return _Finding("False", "NotSuspended", "the training is not paused")
+        return Finding("False", "NotSuspended", "the training is not paused")
     if view.job and view.job.is_suspended and all(pod.is_over for pod in view.observed.job_pods):
-        return _Finding("True", "UserRequested", "paused by spec.suspend; set it to false to go on")
-    return _Finding("False", "Suspending", "the pod saves its state and stops")
+        return Finding("True", "UserRequested", "paused by spec.suspend; set it to false to go on")
+    return Finding("False", "Suspending", "the pod saves its state and stops")
 
 
-def _succeeded(view: View) -> _Finding:
+def _succeeded(view: View) -> Finding:
     if view.ending is None:
-        return _Finding("Unknown", "InProgress", "the training has not ended")
-    return _Finding("True" if view.ending.succeeded else "False", view.ending.reason, view.ending.message)
+        return Finding("Unknown", "InProgress", "the training has not ended")
+    return Finding("True" if view.ending.succeeded else "False", view.ending.reason, view.ending.message)
 
 
-def _finished(view: View) -> _Finding:
+def _finished(view: View) -> Finding:
     if view.ending is None:
-        return _Finding("False", "InProgress", "the training has not ended")
+        return Finding("False", "InProgress", "the training has not ended")
     if view.ending.succeeded:
-        return _Finding("True", "Succeeded", view.ending.message)
-    return _Finding("True", "Failed", f"{view.ending.reason}: {view.ending.message}")
+        return Finding("True", "Succeeded", view.ending.message)
+    return Finding("True", "Failed", f"{view.ending.reason}: {view.ending.message}")

@@ -1,15 +1,17 @@
-"""How a training ended, read from its Job and the last word of its pod; pure. Used by `status`."""
+"""How a training ended, read from its Jobs and the last words of their pods; pure. Used by `status`."""
 
 from dataclasses import dataclass
 
-from lora_api import ExitCode, outcome_of
+from lora_api import names
+from lora_api.redaction import redact
 from lora_api.status import Failure
+from lora_operator.diagnosis import MESSAGE_CHARACTERS, diagnose
 from lora_operator.observed import Job, JobEnd, Pod, Terminated
 
 ALREADY_TRAINED = "AlreadyTrained"
 DEADLINE_EXCEEDED = "DeadlineExceeded"
-LOG_TAIL_CHARACTERS = 1000
-UNSAFE_WORDS = "the trainer left no message"
+START_DEADLINE_EXCEEDED = "StartDeadlineExceeded"
+_RETRIES_USED_UP = "BackoffLimitExceeded"
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,47 @@ class Ending:
     failure: Failure | None = None
 
 
-def derive_ending(job: Job, pods: tuple[Pod, ...]) -> Ending | None:
-    """How the training ended, or None while its Job goes on. `pods`: those of the Job, oldest first."""
+def derive_ending(job: Job, pods: tuple[Pod, ...], *, failures: int | None = None) -> Ending | None:
+    """How the training ended, or None while it goes on.
+
+    `pods`: those of the Job, oldest first; `failures`: failed pods of all attempts, if the Job is not the first. The
+    Job that checks the data ends the training when it fails, and when the output already holds this very run.
+    """
     if job.end is None:
         return None
     if job.end.succeeded:
-        return _success(job.end, pods)
-    failure = _failure(job.end, pods)
-    return Ending(False, failure.reason, failure.message, job.end.time, failure)
+        return _success(job, job.end, pods)
+    failure = _failure(job, job.end, pods, failures or job.failed)
+    if job.stage == names.STAGE_PREFLIGHT:
+        failure = failure.model_copy(update={"message": f"{failure.message}; no GPU was asked for"})
+    return failed(failure, time=job.end.time)
+
+
+def failed(failure: Failure, *, time: str) -> Ending:
+    """The end of a training that failed so."""
+    return Ending(False, failure.reason, failure.message, time, failure)
+
+
+def out_of_time(seconds: int | None, *, time: str) -> Ending:
+    """The end of a training that ran for as long as `spec.limits.activeSeconds` allows."""
+    allowed = "" if seconds is None else f" ({seconds} s)"
+    failure = Failure(
+        reason=DEADLINE_EXCEEDED,
+        message=f"the training ran longer than spec.limits.activeSeconds{allowed} over all attempts",
+        hint="Raise spec.limits.activeSeconds in a new LoraTraining; one with the same output goes on.",
+    )
+    return failed(failure, time=time)
+
+
+def never_started(seconds: int, words: str, *, time: str) -> Ending:
+    """The end of a training that no pod was started for; `words`: what the scheduler or the queue said last."""
+    said = f"; last heard: {redact(words)}" if words else ""
+    failure = Failure(
+        reason=START_DEADLINE_EXCEEDED,
+        message=f"no pod started within spec.scheduling.startDeadlineSeconds ({seconds} s){said}"[:MESSAGE_CHARACTERS],
+        hint="Free what it waited for, or raise spec.scheduling.startDeadlineSeconds in a new LoraTraining.",
+    )
+    return failed(failure, time=time)
 
 
 def last_terminated(pods: tuple[Pod, ...]) -> Terminated | None:
@@ -39,56 +74,35 @@ def last_terminated(pods: tuple[Pod, ...]) -> Terminated | None:
     return ended[-1] if ended else None
 
 
-def describe(terminated: Terminated) -> str:
-    """What went wrong, in the trainer's words or, if it left none, by the end of its log."""
-    if terminated.message is not None and terminated.message.message:
-        return terminated.message.message
-    tail = terminated.text.strip()[-LOG_TAIL_CHARACTERS:]
-    return f"the trainer ended with exit code {terminated.exit_code}: {tail or UNSAFE_WORDS}"
-
-
-def _success(end: JobEnd, pods: tuple[Pod, ...]) -> Ending:
+def _success(job: Job, end: JobEnd, pods: tuple[Pod, ...]) -> Ending | None:
     word = last_terminated(pods)
     message = word.message if word else None
     if message is not None and message.reason == ALREADY_TRAINED:
         return Ending(True, ALREADY_TRAINED, message.message or "the output already holds this very run", end.time)
+    if job.stage == names.STAGE_PREFLIGHT:
+        return None
     return Ending(True, "Completed", (message and message.message) or "all epochs are trained and stored", end.time)
 
 
-def _failure(end: JobEnd, pods: tuple[Pod, ...]) -> Failure:
+def _failure(job: Job, end: JobEnd, pods: tuple[Pod, ...], failures: int) -> Failure:
     if end.reason == DEADLINE_EXCEEDED:
-        return Failure(
-            reason=DEADLINE_EXCEEDED,
-            message="the training ran longer than spec.limits.activeSeconds",
-            hint="Raise spec.limits.activeSeconds in a new LoraTraining; one with the same output goes on.",
-        )
-    word = last_terminated(pods)
-    if word is None:
+        ending = out_of_time(None, time=end.time)
+        assert ending.failure is not None
+        return ending.failure
+    cause = _cause(pods)
+    if cause is None:
         words = next((pod.words for pod in reversed(pods) if pod.words), "")
-        message = ". ".join(filter(None, (end.message or end.reason, words)))
+        message = redact(". ".join(filter(None, (end.message or end.reason, words))))[:MESSAGE_CHARACTERS]
         return Failure(reason=end.reason or "Failed", message=message, hint="See the events of the Job and its pods.")
-    return _failure_of(word)
+    if end.reason == _RETRIES_USED_UP and failures > 1:
+        message = f"failed {failures} times; the last time: {cause.message}"[:MESSAGE_CHARACTERS]
+        return cause.model_copy(update={"message": message})
+    return cause
 
 
-def _failure_of(word: Terminated) -> Failure:
-    outcome = outcome_of(word.exit_code)
-    message = word.message
-    if word.reason == "OOMKilled":
-        return Failure(
-            reason=outcome_of(ExitCode.OUT_OF_MEMORY).reason,
-            exit_code=_code(word),
-            step=message.step if message else None,
-            message="the pod used more memory than its limit allows and was killed",
-            hint=outcome_of(ExitCode.KILLED).hint,
-        )
-    return Failure(
-        reason=outcome.reason,
-        exit_code=_code(word),
-        step=message.step if message else None,
-        message=describe(word),
-        hint=(message.hint if message else "") or outcome.hint,
-    )
-
-
-def _code(word: Terminated) -> int | None:
-    return word.exit_code if -1 <= word.exit_code <= 255 else None
+def _cause(pods: tuple[Pod, ...]) -> Failure | None:
+    """Why the newest pod failed that its Job counted; interruptions are nobody's failure."""
+    for pod in reversed(pods):
+        if not pod.is_interrupted and (failure := diagnose(pod)) is not None:
+            return failure
+    return None

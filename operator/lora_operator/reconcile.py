@@ -11,10 +11,10 @@ from lora_api import LoraTraining, LoraTrainingStatus, names
 from lora_api.status import Phase
 from lora_operator import manifests
 from lora_operator.changes import Event, derive_events
-from lora_operator.conditions import ACCEPTED, Acceptance
 from lora_operator.observed import Job, Manifest, Observed, Subject, parse_time
 from lora_operator.profiles import Profiles
 from lora_operator.status import derive_status, is_worth_writing
+from lora_operator.view import ACCEPTED, Acceptance
 
 WAIT_FOR_PODS_SECONDS = 5.0
 WAIT_FOR_START_SECONDS = 5.0

@@ -7,10 +7,12 @@ from datetime import datetime
 
 from lora_api import LoraTrainingStatus, ProgressReport
 from lora_api.status import Artifacts, Attempts, Checkpoint, ConditionType, Plan, Progress
-from lora_operator.conditions import MESSAGE_CHARACTERS, Acceptance, View, derive_conditions, derive_phase
+from lora_operator.conditions import MESSAGE_CHARACTERS, derive_conditions, derive_phase
+from lora_operator.notices import merge_notices
 from lora_operator.observed import Observed, Pod, Subject, parse_time
 from lora_operator.outcome import derive_ending
 from lora_operator.summary import derive_summary
+from lora_operator.view import Acceptance, View
 
 MAX_CHECKPOINTS = 20
 PROGRESS_REFRESH_SECONDS = 30.0
@@ -52,6 +54,7 @@ def derive_status(subject: Subject, observed: Observed, *, acceptance: Acceptanc
         best_checkpoint=best,
         artifacts=view.artifacts,
         attempts=attempts,
+        notices=merge_notices(before.notices, report.notices if report else ()),
         failure=ending.failure if ending else None,
         summary=derive_summary(progress, best, attempts),
     )

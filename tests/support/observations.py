@@ -66,6 +66,7 @@ FAILED = ended("Failed", "PodFailurePolicy")
 def pod_body(*, state: Manifest | None = None, **changes: Any) -> Manifest:
     """A pod of the training's Job; `state`: that of its container."""
     name = changes.pop("name", "hina-a1-0-abcde")
+    deletion = {"deletionTimestamp": EARLIER} if changes.pop("is_deleting", False) else {}
     containers = [{"name": names.TRAINER_CONTAINER, "state": state}] if state else []
     return {
         "metadata": {
@@ -76,8 +77,9 @@ def pod_body(*, state: Manifest | None = None, **changes: Any) -> Manifest:
             "creationTimestamp": changes.pop("created", EARLIER),
             "labels": {names.LABEL_TRAINING: "hina"},
             "ownerReferences": [{"uid": changes.pop("job_uid", JOB_UID), "controller": True}],
+            **deletion,
         },
-        "spec": {"nodeName": changes.pop("node", "node-1")},
+        "spec": {"nodeName": changes.pop("node", "node-1"), "containers": [_container(changes.pop("memory", None))]},
         "status": {
             "phase": "Pending",
             "podIP": "127.0.0.9",
@@ -87,11 +89,20 @@ def pod_body(*, state: Manifest | None = None, **changes: Any) -> Manifest:
     }
 
 
+def _container(memory: str | None) -> Manifest:
+    return {"name": names.TRAINER_CONTAINER, "resources": {"limits": {"memory": memory}} if memory else {}}
+
+
+def disrupted(reason: str, message: str) -> list[Manifest]:
+    """The conditions of a pod that the cluster takes away."""
+    return [{"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}]
+
+
 def make_pod(*, state: Manifest | None = None, **changes: Any) -> Pod:
     return parse_pod(pod_body(state=state, **changes))
 
 
-RUNNING: Manifest = {"running": {"startedAt": EARLIER}}
+RUNNING: Manifest = {"running": {"startedAt": "2026-11-22T11:59:00Z"}}
 
 
 def running_pod(**changes: Any) -> Pod:

@@ -1,0 +1,83 @@
+"""The condition Scheduled: whether a pod has its place, and if not, why; pure. Used by `conditions`."""
+
+from lora_operator.diagnosis import EVICTED, NODE_LOST, PREEMPTED, diagnose
+from lora_operator.observed import Pod
+from lora_operator.pod_problems import explain_refused_pod, explain_unschedulable, explain_waiting
+from lora_operator.view import Finding, View
+
+
+def derive_scheduled(view: View) -> Finding:
+    """Whether the training's newest pod is bound to a node and can start."""
+    if view.ending:
+        return Finding("False", "Finished", "the training has ended")
+    if view.observed.refusal:
+        return Finding("False", "JobRefused", f"the API server refuses it: {view.observed.refusal}")
+    job, pod = view.job, view.pod
+    if job is None or (job.end and job is view.observed.preflight):
+        return _no_job(view)
+    if job.suspend:
+        return Finding("False", "Suspended", "no pods while the training is suspended")
+    if pod is None:
+        refused = view.observed.pod_refusal
+        return explain_refused_pod(refused) if refused else _awaited(view, f"Job {job.name} has no pod yet")
+    if pod.disruption is not None or pod.is_over:
+        return _why_again(pod)
+    return _placed(view, pod)
+
+
+def _no_job(view: View) -> Finding:
+    if not view.acceptance.accepted:
+        return Finding("Unknown", "NotAccepted", "the spec cannot be carried out")
+    live = [pod for pod in view.observed.pods if not pod.is_over]
+    if live:
+        return Finding("False", "WaitingForPods", f"pod {live[-1].name} of an earlier Job is not gone yet")
+    return Finding("Unknown", "Creating", "the Job is being created")
+
+
+def _placed(view: View, pod: Pod) -> Finding:
+    if pod.unschedulable:
+        found = explain_unschedulable(pod.unschedulable, view.training)
+        return Finding(found.status, found.reason, found.message + _before(view))
+    if not pod.node:
+        return _awaited(view, f"pod {pod.name} has no node yet")
+    if pod.waiting and (blocked := explain_waiting(pod.waiting, view.training)):
+        return blocked
+    if view.is_checking and pod is view.pod and view.observed.job is None:
+        return Finding("Unknown", "CheckingData", f"pod {pod.name} checks the data; a GPU is asked for after that")
+    return Finding("True", "Scheduled", f"pod {pod.name} is bound to node {pod.node}")
+
+
+def _awaited(view: View, what: str) -> Finding:
+    """A pod that only needs time; what took the pod before away stays told until the next one has its place."""
+    before = _previous(view)
+    if before is not None and before.disruption is not None and (cause := diagnose(before)):
+        return Finding("False", _disruption_reason(cause.reason), f"{cause.message}; {what}")
+    reason = "WaitingForPod" if view.pod is None else "WaitingForScheduler"
+    return Finding("Unknown", reason, what)
+
+
+def _previous(view: View) -> Pod | None:
+    pods = [pod for pod in view.observed.job_pods if view.pod is None or pod.uid != view.pod.uid]
+    return pods[-1] if pods else None
+
+
+def _before(view: View) -> str:
+    before = _previous(view)
+    cause = diagnose(before) if before is not None else None
+    return f". Before: {cause.message}" if cause is not None else ""
+
+
+def _why_again(pod: Pod) -> Finding:
+    """Why a pod ended or is about to, while its Job goes on."""
+    again = "the Job starts another one"
+    cause = diagnose(pod)
+    if cause is None:
+        return Finding("False", "Retrying", f"pod {pod.name} ended ({pod.words or pod.phase}); {again}")
+    if pod.disruption is not None:
+        when = again if pod.is_over else f"{again} when it is gone"
+        return Finding("False", _disruption_reason(cause.reason), f"{cause.message}; {when}")
+    return Finding("False", "Retrying", f"pod {pod.name} ended with {cause.reason}: {cause.message}; {again}")
+
+
+def _disruption_reason(reason: str) -> str:
+    return reason if reason in {EVICTED, NODE_LOST, PREEMPTED} else "Retrying"
