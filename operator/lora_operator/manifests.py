@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from lora_api import LoraTraining, codes_with, names, spec_digest
 from lora_api.cluster_spec import Storage
 from lora_api.spec import LoraTrainingSpec
+from lora_operator.kueue import queue_labels
 from lora_operator.observed import ANNOTATION_FAILURES_BEFORE, Job, Manifest
 from lora_operator.pod_template import PodRole, build_pod_template, checks_in_pod, pod_annotations
 from lora_operator.profiles import Profile
@@ -63,9 +64,12 @@ def build_job(training: LoraTraining, profile: Profile, *, attempt: int, used: U
         "backoffLimit": _retries_left(spec, used.failures),
         "template": build_pod_template(training, profile, role),
     }
+    if spec.scheduling.queue_name is not None:
+        # From here on the queue decides, even if its webhook is down.
+        job["suspend"] = True
     if spec.limits.active_seconds is not None:
         job["activeDeadlineSeconds"] = _seconds_left(spec.limits.active_seconds, used)
-    metadata = _metadata(training, names.job_name(training.name, attempt), labels)
+    metadata = _metadata(training, names.job_name(training.name, attempt), labels | queue_labels(spec.scheduling))
     metadata["annotations"] |= {ANNOTATION_FAILURES_BEFORE: str(used.failures)}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job}
 
@@ -119,12 +123,17 @@ def build_pod_failure_policy(containers: list[str]) -> Manifest:
     return {"rules": [disrupted, *by_code]}
 
 
-def build_job_patch(spec: LoraTrainingSpec, job: Job, used: Used) -> Manifest | None:
-    """The merge patch that brings the mutable fields of a Job in line with the spec; None: nothing to do."""
-    wanted = {
-        "suspend": (spec.suspend, job.suspend),
-        "backoffLimit": (_retries_left(spec, job.failures_before), job.backoff_limit),
+def build_job_patch(spec: LoraTrainingSpec, job: Job, used: Used, *, queued: bool = False) -> Manifest | None:
+    """The merge patch that brings the mutable fields of a Job in line with the spec; None: nothing to do.
+
+    `queued`: a queue decides whether the Job runs, although the Job names none. The other fields are still ours: Kueue
+    compares only the pods' number, resources and tolerations (its `pkg/util/equality/podset.go`).
+    """
+    wanted: dict[str, tuple[int | None, int | None]] = {
+        "backoffLimit": (_retries_left(spec, job.failures_before), job.backoff_limit)
     }
+    if not (queued or job.queue_name):
+        wanted["suspend"] = (spec.suspend, job.suspend)
     # Kubernetes starts its own clock anew on resuming: what is left is said together with that.
     if not spec.suspend and job.stage == names.STAGE_TRAINING:
         limit = spec.limits.active_seconds
