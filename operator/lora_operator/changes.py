@@ -25,6 +25,7 @@ WARNED_ABOUT = {
         "Preempted",
         "Evicted",
         "NodeLost",
+        "KueueNotFound",
     },
     ConditionType.RUNNING: {"Stalled"},
 }
@@ -61,7 +62,7 @@ def _event_of(condition: Condition, old: Condition | None, ended: bool) -> Event
     match condition.type, condition.status:
         case ConditionType.SUSPENDED, "True":
             return Event("Normal", "Suspended", condition.message)
-        case ConditionType.SUSPENDED, "False" if was_true and not ended and condition.reason == "NotSuspended":
+        case ConditionType.SUSPENDED, "False" if was_true and not ended and condition.reason != "Suspending":
             return Event("Normal", "Resumed", "the training goes on from its newest state")
         case ConditionType.SUCCEEDED, "True":
             return Event("Normal", condition.reason, condition.message)

@@ -8,6 +8,7 @@ from lora_api.status import Condition, ConditionType, Phase
 from lora_operator.diagnosis import diagnose
 from lora_operator.observed import Pod, format_time
 from lora_operator.pod_problems import keeps_the_words
+from lora_operator.queueing import WAITS, explain_hold, holding_queue
 from lora_operator.scheduled import derive_scheduled
 from lora_operator.stall import measure_silence
 from lora_operator.view import Finding, View
@@ -49,6 +50,9 @@ def derive_phase(conditions: tuple[Condition, ...], pod: Pod | None) -> Phase:
         return Phase.SUSPENDED
     if ConditionType.RUNNING in true:
         return Phase.RUNNING
+    scheduled = next((c.reason for c in conditions if c.type == ConditionType.SCHEDULED), "")
+    if scheduled in WAITS:
+        return Phase.QUEUED
     at_work = pod is not None and (ConditionType.SCHEDULED in true or pod.answers)
     return Phase.STARTING if at_work else Phase.PENDING
 
@@ -146,7 +150,11 @@ def _suspended(view: View) -> Finding:
     wanted = view.training is not None and view.training.spec.suspend
     if view.ending or not (wanted or (view.job and view.job.suspend)):
         return Finding("False", "NotSuspended", "the training is not paused")
-    if view.job and view.job.is_suspended and all(pod.is_over for pod in view.observed.job_pods):
+    if not wanted and (queue := holding_queue(view)) is not None:
+        return explain_hold(queue)
+    is_stopped = view.job is None or view.job.is_suspended
+    pods = view.observed.job_pods if view.job else view.observed.pods
+    if is_stopped and all(pod.is_over for pod in pods):
         return Finding("True", "UserRequested", "paused by spec.suspend; set it to false to go on")
     return Finding("False", "Suspending", "the pod saves its state and stops")
 

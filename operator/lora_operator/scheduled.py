@@ -3,6 +3,7 @@
 from lora_operator.diagnosis import EVICTED, NODE_LOST, PREEMPTED, diagnose
 from lora_operator.observed import Pod
 from lora_operator.pod_problems import explain_refused_pod, explain_unschedulable, explain_waiting
+from lora_operator.queueing import explain_wait, holding_queue
 from lora_operator.view import Finding, View
 
 
@@ -15,6 +16,8 @@ def derive_scheduled(view: View) -> Finding:
     job, pod = view.job, view.pod
     if job is None or (job.end and job is view.observed.preflight):
         return _no_job(view)
+    if (queue := holding_queue(view)) is not None:
+        return explain_wait(queue)
     if job.suspend:
         return Finding("False", "Suspended", "no pods while the training is suspended")
     if pod is None:
@@ -31,6 +34,8 @@ def _no_job(view: View) -> Finding:
     live = [pod for pod in view.observed.pods if not pod.is_over]
     if live:
         return Finding("False", "WaitingForPods", f"pod {live[-1].name} of an earlier Job is not gone yet")
+    if view.training is not None and view.training.spec.suspend:
+        return Finding("False", "Suspended", "no pods while the training is suspended")
     return Finding("Unknown", "Creating", "the Job is being created")
 
 
