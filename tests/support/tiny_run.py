@@ -9,10 +9,10 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from lora_api import LoraTraining, parse_training
+from lora_trainer.audience import Audience
 from lora_trainer.metrics import TrainingMetrics
 from lora_trainer.prepare import Session
 from lora_trainer.progress import ProgressTracker
-from lora_trainer.recorder import Audience
 from lora_trainer.settings import Settings
 
 _COLOURS = ("red", "green", "blue")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lora_trainer.samples import Picture, picture_name, pictures_of, sheet_name, write_picture, write_sheet
+from lora_trainer.samples import Picture, picture_name, pictures_of, write_picture, write_sheet
 from tests.support.tiny_run import make_training
 
 PICTURE = Picture("a red square", "blurry", width_px=64, height_px=96, steps=20, guidance=7.0, seed=5)
@@ -45,8 +45,7 @@ def test_sizes_and_seeds_are_filled_in(tmp_path: Path) -> None:
     ("name", "expected"),
     [
         (picture_name("hina", 3, 1), "hina-e000003-01.png"),
-        (sheet_name("hina", 3), "hina-sheet-000003.png"),
-        (sheet_name("hina"), "hina-sheet.png"),
+        (picture_name("hina", 12, 0), "hina-e000012-00.png"),
     ],
 )
 def test_file_names_sort_by_epoch(name: str, expected: str) -> None:

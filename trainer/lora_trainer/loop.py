@@ -6,7 +6,7 @@ the GPU: the loss stays on the device and is read at the log interval.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
@@ -178,6 +178,15 @@ class Trainer:
             self._average.restore(state.average)
         self._losses.copy_(state.losses)
         self.step, self.epoch = state.step, state.epoch
+
+    def restore_weights(self, state: TrainingState) -> None:
+        """Goes on with the weights of `state` on other pictures or another base model.
+
+        Its place within an epoch means nothing on other pictures: the epoch it was in begins anew.
+        """
+        self.restore(replace(state, losses=torch.zeros_like(self._losses)))
+        self.epoch = min(state.epoch, self.plan.epochs - 1)
+        self.step = self.epoch * self.plan.steps_per_epoch
 
     def _loss(self, batch: TrainingBatch, micro: int, inputs: Inputs) -> Tensor:
         device, objective = self._accelerator.device, self._objective

@@ -1,21 +1,22 @@
 """What is known before a model is loaded: fetched files, planned pictures, and what makes the run the same run.
 
-Used by `run`.
+Used by `run` and `preflight`; knows no torch.
 """
 
-import hashlib
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-from lora_api.run_manifest import spec_digest
+from lora_api.run_manifest import result_settings, spec_digest
 from lora_api.spec import LoraTraining, LoraTrainingSpec
+from lora_trainer.audience import Audience
+from lora_trainer.digests import sha256_of
 from lora_trainer.errors import BaseModelUnavailable, InvalidConfiguration
-from lora_trainer.families.catalogue import FILES, VAE_FILES, ModelFiles, open_model
-from lora_trainer.families.model_files import sha256_of
-from lora_trainer.output import RunIdentity
-from lora_trainer.recorder import Audience
+from lora_trainer.families.opening import FILES, VAE_FILES, ModelFiles, open_model
+from lora_trainer.provenance import Provenance
+from lora_trainer.results import RunIdentity
 from lora_trainer.settings import Settings
 from lora_trainer.sources import Fetcher, PlannedDataset, fetch_dataset, plan_dataset
 from lora_trainer.stopping import StopRequested
@@ -49,13 +50,20 @@ class Session:
 
 @dataclass(frozen=True)
 class BaseFiles:
-    """Local copies of the base model and what is added to it."""
+    """Local copies of the base model and of everything that is added to it before the training."""
 
     model: ModelFiles
-    adapters: tuple[tuple[Path, float], ...]
+    adapters: tuple[tuple[Path, float], ...] = ()
     """Files and the strengths at which they are merged."""
-    digest: str
-    """SHA-256 over the content of all of them."""
+    initial: Path | None = None
+    """The adapter to start from."""
+
+    @cached_property
+    def digests(self) -> Mapping[str, str]:
+        """SHA-256 of each file, by a name that says what it is for."""
+        digests = dict(self.model.digests)
+        digests |= {f"adapters[{index}]": sha256_of(path) for index, (path, _) in enumerate(self.adapters)}
+        return digests if self.initial is None else {**digests, "initial": sha256_of(self.initial)}
 
 
 @dataclass(frozen=True)
@@ -64,10 +72,23 @@ class Prepared:
 
     training: LoraTraining
     base: BaseFiles
-    initial: Path | None
-    """The adapter to start from."""
     dataset: PlannedDataset
-    identity: RunIdentity
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        """Everything that the result depends on."""
+        return provenance_of(self.training, self.dataset, self.base)
+
+    @cached_property
+    def identity(self) -> RunIdentity:
+        """The same in short: equal for two starts of one run."""
+        return RunIdentity(
+            name=self.training.output_name,
+            spec_digest=spec_digest(self.training.spec),
+            dataset_digest=self.provenance.dataset_digest,
+            base_digest=self.provenance.base_digest,
+            total_steps=self.dataset.plan.total_steps,
+        )
 
 
 def prepare(training: LoraTraining, session: Session) -> Prepared:
@@ -77,15 +98,26 @@ def prepare(training: LoraTraining, session: Session) -> Prepared:
         TrainingError: as fetching, identifying and planning say.
         StopRequested: the process was told to stop.
     """
-    spec = training.spec
-    session.say("Downloading", "base model and pictures")
-    fetcher = _fetcher(spec, session)
-    base = _fetch_base(spec, fetcher)
-    initial = _fetch_initial(spec, fetcher)
-    sources = fetch_dataset(spec, fetcher)
+    fetcher = make_fetcher(training.spec, session)
+    base = prepare_base(training.spec, fetcher, session)
+    return Prepared(training, base, prepare_dataset(training.spec, fetcher, session))
+
+
+def prepare_base(spec: LoraTrainingSpec, fetcher: Fetcher, session: Session) -> BaseFiles:
+    """Fetches and identifies the base model and what is added to it. Raises as `prepare`."""
+    session.say("Downloading", spec.base_model.uri)
+    base = replace(_fetch_base(spec, fetcher), initial=_fetch_initial(spec, fetcher))
     session.check_stop()
-    dataset = plan_dataset(spec, sources)
-    plan = dataset.plan
+    return base
+
+
+def prepare_dataset(spec: LoraTrainingSpec, fetcher: Fetcher, session: Session) -> PlannedDataset:
+    """Fetches the pictures, decodes every one, and plans. Raises as `prepare`."""
+    session.say("Downloading", "pictures")
+    sources = fetch_dataset(spec, fetcher)
+    session.say("CheckingData", "every picture and caption")
+    dataset = plan_dataset(spec, sources, on_picture=session.check_stop)
+    plan, tracker = dataset.plan, session.audience.tracker
     logger.info(
         "%s pictures and %s regularisation pictures, %s steps an epoch, %s epochs, %s steps in all",
         plan.images,
@@ -96,19 +128,17 @@ def prepare(training: LoraTraining, session: Session) -> Prepared:
     )
     for warning in plan.warnings:
         logger.warning("%s", warning)
-    session.audience.tracker.set_plan(plan.to_status())
-    start = () if initial is None else (sha256_of(initial),)
-    identity = RunIdentity(
-        name=training.output_name,
-        spec_digest=spec_digest(spec),
-        dataset_digest=dataset.scanned.digest,
-        base_digest=_combined(base.digest, *start),
-        total_steps=plan.total_steps,
-    )
-    return Prepared(training, base, initial, dataset, identity)
+    tracker.set_plan(plan.to_status())
+    tracker.set_dataset_digest(dataset.scanned.digest)
+    return dataset
 
 
-def _fetcher(spec: LoraTrainingSpec, session: Session) -> Fetcher:
+def provenance_of(training: LoraTraining, dataset: PlannedDataset, base: BaseFiles | None) -> Provenance:
+    """Everything that the result depends on; without `base` as far as it is known."""
+    return Provenance(result_settings(training.spec), dataset.scanned.digests, base.digests if base else {})
+
+
+def make_fetcher(spec: LoraTrainingSpec, session: Session) -> Fetcher:
     def on_bytes(count: int) -> None:
         session.audience.metrics.add_fetched(count)
         session.check_stop()
@@ -127,15 +157,9 @@ def _fetch_base(spec: LoraTrainingSpec, fetcher: Fetcher) -> BaseFiles:
     for index, adapter in enumerate(base.adapters):
         field = f"spec.baseModel.adapters[{index}].uri"
         adapters.append((fetcher.fetch_file(adapter.uri, field, BaseModelUnavailable), adapter.weight))
-    parts = [f"{sha256_of(path)} {weight!r}" for path, weight in adapters]
-    return BaseFiles(model, tuple(adapters), _combined(model.digest, *parts))
+    return BaseFiles(model, tuple(adapters))
 
 
 def _fetch_initial(spec: LoraTrainingSpec, fetcher: Fetcher) -> Path | None:
     uri = spec.network.initial_uri
     return None if uri is None else fetcher.fetch_file(uri, "spec.network.initialUri", InvalidConfiguration)
-
-
-def _combined(first: str, *more: str) -> str:
-    """`first` alone, or the SHA-256 over it and the others."""
-    return hashlib.sha256("\n".join((first, *more)).encode()).hexdigest() if more else first

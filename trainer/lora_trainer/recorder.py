@@ -5,6 +5,7 @@ Made by `run`; `loop` calls it after steps and epochs.
 
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,8 @@ from pathlib import Path
 
 from lora_api.run_manifest import ManifestFile
 from lora_api.spec import LoraTraining
-from lora_api.status import Artifacts, Checkpoint, Progress
+from lora_api.status import Artifacts, SavedState
+from lora_trainer.audience import Audience
 from lora_trainer.compute import DTYPES, OUTPUT_TOLERANCE, peak_memory_bytes
 from lora_trainer.drawing import Painter
 from lora_trainer.loop import Trainer
@@ -20,25 +22,15 @@ from lora_trainer.lora.formats import content_hashes, read_adapter, to_diffusers
 from lora_trainer.lora.inject import Adapters
 from lora_trainer.lora.metadata import RunFacts, adapter_metadata
 from lora_trainer.lora.verify import Probe, verify_adapter
-from lora_trainer.metrics import TrainingMetrics
-from lora_trainer.output import METRICS_PATH, RunOutput, SavedState
-from lora_trainer.progress import ProgressTracker
-from lora_trainer.samples import picture_name, pictures_of, sheet_name, write_picture, write_sheet
+from lora_trainer.output import RunOutput
+from lora_trainer.results import METRICS_PATH, adapter_path, artifacts_of, checkpoint_of, is_checkpoint, sheet_path
+from lora_trainer.samples import picture_name, pictures_of, write_picture, write_sheet
+from lora_trainer.states import ResumableState
 
 logger = logging.getLogger(__name__)
 
 _MOST_STEPS_BETWEEN_REPORTS = 10
 _EXTENSION = ".safetensors"
-
-
-@dataclass(frozen=True)
-class Audience:
-    """Who is told how the training goes."""
-
-    tracker: ProgressTracker
-    metrics: TrainingMetrics
-    on_progress: Callable[[Progress], None]
-    """Called after every report, such as by a progress bar."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +47,21 @@ class Product:
 class Recorder:
     """Reports, publishes, draws and saves for one run."""
 
-    def __init__(self, product: Product, trainer: Trainer, output: RunOutput, audience: Audience) -> None:
+    def __init__(
+        self,
+        product: Product,
+        trainer: Trainer,
+        output: RunOutput,
+        audience: Audience,
+        *,
+        log_file: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`log_file` is kept with every state."""
         self._product, self._trainer, self._output, self._audience = product, trainer, output, audience
+        self._log_file, self._clock = log_file, clock
+        self._checkpoints = product.training.spec.checkpoints
+        self._last_saved = clock()
         self._name = product.training.output_name
         self._pictures = pictures_of(product.training.spec)
         self._metrics_lines: list[str] = []
@@ -64,15 +69,25 @@ class Recorder:
         steps = trainer.plan.steps_per_epoch
         self._report_every = max(1, min(_MOST_STEPS_BETWEEN_REPORTS, steps // 10))
 
-    def resume(self, saved: SavedState) -> None:
+    @property
+    def saves_states(self) -> bool:
+        """Whether the spec wants states at all."""
+        return self._checkpoints.save_state
+
+    def resume(self, saved: ResumableState) -> None:
         """Takes over from an earlier attempt: position, files, lines of the metrics."""
-        self._trainer.restore(saved.training)
-        self._metrics_lines = list(saved.metrics)
-        self._saved_position = (saved.training.step, saved.training.epoch)
-        self._audience.tracker.set_resumed_from(saved.training.step)
+        trainer, tracker = self._trainer, self._audience.tracker
+        if saved.is_changed:
+            trainer.restore_weights(saved.training)
+        else:
+            trainer.restore(saved.training)
+            self._saved_position = (trainer.step, trainer.epoch)
+        self._metrics_lines = [line for line in saved.metrics if json.loads(line)["step"] <= trainer.step]
+        tracker.set_resumed_from(trainer.step)
+        tracker.set_saved_state(saved.saved)
         for file in saved.files:
             if is_checkpoint(file, self._name):
-                self._audience.tracker.add_checkpoint(self._checkpoint(file))
+                tracker.add_checkpoint(checkpoint_of(file, self._output.uri_of))
 
     def begin(self) -> None:
         """Draws the base model's pictures, unless an earlier attempt did, and starts the clock."""
@@ -82,14 +97,25 @@ class Recorder:
         self._audience.tracker.start_steps(self._trainer.step, epoch=self._trainer.epoch)
 
     def after_step(self, epoch: int) -> None:
-        """Reports every few steps, so that the device is rarely waited for."""
+        """Reports every few steps, so that the device is rarely waited for, and saves the state when it is time."""
         step = self._trainer.step
-        if step % self._report_every and step != self._trainer.plan.total_steps:
-            return
-        loss, rates = self._trainer.mean_loss(), self._trainer.learning_rates()
-        line = {"step": step, "epoch": epoch, "loss": loss, "learningRates": rates}
-        self._metrics_lines.append(json.dumps(line, sort_keys=True) + "\n")
-        self._report(loss, rates)
+        self._audience.tracker.alive()
+        self._output.check()
+        if step % self._report_every == 0 or step == self._trainer.plan.total_steps:
+            loss, rates = self._trainer.mean_loss(), self._trainer.learning_rates()
+            line = {"step": step, "epoch": epoch, "loss": loss, "learningRates": rates}
+            self._metrics_lines.append(json.dumps(line, sort_keys=True) + "\n")
+            self._report(loss, rates)
+        if self._is_time_to_save():
+            self.save_state()
+
+    def _is_time_to_save(self) -> bool:
+        """Whether a state is due between two epochs; one at a time, as fast as the store takes them."""
+        if self._output.is_saving:
+            return False
+        every = self._checkpoints.every_steps
+        in_steps = every is not None and self._trainer.step % every == 0
+        return in_steps or self._clock() - self._last_saved >= self._checkpoints.every_seconds
 
     def after_epoch(self, epoch: int) -> None:
         """Publishes the epoch's adapter and pictures, then the state; only then the epoch is done."""
@@ -97,8 +123,7 @@ class Recorder:
         loss = self._trainer.epoch_loss()
         if epoch in plan.save_epochs:
             tracker.set_reason("Saving", f"adapter of epoch {epoch}")
-            file = self._publish_adapter(epoch, self._adapter_path(epoch), loss)
-            tracker.add_checkpoint(self._checkpoint(file))
+            self._publish_adapter(epoch, adapter_path(self._name, epoch), loss)
         if epoch in plan.sample_epochs:
             self._draw(epoch)
         self._trainer.epoch = epoch
@@ -108,22 +133,25 @@ class Recorder:
         tracker.set_reason("Training")
 
     def save_state(self) -> None:
-        """Stores the state, unless it is stored already or there is nothing to keep. Raises Diverged."""
+        """Hands the state over to be stored, unless that was done or there is nothing to keep. Raises Diverged."""
         position = (self._trainer.step, self._trainer.epoch)
-        if self._trainer.step == 0 or position == self._saved_position:
+        if self._trainer.step == 0 or position == self._saved_position or not self._checkpoints.save_state:
             return
         self._trainer.mean_loss()
-        self._audience.tracker.set_reason("Saving", f"state of step {self._trainer.step}")
-        self._output.publish_state(self._trainer.state(), self._metrics_lines)
-        self._saved_position = position
+        self._output.publish_state(self._trainer.state(), self._metrics_lines, on_saved=self._on_saved)
+        self._saved_position, self._last_saved = position, self._clock()
+
+    def _on_saved(self, saved: SavedState) -> None:
+        self._audience.tracker.set_saved_state(saved)
+        self._output.publish_log(self._log_file)
 
     def finish(self) -> Artifacts:
         """Publishes the final adapter, sheet and metrics, and the manifest last."""
         plan = self._trainer.plan
         self._audience.tracker.set_reason("Saving", "final adapter and manifest")
-        self._publish_adapter(plan.epochs, self._adapter_path(None), self._trainer.epoch_loss())
+        self._publish_adapter(plan.epochs, adapter_path(self._name, None), self._trainer.epoch_loss())
         if self._drawn_epochs():
-            self._publish_sheet(sheet_name(self._name), epoch=plan.epochs)
+            self._publish_sheet(sheet_path(self._name), epoch=plan.epochs)
         self._output.write(METRICS_PATH, lambda path: path.write_text("".join(self._metrics_lines)))
         self._output.publish(METRICS_PATH, "metrics", step=self._trainer.step)
         self._output.finish(epoch=plan.epochs, step=self._trainer.step)
@@ -133,7 +161,7 @@ class Recorder:
 
     def artifacts(self) -> Artifacts:
         """Where the results lie."""
-        return artifacts_of(self._output, self._name)
+        return artifacts_of(self._output.files, self._name, self._output.uri_of)
 
     def _report(self, loss: float, rates: Mapping[str, float]) -> None:
         trainer, audience = self._trainer, self._audience
@@ -145,18 +173,21 @@ class Recorder:
         audience.metrics.set_device_memory(peak_memory_bytes(trainer.device))
         audience.on_progress(progress)
 
-    def _publish_adapter(self, epoch: int, path: str, loss: float) -> ManifestFile:
-        """Publishes the adapter in every format; gives what the manifest says of kohya's, or of the only one."""
-        published = []
+    def _publish_adapter(self, epoch: int, path: str, loss: float) -> None:
+        """Publishes the adapter in every format."""
         with self._trainer.result():
             for name in self._product.training.spec.output.formats:
                 place = path if name == "kohya" else path.removesuffix(_EXTENSION) + f"-diffusers{_EXTENSION}"
-                local = self._output.write(place, partial(self._write_adapter, format_name=name, epoch=epoch))
-                published.append(
-                    self._output.publish(place, "adapter", epoch=epoch, step=self._trainer.step, loss=loss)
+                self._output.write(place, partial(self._write_adapter, format_name=name, epoch=epoch))
+                step = self._trainer.step
+                self._output.publish(
+                    place, "adapter", epoch=epoch, step=step, loss=loss, on_stored=self._on_adapter_stored
                 )
-                local.unlink()
-        return published[0]
+
+    def _on_adapter_stored(self, file: ManifestFile) -> None:
+        self._output.local(file.path).unlink()
+        if is_checkpoint(file, self._name):
+            self._audience.tracker.add_checkpoint(checkpoint_of(file, self._output.uri_of))
 
     def _write_adapter(self, path: Path, *, format_name: str, epoch: int) -> None:
         """Writes the live adapters, reads them back and tries them on the model."""
@@ -186,17 +217,17 @@ class Recorder:
             self._output.write(path, partial(write_picture, image, parameters=parameters))
             self._output.publish(path, "sample", epoch=epoch, step=self._trainer.step)
         if epoch > 0:
-            self._publish_sheet(sheet_name(self._name, epoch), epoch=epoch)
+            self._publish_sheet(sheet_path(self._name, epoch), epoch=epoch)
 
-    def _publish_sheet(self, name: str, *, epoch: int) -> None:
+    def _publish_sheet(self, path: str, *, epoch: int) -> None:
         self._output.fetch_back("sample")
         columns = {
             drawn: [self._output.local(self._picture_path(drawn, place)) for place in range(len(self._pictures))]
             for drawn in self._drawn_epochs()
             if drawn <= epoch
         }
-        self._output.write(f"samples/{name}", partial(write_sheet, self._pictures, columns))
-        self._output.publish(f"samples/{name}", "sheet", epoch=epoch, step=self._trainer.step)
+        self._output.write(path, partial(write_sheet, self._pictures, columns))
+        self._output.publish(path, "sheet", epoch=epoch, step=self._trainer.step)
 
     def _drawn_epochs(self) -> list[int]:
         """Epochs of which every picture is published."""
@@ -210,42 +241,3 @@ class Recorder:
 
     def _picture_path(self, epoch: int, place: int) -> str:
         return f"samples/{picture_name(self._name, epoch, place)}"
-
-    def _adapter_path(self, epoch: int | None) -> str:
-        return adapter_path(self._name, epoch)
-
-    def _checkpoint(self, file: ManifestFile) -> Checkpoint:
-        return checkpoint_of(file, self._output)
-
-
-def adapter_path(name: str, epoch: int | None) -> str:
-    """Where the adapter of an epoch, or the final one, lies in the output."""
-    return f"adapters/{name}.safetensors" if epoch is None else f"adapters/{name}-{epoch:06d}.safetensors"
-
-
-def is_checkpoint(file: ManifestFile, name: str) -> bool:
-    """Whether it is the adapter of an epoch; the final one, and other formats, hold the same weights once more."""
-    return bool(file.kind == "adapter" and file.epoch and file.path == adapter_path(name, file.epoch))
-
-
-def checkpoint_of(file: ManifestFile, output: RunOutput) -> Checkpoint:
-    """An adapter of the manifest as the status shows it."""
-    return Checkpoint(
-        epoch=file.epoch or 0,
-        step=file.step or 0,
-        uri=output.uri_of(file.path),
-        sha256=file.sha256,
-        size_bytes=file.size_bytes,
-        loss=file.loss,
-    )
-
-
-def artifacts_of(output: RunOutput, name: str) -> Artifacts:
-    """Where the results of a run lie, as far as they are published."""
-    published = {file.path for file in output.files}
-    sheet = f"samples/{sheet_name(name)}"
-    return Artifacts(
-        adapter_uri=output.uri_of(adapter_path(name, None)),
-        samples_uri=output.uri_of(sheet) if sheet in published else None,
-        manifest_uri=output.uri_of("manifest.json"),
-    )

@@ -6,16 +6,16 @@ fetch -> scan -> bucket -> plan -> encode -> adapt -> (batch -> step -> report) 
 import hashlib
 import logging
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from lora_api.run_manifest import RunManifest
 from lora_api.spec import LoraTraining, LoraTrainingSpec
 from lora_trainer.assembly import Residence, check_prediction, load_model, make_learner, make_residence, open_inputs
 from lora_trainer.checks import check_training
@@ -26,34 +26,29 @@ from lora_trainer.data.statistics import describe_dataset
 from lora_trainer.drawing import Painter
 from lora_trainer.errors import Interrupted, InterruptedUnsaved, OutOfMemory, TrainingError
 from lora_trainer.families.base import BaseModel
-from lora_trainer.families.catalogue import hashes_of_model, hashes_of_vae
+from lora_trainer.families.opening import hashes_of_model, hashes_of_vae
 from lora_trainer.generators import generator
 from lora_trainer.loop import Trainer, train
 from lora_trainer.lora.metadata import RunFacts
 from lora_trainer.lora.verify import Probe
 from lora_trainer.optim import optimizer_class_name
-from lora_trainer.output import RunOutput
+from lora_trainer.output import OutputSettings, RunOutput
 from lora_trainer.prepare import Prepared, Session, prepare
-from lora_trainer.recorder import Product, Recorder, artifacts_of, checkpoint_of, is_checkpoint
+from lora_trainer.recorder import Product, Recorder
+from lora_trainer.results import Ended, Run, completed, tell_already_trained
 from lora_trainer.rng import Purpose
 from lora_trainer.sources import truncation_warning
+from lora_trainer.states import next_start
 from lora_trainer.stopping import StopRequested
 from lora_trainer.storage import Connection, Store, check_writable, open_store
 from lora_trainer.storage.disk_errors import disk_errors
+from lora_trainer.storage.fence import Fence
+from lora_trainer.uploads import StillUploading
 
 logger = logging.getLogger(__name__)
 
 _PROBE_CELLS = 8
 """Side in latent cells of the picture on which a written adapter is tried."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a run ended well."""
-
-    reason: str
-    """`Completed` or `AlreadyTrained`."""
-    message: str
 
 
 def run_training(training: LoraTraining, session: Session) -> Ended:
@@ -78,13 +73,10 @@ def _run(training: LoraTraining, session: Session) -> Ended:
     prefer_determinism(cpu_threads=session.settings.cpu_threads)
     store = _open_output(spec, session)
     prepared = prepare(training, session)
-    with disk_errors(session.settings.work_dir):
-        session.settings.work_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=session.settings.work_dir, prefix="output-") as folder:
-        output = RunOutput(store, prepared.identity, attempt=session.settings.attempt, folder=Path(folder))
-        finished = output.completed()
-        if finished is not None:
-            return _already_trained(finished, output, session)
+    finished = completed(store, prepared.identity, prepared.provenance)
+    if finished is not None:
+        return tell_already_trained(finished, session.audience.tracker, store.uri_of)
+    with _taking_over(store, prepared, session) as output:
         return _train(prepared, accelerator, output, session)
 
 
@@ -97,18 +89,44 @@ def _open_output(spec: LoraTrainingSpec, session: Session) -> Store:
     return store
 
 
-def _already_trained(manifest: RunManifest, output: RunOutput, session: Session) -> Ended:
-    tracker = session.audience.tracker
-    output.take_over(manifest)
-    loss = None
-    for file in manifest.files:
-        if is_checkpoint(file, manifest.name):
-            tracker.add_checkpoint(checkpoint_of(file, output))
-            loss = file.loss
-    tracker.step(manifest.step, epoch=manifest.epoch, loss=loss, learning_rate=None)
-    artifacts = artifacts_of(output, manifest.name)
-    tracker.set_artifacts(artifacts)
-    return Ended("AlreadyTrained", f"this very run was completed {manifest.created_time}: {artifacts.adapter_uri}")
+@contextmanager
+def _taking_over(store: Store, prepared: Prepared, session: Session) -> Iterator[RunOutput]:
+    """The output, which from now on belongs to this process; whatever happens, its log is kept there."""
+    settings, spec, tracker = session.settings, prepared.training.spec, session.audience.tracker
+    owner = prepared.training.metadata.uid or prepared.identity.spec_digest
+    fence = Fence.acquire(store, owner=owner, attempt=settings.attempt, pod=settings.pod)
+    tracker.set_starts(fence.token)
+    start = next_start(store, fence.token)
+    run = Run(prepared.identity, prepared.provenance, attempt=settings.attempt, start=start)
+    with disk_errors(settings.work_dir):
+        settings.work_dir.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=settings.work_dir, prefix="output-", ignore_cleanup_errors=True)
+    with folder as path:
+        kept = OutputSettings(
+            folder=Path(path),
+            keep_last=spec.checkpoints.keep_last,
+            on_change=spec.resume.on_change,
+            check_owner=fence.check,
+            on_notice=tracker.add_notice,
+        )
+        output, last_words = RunOutput(store, run, kept), ""
+        try:
+            yield output
+        except Exception:
+            last_words = traceback.format_exc()
+            # What was trained before the failure is not lost with it.
+            with suppress(StillUploading, TrainingError):
+                output.wait(session.seconds_left())
+            raise
+        finally:
+            _close(output, session, last_words)
+
+
+def _close(output: RunOutput, session: Session, last_words: str) -> None:
+    left = session.seconds_left()
+    output.close(left)
+    if left is None or left > 0:
+        output.publish_log(session.log_file, more=last_words)
 
 
 def _train(prepared: Prepared, accelerator: Accelerator, output: RunOutput, session: Session) -> Ended:
@@ -123,7 +141,7 @@ def _train(prepared: Prepared, accelerator: Accelerator, output: RunOutput, sess
         model, learner.objective.schedule, accelerator.autocast, session.check_stop, placing=residence.having
     )
     product = Product(training, _facts(prepared), learner.adapters, _probe(residence, accelerator), painter)
-    recorder = Recorder(product, trainer, output, session.audience)
+    recorder = Recorder(product, trainer, output, session.audience, log_file=session.log_file)
     residence.settle()
     with open_inputs(prepared, residence, accelerator.autocast, session) as inputs:
         _resume(recorder, output, session)
@@ -140,7 +158,7 @@ def _train(prepared: Prepared, accelerator: Accelerator, output: RunOutput, sess
             )
             artifacts = recorder.finish()
         except StopRequested as stop:
-            raise _stopped(recorder, trainer) from stop
+            raise _stopped(recorder, trainer, output, session) from stop
     return Ended("Completed", f"{plan.total_steps} steps in {plan.epochs} epochs: {artifacts.adapter_uri}")
 
 
@@ -158,16 +176,24 @@ def _resume(recorder: Recorder, output: RunOutput, session: Session) -> None:
         logger.info("no state of this run at %s: it starts at step 0", output.uri_of("state"))
         return
     session.say("Resuming", f"from step {saved.training.step}")
+    if saved.is_changed:
+        message = f"pictures or base model changed since step {saved.training.step}; its epoch begins anew with them"
+        session.audience.tracker.add_notice("ResumedOnChange", message)
     recorder.resume(saved)
 
 
-def _stopped(recorder: Recorder, trainer: Trainer) -> TrainingError:
-    """Saves the state; gives the error that says whether that went well."""
+def _stopped(recorder: Recorder, trainer: Trainer, output: RunOutput, session: Session) -> TrainingError:
+    """Saves the state while there is time; gives the error that says whether that went well."""
+    place = f"told to stop at step {trainer.step}"
+    session.say("Saving", f"{place}: storing the state")
     try:
         recorder.save_state()
-    except TrainingError as error:
-        return InterruptedUnsaved(f"told to stop at step {trainer.step}, but the state could not be stored: {error}")
-    return Interrupted(f"told to stop at step {trainer.step}; the next attempt goes on from there")
+        output.wait(session.seconds_left())
+    except (TrainingError, StillUploading) as error:
+        return InterruptedUnsaved(f"{place}, but the state could not be stored: {error}")
+    if not recorder.saves_states and trainer.step > 0:
+        return InterruptedUnsaved(f"{place}, and spec.checkpoints.saveState is false: the next attempt begins anew")
+    return Interrupted(f"{place}; the next attempt goes on from there")
 
 
 def _facts(prepared: Prepared) -> RunFacts:

@@ -74,11 +74,6 @@ def picture_name(name: str, epoch: int, place: int) -> str:
     return f"{name}-e{epoch:06d}-{place:02d}.png"
 
 
-def sheet_name(name: str, epoch: int | None = None) -> str:
-    """File name of the sheet after `epoch`, or of the final one."""
-    return f"{name}-sheet.png" if epoch is None else f"{name}-sheet-{epoch:06d}.png"
-
-
 def write_picture(image: Image.Image, path: Path, parameters: str) -> None:
     """Writes a PNG that carries how it was made."""
     info = PngInfo()

@@ -1,0 +1,174 @@
+"""What a run leaves behind, by name: where each result lies, and whether an output holds this very run already.
+
+Knows no torch: read by the pre-flight step as well as by `output`, `recorder` and `run`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from lora_api.run_manifest import MANIFEST_NAME, ManifestFile, RunManifest
+from lora_api.status import Artifacts, Checkpoint, MemoryRung
+from lora_trainer.errors import InvalidConfiguration
+from lora_trainer.progress import ProgressTracker
+from lora_trainer.provenance import Provenance, differences
+from lora_trainer.storage import MissingFile, Store, UnreadableManifest, read_manifest
+
+METRICS_PATH = "evaluation/metrics.jsonl"
+PROVENANCE_PATH = "provenance.json"
+PLAN_PATH = "plan.json"
+LOGS_FOLDER = "logs"
+
+UriOf = Callable[[str], str]
+"""Path in the output -> full URI."""
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What makes two runs the same."""
+
+    name: str
+    spec_digest: str
+    dataset_digest: str
+    base_digest: str
+    total_steps: int
+
+    def matches(self, manifest: RunManifest) -> bool:
+        """Whether `manifest` is of this run."""
+        theirs = (manifest.spec_digest, manifest.dataset_digest, manifest.base_digest)
+        return theirs == (self.spec_digest, self.dataset_digest, self.base_digest)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One start of a run, as its manifests tell of it."""
+
+    identity: RunIdentity
+    provenance: Provenance
+    attempt: int
+    """Number of the Job, from 1."""
+    start: int
+    """Number of the process among all that ever wrote to the output; grows with every start."""
+    memory_rungs: tuple[MemoryRung, ...] = ()
+    """What was given up because the GPU's memory was too small."""
+
+
+def manifest_of(run: Run, files: tuple[ManifestFile, ...], *, complete: bool, epoch: int, step: int) -> RunManifest:
+    """The manifest of the whole run (`complete`), or of one of its states."""
+    identity = run.identity
+    return RunManifest(
+        complete=complete,
+        name=identity.name,
+        attempt=run.attempt,
+        spec_digest=identity.spec_digest,
+        dataset_digest=identity.dataset_digest,
+        base_digest=identity.base_digest,
+        epoch=epoch,
+        step=step,
+        total_steps=identity.total_steps,
+        created_time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        memory_rungs=run.memory_rungs,
+        files=files,
+    )
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended well."""
+
+    reason: str
+    """`Completed`, `AlreadyTrained` or, of the pre-flight step, `Verified`."""
+    message: str
+
+
+def find_manifest(store: Store) -> RunManifest | None:
+    """The manifest of the run that has ended at `store`, if there is one.
+
+    Raises:
+        InvalidConfiguration: what lies in its place is no manifest of ours.
+    """
+    try:
+        return read_manifest(store)
+    except UnreadableManifest as error:
+        raise InvalidConfiguration(
+            f"spec.output.uri already holds a {MANIFEST_NAME} that is not ours ({error}); "
+            "choose another folder or remove it"
+        ) from error
+
+
+def read_provenance(store: Store, path: str = PROVENANCE_PATH) -> Provenance | None:
+    """What a run, or a state of it, was made from; None: that cannot be told."""
+    try:
+        return Provenance.from_json(store.get_bytes(path).decode())
+    except (MissingFile, ValueError):
+        return None
+
+
+def completed(store: Store, identity: RunIdentity, provenance: Provenance) -> RunManifest | None:
+    """The manifest of this very run if it has ended before.
+
+    Raises:
+        InvalidConfiguration: the folder holds another run, which is never overwritten; names what differs.
+    """
+    manifest = find_manifest(store)
+    if manifest is None or identity.matches(manifest):
+        return manifest
+    before = read_provenance(store)
+    unknown = ("with another spec, other pictures or another base model",)
+    found = unknown if before is None else differences(before, provenance).all
+    raise InvalidConfiguration(
+        f"spec.output.uri already holds another run ({manifest.name}, written {manifest.created_time}): "
+        f"{'; '.join(found)}; choose another folder or remove it"
+    )
+
+
+def tell_already_trained(manifest: RunManifest, tracker: ProgressTracker, uri_of: UriOf) -> Ended:
+    """Tells what the run of `manifest` made, as if it had just been made."""
+    loss = None
+    for file in manifest.files:
+        if is_checkpoint(file, manifest.name):
+            tracker.add_checkpoint(checkpoint_of(file, uri_of))
+            loss = file.loss
+    tracker.step(manifest.step, epoch=manifest.epoch, loss=loss, learning_rate=None)
+    artifacts = artifacts_of(manifest.files, manifest.name, uri_of)
+    tracker.set_artifacts(artifacts)
+    return Ended("AlreadyTrained", f"this very run was completed {manifest.created_time}: {artifacts.adapter_uri}")
+
+
+def adapter_path(name: str, epoch: int | None) -> str:
+    """Where the adapter of an epoch, or the final one, lies in the output."""
+    return f"adapters/{name}.safetensors" if epoch is None else f"adapters/{name}-{epoch:06d}.safetensors"
+
+
+def sheet_path(name: str, epoch: int | None = None) -> str:
+    """Where the sheet of all pictures up to an epoch, or the final one, lies in the output."""
+    return f"samples/{name}-sheet.png" if epoch is None else f"samples/{name}-sheet-{epoch:06d}.png"
+
+
+def is_checkpoint(file: ManifestFile, name: str) -> bool:
+    """Whether it is the adapter of an epoch; the final one, and other formats, hold the same weights once more."""
+    return bool(file.kind == "adapter" and file.epoch and file.path == adapter_path(name, file.epoch))
+
+
+def checkpoint_of(file: ManifestFile, uri_of: UriOf) -> Checkpoint:
+    """An adapter of the manifest as the status shows it."""
+    return Checkpoint(
+        epoch=file.epoch or 0,
+        step=file.step or 0,
+        uri=uri_of(file.path),
+        sha256=file.sha256,
+        size_bytes=file.size_bytes,
+        loss=file.loss,
+    )
+
+
+def artifacts_of(files: Iterable[ManifestFile], name: str, uri_of: UriOf) -> Artifacts:
+    """Where the results of a run lie, as far as `files` names them."""
+    published = {file.path for file in files}
+    sheet = sheet_path(name)
+    return Artifacts(
+        adapter_uri=uri_of(adapter_path(name, None)),
+        samples_uri=uri_of(sheet) if sheet in published else None,
+        manifest_uri=uri_of(MANIFEST_NAME),
+        logs_uri=uri_of(LOGS_FOLDER),
+    )
