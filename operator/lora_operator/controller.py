@@ -13,7 +13,17 @@ from lora_operator.changes import Event
 from lora_operator.cluster import BY_KIND, EVENTS, JOBS, PODS, TRAININGS, Cluster, merge_diff
 from lora_operator.errors import ClusterUnavailable, Conflict, OperatorError, Refused
 from lora_operator.metrics import Metrics
-from lora_operator.observed import Job, Key, Manifest, Observed, Pod, Subject, controller_uid, parse_time
+from lora_operator.observed import (
+    CREATING_REASONS,
+    Job,
+    Key,
+    Manifest,
+    Observed,
+    Pod,
+    Subject,
+    controller_uid,
+    parse_time,
+)
 from lora_operator.profiles import ProfileFile
 from lora_operator.queue import WorkQueue
 from lora_operator.reconcile import Action, Create, Decision, Delete, PatchJob, decide
@@ -25,6 +35,8 @@ log = logging.getLogger(__name__)
 CONFLICT_SECONDS = 0.2
 MOUNT_PATIENCE_SECONDS = 3.0
 """A pod whose volumes are not mounted after this time is asked for the reason."""
+POD_PATIENCE_SECONDS = 3.0
+"""A Job that has no pod after this time is asked for the reason."""
 
 
 def utc_now() -> datetime:
@@ -134,7 +146,10 @@ class Controller:
             # The watch of pods may lag behind that of Jobs, and the last word decides the status for ever.
             await self._list_pods(subject)
         elif pod is not None and _is_stuck(pod, self._clock()):
-            return replace(observed, mount_problem=await self._find_mount_problem(subject, pod))
+            return replace(observed, mount_problem=await self._last_words(subject, pod.uid, "FailedMount"))
+        elif pod is None and observed.current_job and _lacks_pods(observed.current_job, self._clock()):
+            words = await self._last_words(subject, observed.current_job.uid, "FailedCreate")
+            return replace(observed, pod_refusal=words)
         else:
             return observed
         return self._world.cache.observed(subject)
@@ -173,9 +188,9 @@ class Controller:
         for body in await self._world.cluster.list(PODS, subject.key.namespace, labels=labels):
             self._world.cache.put("pod", body)
 
-    async def _find_mount_problem(self, subject: Subject, pod: Pod) -> str:
-        """What the kubelet says about a volume: a missing Secret stands in no pod's status."""
-        fields = f"involvedObject.uid={pod.uid},reason=FailedMount"
+    async def _last_words(self, subject: Subject, uid: str, reason: str) -> str:
+        """What the newest event of this reason says: volumes that fail and refused pods stand in no status."""
+        fields = f"involvedObject.uid={uid},reason={reason}"
         found = await self._world.cluster.list(EVENTS, subject.key.namespace, fields=fields)
         newest = max(found, key=lambda event: str(event.get("lastTimestamp") or ""), default={})
         return str(newest.get("message") or "")
@@ -274,5 +289,11 @@ class Controller:
 
 
 def _is_stuck(pod: Pod, now: datetime) -> bool:
-    waits = pod.waiting is not None and pod.waiting.reason == "ContainerCreating"
+    waits = pod.waiting is not None and pod.waiting.reason in CREATING_REASONS
     return waits and (now - parse_time(pod.created)).total_seconds() > MOUNT_PATIENCE_SECONDS
+
+
+def _lacks_pods(job: Job, now: datetime) -> bool:
+    if not job.is_active or job.suspend or job.start_time is None:
+        return False
+    return (now - parse_time(job.start_time)).total_seconds() > POD_PATIENCE_SECONDS

@@ -118,7 +118,8 @@ def _answer(
     actions: tuple[Action, ...] = (),
 ) -> Decision:
     status = derive_status(subject, observed, acceptance=acceptance, now=now)
-    waits = observed.pod is not None and observed.pod.waiting is not None
+    job, pod = observed.current_job, observed.pod
+    waits = pod.waiting is not None if pod else job is not None and job.is_active and not job.suspend
     again = WAIT_FOR_START_SECONDS if waits else None
     if not is_worth_writing(subject.status, status):
         return Decision(actions, requeue_after_seconds=again)
