@@ -29,6 +29,7 @@ from lora_operator.queue import WorkQueue
 from lora_operator.reconcile import Action, Create, Decision, Delete, PatchJob, decide
 from lora_operator.recorder import EventRecorder
 from lora_operator.status import without_report
+from lora_operator.workloads import WorkloadReader
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Controller:
         self._world = world
         self._resync_seconds = resync_seconds
         self._clock = clock
+        self._workloads = WorkloadReader(world.cluster, now=clock)
 
     async def work(self) -> None:
         """Takes keys from the queue for ever."""
@@ -109,9 +111,10 @@ class Controller:
         if subject is None:
             world.metrics.trainings.remove(key)
             world.queue.forget(key)
+            self._workloads.forget(key)
             return None
         try:
-            observed = await self._observe(subject)
+            observed = await self._ask_queue(subject, await self._observe(subject))
             decision = decide(subject, observed, profiles=world.profiles.current, now=self._clock())
             refusal = await self._act_all(subject, decision)
             if refusal is not None:
@@ -126,8 +129,10 @@ class Controller:
             raise refusal
         if any(isinstance(action, Create) for action in decision.actions):
             return 0.0
-        wanted = decision.requeue_after_seconds
-        return self._resync_seconds if wanted is None else min(wanted, self._resync_seconds)
+        wanted = [decision.requeue_after_seconds, self._resync_seconds]
+        if observed.queue is not None:
+            wanted.append(self._workloads.seconds_left(key))
+        return min(seconds for seconds in wanted if seconds is not None)
 
     async def _observe(self, subject: Subject) -> Observed:
         """What the cache shows; where that is not to be trusted, what the API server shows."""
@@ -153,6 +158,18 @@ class Controller:
         else:
             return observed
         return self._world.cache.observed(subject)
+
+    async def _ask_queue(self, subject: Subject, observed: Observed) -> Observed:
+        """With what the queue says about the current Job, if one does or may decide about it."""
+        job, training = observed.current_job, subject.training
+        if job is None or not job.is_active or training is None or subject.is_deleting:
+            self._workloads.forget(subject.key)
+            return observed
+        # Kueue may manage Jobs that name no queue as well: it shows when they do not do as we wish.
+        is_odd = job.suspend != training.spec.suspend
+        if not (job.queue_name or is_odd or subject.status.queue):
+            return observed
+        return replace(observed, queue=await self._workloads.read(subject.key, job))
 
     async def _look_for_job(self, subject: Subject) -> None:
         """A Job that the status knows of is not in the cache: deleted, or not seen yet."""

@@ -154,8 +154,11 @@ def _evictions(status: Manifest, evicted: Manifest | None) -> int:
     return 0 if evicted is None else 1
 
 
-def queue_status(state: QueueState, before: QueueStatus | None) -> QueueStatus:
+def queue_status(state: QueueState | None, before: QueueStatus | None, *, has_job: bool = True) -> QueueStatus | None:
     """What the training's status tells of its queue; `before`: what it told until now."""
+    if state is None:
+        # A Workload goes with its Job; that there is a queue is still to be known.
+        return before if has_job or before is None else QueueStatus(name=before.name)
     # A Workload that cannot be looked at for a while is still the one whose evictions were counted.
     hidden = before is not None and state.reason in {ABSENT, UNREADABLE}
     known = before if before is not None and (hidden or before.workload == state.workload) else None
