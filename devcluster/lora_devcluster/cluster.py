@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 from lora_devcluster.api import Api, WriteOptions
 from lora_devcluster.controller import Controller
 from lora_devcluster.deployments import DeploymentController, ReplicaSetController
+from lora_devcluster.disruptions import Disruptions
 from lora_devcluster.events import Recorder
 from lora_devcluster.gc import GarbageCollector
 from lora_devcluster.images import Table
@@ -75,6 +76,7 @@ class DevCluster:
             self.folder, setting.images, setting.environment, setting.retry_seconds, setting.restart_seconds
         )
         self.kubelet = Kubelet(self.api, recorder, setting.node, kubelet)
+        self.disruptions = Disruptions(self.api, self.kubelet, recorder, setting.node.name)
         self.server = ApiServer(self.api, self.kubelet)
         self._controllers: tuple[Controller, ...] = (
             DefinitionController(self.api),

@@ -49,6 +49,8 @@ class Kubelet:
         self._workers: dict[str, PodWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._addresses = PodAddresses()
+        self._is_gone = False
+        self._refusal: tuple[str, str] | None = None
         self.server_url = ""
         api.store.subscribe(self._listen)
 
@@ -62,10 +64,14 @@ class Kubelet:
         self._api.store.put(Key("", "nodes", "", self._node.name), _node_object(self._node))
 
     def _listen(self, change: Change) -> None:
+        if self._is_gone:
+            return
         if change.key.collection == ("", "pods") and change.object["spec"].get("nodeName") == self._node.name:
             asyncio.get_running_loop().call_soon(self._follow, change)
 
     def _follow(self, change: Change) -> None:
+        if self._is_gone:
+            return
         pod, uid = change.object, change.object["metadata"]["uid"]
         worker = self._workers.get(uid)
         if change.type == "DELETED":
@@ -81,6 +87,11 @@ class Kubelet:
     def _start(self, key: Key, pod: Json) -> None:
         uid = pod["metadata"]["uid"]
         if uid in self._tasks:
+            return
+        if self._refusal is not None:
+            reason, words = self._refusal
+            self._refusal = None
+            self._api.modify(key, lambda obj: obj["status"].update(phase="Failed", reason=reason, message=words))
             return
         address = self._addresses.next()
 
@@ -157,6 +168,28 @@ class Kubelet:
         if found is None:
             raise KeyError(f"{namespace}/{pod}")
         self._workers[found["metadata"]["uid"]].kill_for_memory(container)
+
+    def end(self, pod: Json, grace_seconds: float, reason: str, message: str) -> None:
+        """Ends a running pod on the kubelet's own account."""
+        worker = self._workers.get(pod["metadata"]["uid"])
+        if worker is not None:
+            worker.stop(grace_seconds, reason, message)
+
+    def refuse_next(self, reason: str, message: str) -> None:
+        """The next pod bound to the node is not admitted, as when a device has just failed."""
+        self._refusal = (reason, f"Pod was rejected: {message}")
+
+    def vanish(self) -> None:
+        """Falls silent as a node does that loses its power: processes are gone, and nothing is reported."""
+        self._is_gone = True
+        for worker in self._workers.values():
+            worker.abandon()
+        for task in self._tasks.values():
+            task.cancel()
+
+    def return_empty(self) -> None:
+        """Comes back as a new node without pods."""
+        self._is_gone = False
 
     async def stop(self) -> None:
         """Kills every process that is left."""

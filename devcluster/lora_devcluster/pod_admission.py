@@ -1,7 +1,9 @@
-"""What the admission plugins of a real cluster do to new pods: security levels, priorities, service accounts."""
+"""What the admission plugins of a real cluster do to new pods: security levels, priorities, service accounts,
+quotas."""
 
 from lora_devcluster.errors import Json, forbidden_request
 from lora_devcluster.pod_security import pod_security_faults
+from lora_devcluster.quota import check_quota
 from lora_devcluster.store import Key, Store
 
 _LEVEL = "pod-security.kubernetes.io/enforce"
@@ -12,11 +14,13 @@ def admit_pod(store: Store, pod: Json) -> None:
     """Fills in the pod's priority, in place.
 
     Raises:
-        ApiError: 403 for a pod that its namespace's level forbids, or that names a class or account that is not there.
+        ApiError: 403 for a pod that its namespace's level forbids, that names a class or account that is not there,
+            or that its namespace's quota has no room for.
     """
     _check_account(store, pod)
     _check_security(store, pod)
     pod["spec"]["priority"] = _priority(store, pod)
+    check_quota(store, pod)
 
 
 def _check_account(store: Store, pod: Json) -> None:

@@ -82,6 +82,11 @@ class PodWorker:
         self._out_of_memory.add(container)
         process.send_signal(self._processes[container], signal.SIGKILL)
 
+    def abandon(self) -> None:
+        """Kills all processes; nothing will be reported any more."""
+        for running_process in self._processes.values():
+            process.send_signal(running_process, signal.SIGKILL)
+
     def is_running(self, container: str) -> bool:
         return container in self._processes
 
