@@ -1,7 +1,7 @@
 """A whole training on the tiny pipeline: pictures, spec, session; small enough to run many times."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,12 @@ def make_session(work_dir: Path, *, should_stop: Callable[[], bool] = lambda: Fa
     return Observed(Session(Settings(work_dir=work_dir), audience, should_stop), tracker, registry)
 
 
-def stop_after(questions: int) -> Callable[[], bool]:
-    """A stop flag that says yes from the given number of questions on."""
-    asked = iter(range(1, 1_000_000))
-    return lambda: next(asked) > questions
+def make_session_until(work_dir: Path, *, step: int) -> Observed:
+    """A session that is told to stop when `step` steps are made."""
+    observed = make_session(work_dir)
+
+    def should_stop() -> bool:
+        progress = observed.tracker.snapshot().progress
+        return progress is not None and progress.step >= step
+
+    return replace(observed, session=replace(observed.session, should_stop=should_stop))

@@ -19,11 +19,9 @@ from lora_trainer.lora.formats import read_adapter
 from lora_trainer.output import RunOutput
 from lora_trainer.progress import ProgressTracker
 from lora_trainer.run import Ended, run_training
-from tests.support.tiny_run import make_session, make_training, stop_after, write_pictures
+from tests.support.tiny_run import make_session, make_session_until, make_training, write_pictures
 
 FINAL = "adapters/tiny.safetensors"
-QUESTIONS_BEFORE_STEP_4 = 1 + 5 + 3
-"""Whether to stop is asked after fetching, after each of five pictures, and before each step."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ def test_an_interrupted_training_goes_on_to_the_same_adapter(
     changes: dict[str, Any] = {"optimizer": optimizer, "training": {"epochs": 1}, "samples": {"prompts": []}}
     whole = make_training(tiny_pipeline, tiny_pictures, tmp_path / "whole", **changes)
     run_training(whole, make_session(tmp_path / "work").session)
-    interrupted = make_session(tmp_path / "w1", should_stop=stop_after(QUESTIONS_BEFORE_STEP_4))
+    interrupted = make_session_until(tmp_path / "w1", step=3)
     with pytest.raises(Interrupted):
         run_training(again(**changes), interrupted.session)
 
@@ -226,10 +224,92 @@ def test_a_state_that_cannot_be_stored_in_time_is_said(
         raise StorageUnavailable("the store does not answer")
 
     monkeypatch.setattr(RunOutput, "publish_state", refuse)
-    observed = make_session(tmp_path / "work", should_stop=stop_after(QUESTIONS_BEFORE_STEP_4))
+    observed = make_session_until(tmp_path / "work", step=3)
 
     with pytest.raises(InterruptedUnsaved, match="could not be stored: the store does not answer"):
         run_training(again(samples={"prompts": []}), observed.session)
+
+
+def test_without_states_an_interrupted_training_says_that_it_begins_anew(
+    again: Callable[..., LoraTraining], tmp_path: Path
+) -> None:
+    changes: dict[str, Any] = {"checkpoints": {"saveState": False}, "samples": {"prompts": []}}
+    observed = make_session_until(tmp_path / "work", step=3)
+
+    with pytest.raises(
+        InterruptedUnsaved, match=r"spec\.checkpoints\.saveState is false: the next attempt begins anew"
+    ):
+        run_training(again(**changes), observed.session)
+
+    assert not list((tmp_path / "out").glob("state/step-*"))
+
+
+def test_states_between_epochs_change_nothing_in_the_result(
+    finished: Finished, again: Callable[..., LoraTraining], tmp_path: Path
+) -> None:
+    observed = make_session(tmp_path / "work")
+
+    run_training(again(checkpoints={"everySteps": 1, "keepLast": 3}), observed.session)
+
+    names = [name for name in content(finished.output) if name.startswith(("adapters/", "samples/", "evaluation/"))]
+    assert all((finished.output / name).read_bytes() == (tmp_path / "out" / name).read_bytes() for name in names)
+    assert len(list((tmp_path / "out").glob("state/step-*"))) == 3
+    saved = observed.tracker.snapshot().saved_state
+    assert saved is not None and (saved.step, saved.epoch) == (12, 2)
+
+
+def test_the_log_of_every_start_is_kept(again: Callable[..., LoraTraining], tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"training": {"maxSteps": 2}, "samples": {"prompts": []}}
+    log = tmp_path / "attempt.log"
+    log.write_text("words of the trainer\n")
+    session = replace(make_session(tmp_path / "work").session, log_file=log)
+
+    run_training(again(**changes), session)
+
+    (kept,) = (tmp_path / "out/logs").iterdir()
+    assert kept.read_text() == "words of the trainer\n"
+
+
+def test_the_log_of_a_failure_ends_with_its_traceback(
+    again: Callable[..., LoraTraining], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("an error of ours")
+
+    monkeypatch.setattr("lora_trainer.run.train", fail)
+    log = tmp_path / "attempt.log"
+    log.write_text("words of the trainer\n")
+    session = replace(make_session(tmp_path / "work").session, log_file=log)
+
+    with pytest.raises(RuntimeError, match="an error of ours"):
+        run_training(again(samples={"prompts": []}), session)
+
+    (kept,) = (tmp_path / "out/logs").iterdir()
+    assert kept.read_text().endswith("RuntimeError: an error of ours\n")
+
+
+def test_new_pictures_are_refused_or_taken_up_at_the_beginning_of_the_epoch(
+    again: Callable[..., LoraTraining], tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    data = write_pictures(tmp_path / "data")
+    changes: dict[str, Any] = {"training": {"epochs": 2}, "samples": {"prompts": []}}
+
+    def train_on(data: Path, **more: Any) -> LoraTraining:
+        return make_training(tiny_pipeline, data, tmp_path / "out", **changes, **more)
+
+    with pytest.raises(Interrupted):
+        run_training(train_on(data), make_session_until(tmp_path / "w1", step=8).session)
+    (data / "2_zwx shape" / "1.txt").write_text("other words")
+
+    with pytest.raises(InvalidConfiguration, match=r"caption changed: 2_zwx shape/1\.png"):
+        run_training(train_on(data), make_session(tmp_path / "w2").session)
+    observed = make_session(tmp_path / "w3")
+    ended = run_training(train_on(data, resume={"onChange": "Continue"}), observed.session)
+
+    report = observed.tracker.snapshot()
+    assert ended.reason == "Completed"
+    assert report.resumed_from_step == 6
+    assert [notice.reason for notice in report.notices] == ["ResumedOnChange"]
 
 
 def test_gradient_checkpointing_changes_no_number(

@@ -16,7 +16,7 @@ from lora_trainer.errors import Interrupted, InvalidConfiguration
 from lora_trainer.lora.formats import read_adapter
 from lora_trainer.run import run_training
 from tests.support.tiny_pipeline import write_tiny_pipeline
-from tests.support.tiny_run import make_session, make_training, stop_after
+from tests.support.tiny_run import make_session, make_session_until, make_training
 
 FINAL = "adapters/tiny.safetensors"
 RANDOM_CAPTIONS = {
@@ -183,9 +183,9 @@ def test_a_run_that_was_told_to_stop_ends_with_the_same_bytes(
     run_training(whole, make_session(tmp_path / "work").session)
 
     stops = 0
-    for questions in range(2, 6):
+    for step in range(1, 5):
         try:
-            run_training(broken, make_session(tmp_path / "work", should_stop=stop_after(questions)).session)
+            run_training(broken, make_session_until(tmp_path / "work", step=step).session)
         except Interrupted:
             stops += 1
     run_training(broken, make_session(tmp_path / "work").session)
