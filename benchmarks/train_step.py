@@ -27,18 +27,17 @@ from prometheus_client import CollectorRegistry
 
 from lora_api.spec import LoraTraining
 from lora_trainer.assembly import load_model, make_learner, make_residence, open_inputs
+from lora_trainer.audience import Audience
 from lora_trainer.commands.overrides import load_training_file
 from lora_trainer.compute import make_accelerator, peak_memory_bytes, prefer_determinism
 from lora_trainer.conditioning import TextStates
 from lora_trainer.data.loader import TrainingBatch
 from lora_trainer.families.architectures import RandomWeights
-from lora_trainer.families.catalogue import open_model
+from lora_trainer.families.opening import open_model
 from lora_trainer.loop import Inputs, Trainer
 from lora_trainer.metrics import TrainingMetrics
-from lora_trainer.output import RunIdentity
 from lora_trainer.prepare import BaseFiles, Prepared, Session
 from lora_trainer.progress import ProgressTracker
-from lora_trainer.recorder import Audience
 from lora_trainer.settings import Settings
 from lora_trainer.sources import Fetcher, fetch_dataset, plan_dataset
 from lora_trainer.storage import Connection
@@ -164,8 +163,7 @@ def prepare(training: LoraTraining, session: Session, options: argparse.Namespac
     files = open_model(options.base, spec.base_model) if options.base else RandomWeights(options.family, device)
     fetcher = Fetcher(Connection(spec.storage, session.settings), lambda _: None, spec.dataset.workers)
     dataset = plan_dataset(spec, fetch_dataset(spec, fetcher))
-    identity = RunIdentity("benchmark", "", dataset.scanned.digest, files.digest, dataset.plan.total_steps)
-    return Prepared(training, BaseFiles(files, (), files.digest), None, dataset, identity)
+    return Prepared(training, BaseFiles(files), dataset)
 
 
 def measure(training: LoraTraining, session: Session, options: argparse.Namespace) -> dict[str, Any]:

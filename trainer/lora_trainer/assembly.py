@@ -106,7 +106,7 @@ def _prefer_xformers(model: BaseModel) -> None:
 
 
 def make_learner(model: BaseModel, spec: LoraTrainingSpec, *, prepared: Prepared | None = None) -> Learner:
-    """The model with adapters in it, and the objective; the adapters start from `prepared.initial`, if any.
+    """The model with adapters in it, and the objective; the adapters start from `prepared.base.initial`, if any.
 
     Raises:
         InvalidConfiguration: the network or the objective does not fit the model, or the initial adapter does not
@@ -115,9 +115,9 @@ def make_learner(model: BaseModel, spec: LoraTrainingSpec, *, prepared: Prepared
     objective.check(model.prediction, spec.training.loss)
     dtype = DTYPES[spec.training.precision] if spec.training.full_precision else torch.float32
     adapters = add_adapters(model.parts, spec.network, family=model.family, seed=spec.training.seed, dtype=dtype)
-    if prepared is not None and prepared.initial is not None:
+    if prepared is not None and prepared.base.initial is not None:
         try:
-            adapters.load(read_adapter(prepared.initial))
+            adapters.load(read_adapter(prepared.base.initial))
         except InvalidAdapterFile as error:
             raise InvalidConfiguration(f"spec.network.initialUri: {error}") from error
     for part in PARTS:

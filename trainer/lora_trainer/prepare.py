@@ -24,6 +24,8 @@ from lora_trainer.storage import Connection, Source
 
 logger = logging.getLogger(__name__)
 
+_ADAPTER_FILES = ("*.safetensors",)
+
 
 @dataclass(frozen=True)
 class Session:
@@ -106,9 +108,15 @@ def prepare(training: LoraTraining, session: Session) -> Prepared:
 def prepare_base(spec: LoraTrainingSpec, fetcher: Fetcher, session: Session) -> BaseFiles:
     """Fetches and identifies the base model and what is added to it. Raises as `prepare`."""
     session.say("Downloading", spec.base_model.uri)
-    base = replace(_fetch_base(spec, fetcher), initial=_fetch_initial(spec, fetcher))
+    paths = {name: _fetch(name, source, fetcher) for name, source in base_sources(spec).items()}
     session.check_stop()
-    return base
+    return BaseFiles(
+        model=open_model(paths["model"], spec.base_model, vae=paths.get("vae")),
+        adapters=tuple(
+            (paths[f"adapters[{index}]"], adapter.weight) for index, adapter in enumerate(spec.base_model.adapters)
+        ),
+        initial=paths.get("initial"),
+    )
 
 
 def prepare_dataset(spec: LoraTrainingSpec, fetcher: Fetcher, session: Session) -> PlannedDataset:
@@ -146,20 +154,21 @@ def make_fetcher(spec: LoraTrainingSpec, session: Session) -> Fetcher:
     return Fetcher(Connection(spec.storage, session.settings), on_bytes, spec.dataset.workers)
 
 
-def _fetch_base(spec: LoraTrainingSpec, fetcher: Fetcher) -> BaseFiles:
-    base = spec.base_model
-    path = fetcher.fetch(Source(base.uri, "spec.baseModel.uri", BaseModelUnavailable, FILES))
-    vae = None
+def base_sources(spec: LoraTrainingSpec) -> dict[str, Source]:
+    """Everything that makes up the base, by name: `model`, `vae`, `adapters[<n>]` and `initial`."""
+    base, initial = spec.base_model, spec.network.initial_uri
+    sources = {"model": Source(base.uri, "spec.baseModel.uri", BaseModelUnavailable, FILES)}
     if base.vae_uri is not None:
-        vae = fetcher.fetch(Source(base.vae_uri, "spec.baseModel.vaeUri", BaseModelUnavailable, VAE_FILES))
-    model = open_model(path, base, vae=vae)
-    adapters = []
+        sources["vae"] = Source(base.vae_uri, "spec.baseModel.vaeUri", BaseModelUnavailable, VAE_FILES)
     for index, adapter in enumerate(base.adapters):
         field = f"spec.baseModel.adapters[{index}].uri"
-        adapters.append((fetcher.fetch_file(adapter.uri, field, BaseModelUnavailable), adapter.weight))
-    return BaseFiles(model, tuple(adapters))
+        sources[f"adapters[{index}]"] = Source(adapter.uri, field, BaseModelUnavailable, _ADAPTER_FILES)
+    if initial is not None:
+        sources["initial"] = Source(initial, "spec.network.initialUri", InvalidConfiguration, _ADAPTER_FILES)
+    return sources
 
 
-def _fetch_initial(spec: LoraTrainingSpec, fetcher: Fetcher) -> Path | None:
-    uri = spec.network.initial_uri
-    return None if uri is None else fetcher.fetch_file(uri, "spec.network.initialUri", InvalidConfiguration)
+def _fetch(name: str, source: Source, fetcher: Fetcher) -> Path:
+    if name in ("model", "vae"):
+        return fetcher.fetch(source)
+    return fetcher.fetch_file(source.uri, source.field, source.unusable)

@@ -62,14 +62,22 @@ def fetch_dataset(spec: LoraTrainingSpec, fetcher: Fetcher) -> DatasetSources:
     return DatasetSources(root=root, regularization=extra, subsets=subsets)
 
 
-def plan_dataset(spec: LoraTrainingSpec, sources: DatasetSources, *, processes: int | None = None) -> PlannedDataset:
+def plan_dataset(
+    spec: LoraTrainingSpec,
+    sources: DatasetSources,
+    *,
+    processes: int | None = None,
+    on_picture: Callable[[], None] = lambda: None,
+) -> PlannedDataset:
     """Scans, places and plans. `processes` asks what a run with that many would do.
+
+    `on_picture` is called after each picture that was decoded; what it raises ends the scan.
 
     Raises:
         InvalidDataset, InvalidConfiguration: as scanning, placing and planning say.
     """
     try:
-        scanned = scan(sources, spec.dataset)
+        scanned = scan(sources, spec.dataset, on_picture=on_picture)
     except OSError as error:
         raise InvalidDataset(
             f"{error.filename} cannot be read: {error.strerror}; let the user that trains read the whole dataset"

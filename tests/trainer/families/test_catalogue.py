@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_trainer.families.catalogue import hashes_of_model, hashes_of_vae, open_model
+from lora_trainer.families.opening import hashes_of_model, hashes_of_vae, open_model
 from lora_trainer.families.replacement_vae import WithVae
 from lora_trainer.families.single_file import SingleFile
 

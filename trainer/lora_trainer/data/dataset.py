@@ -5,11 +5,12 @@ Used before the plan, and by `lora plan`. Which files are the pictures is the li
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lora_api.dataset_spec import Dataset
 from lora_trainer.data.captions import CaptionSource, UnusableCaption, caption_lines, read_caption
@@ -19,6 +20,7 @@ from lora_trainer.data.listing import DatasetSources, PictureFile, list_pictures
 from lora_trainer.data.masks import check_mask, check_transparency
 from lora_trainer.data.metadata_file import is_unicode
 from lora_trainer.data.notices import notices
+from lora_trainer.digests import join_digests
 from lora_trainer.errors import InvalidDataset
 
 __all__ = ["DatasetSources", "Example", "ScannedDataset", "scan"]
@@ -29,12 +31,18 @@ class ScannedDataset:
     """All pictures: folders by name (subsets as listed), those for regularisation last, files by name inside."""
 
     examples: tuple[Example, ...]
-    digest: str
-    """SHA-256 over all that the files say: the same content gives the same digest anywhere."""
+    digests: Mapping[str, str]
+    """Key of each picture -> SHA-256 over all that its files say: the same content gives the same digest anywhere."""
     warnings: tuple[str, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over all of them."""
+        return join_digests(self.digests)
 
 
 _T = TypeVar("_T")
+_ORDER = "(order of spec.dataset.subsets)"
 
 
 @dataclass(frozen=True)
@@ -48,15 +56,17 @@ class _Reading:
     mask_sha256: str | None
 
 
-def scan(sources: DatasetSources, spec: Dataset) -> ScannedDataset:
+def scan(sources: DatasetSources, spec: Dataset, *, on_picture: Callable[[], None] = lambda: None) -> ScannedDataset:
     """Every picture of `sources` with its caption; all are decoded once, so that none fails later.
+
+    `on_picture` is called after each of them; what it raises ends the scan.
 
     Raises:
         InvalidDataset: everything that is wrong, named by file.
     """
     _check_folders(sources)
     listing = list_pictures(sources, spec)
-    readings, more_problems = _read_all(listing.pictures, spec)
+    readings, more_problems = _read_all(listing.pictures, spec, on_picture)
     problems = [*listing.problems, *more_problems]
     if not problems and all(picture.is_regularization for picture in listing.pictures):
         problems = ["it holds no training picture; put pictures into a folder such as `10_concept`"]
@@ -64,7 +74,8 @@ def scan(sources: DatasetSources, spec: Dataset) -> ScannedDataset:
         raise InvalidDataset.listing(problems)
     pairs = zip(listing.pictures, readings, strict=True)
     examples = tuple(_example(index, *pair, spec.mask) for index, pair in enumerate(pairs))
-    return ScannedDataset(examples, _digest(examples), tuple(notices(listing, examples, spec.mask)))
+    digests = _digests(examples, are_subsets=bool(spec.subsets))
+    return ScannedDataset(examples, digests, tuple(notices(listing, examples, spec.mask)))
 
 
 def _check_folders(sources: DatasetSources) -> None:
@@ -75,10 +86,18 @@ def _check_folders(sources: DatasetSources) -> None:
             )
 
 
-def _read_all(pictures: Sequence[PictureFile], spec: Dataset) -> tuple[list[_Reading], list[str]]:
+def _read_all(
+    pictures: Sequence[PictureFile], spec: Dataset, on_picture: Callable[[], None]
+) -> tuple[list[_Reading], list[str]]:
     """Readings of sound pictures and problems of the others, in order whatever the number of threads."""
-    with ThreadPoolExecutor(max_workers=max(1, spec.workers), thread_name_prefix="scan") as pool:
-        results = list(pool.map(lambda picture: _read(picture, spec.mask), pictures))
+    results = []
+    pool = ThreadPoolExecutor(max_workers=max(1, spec.workers), thread_name_prefix="scan")
+    try:
+        for result in pool.map(lambda picture: _read(picture, spec.mask), pictures):
+            results.append(result)
+            on_picture()
+    finally:
+        pool.shutdown(cancel_futures=True)
     readings = [result for result in results if isinstance(result, _Reading)]
     return readings, [problem for result in results if isinstance(result, list) for problem in result]
 
@@ -165,10 +184,18 @@ def _example(index: int, picture: PictureFile, reading: _Reading, mask: MaskKind
     )
 
 
-def _digest(examples: Iterable[Example]) -> str:
-    digest = hashlib.sha256()
+def _digests(examples: Sequence[Example], *, are_subsets: bool) -> dict[str, str]:
+    digests: dict[str, str] = {}
     for example in examples:
         facts = (example.key, example.sha256, example.caption_lines, example.mask_sha256)
-        line = json.dumps([*facts, example.repeats, example.is_regularization], ensure_ascii=False)
-        digest.update(line.encode() + b"\n")
-    return digest.hexdigest()
+        # Two sources may each hold a picture of one name; then both stand behind it.
+        same_name = digests.get(example.key)
+        digests[example.key] = _digest_of([*facts, example.repeats, example.is_regularization, same_name])
+    if are_subsets:
+        # Pictures come in this order, which their names do not tell.
+        digests[_ORDER] = _digest_of(list(dict.fromkeys(example.folder for example in examples)))
+    return digests
+
+
+def _digest_of(facts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode()).hexdigest()

@@ -1,5 +1,6 @@
 """The families at their real sizes with random weights, for the benchmark and for counting parameters."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,11 @@ import torch
 from torch import nn
 
 from lora_api.model_spec import Family, Prediction
+from lora_trainer.digests import join_digests, sha256_of
 from lora_trainer.families import catalogue
-from lora_trainer.families.base import BetaSchedule
 from lora_trainer.families.clip import CHUNK_TOKENS
 from lora_trainer.families.configurations import CONFIGS, Architecture
-from lora_trainer.families.model_files import ModelPart, TextPart, join_digests, sha256_of
+from lora_trainer.families.model_files import BetaSchedule, ModelPart, TextPart
 from lora_trainer.families.stable_diffusion import StableDiffusion
 
 
@@ -33,6 +34,11 @@ class RandomWeights:
         folder = self.configs / self.family
         files = {path.relative_to(folder).as_posix(): sha256_of(path) for path in folder.rglob("*.json")}
         return join_digests({"family": self.family, "seed": str(self.seed), **files})
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """The same, as `model`."""
+        return {"model": self.digest}
 
     @property
     def vae_digest(self) -> str:

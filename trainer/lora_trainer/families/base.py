@@ -1,7 +1,6 @@
 """What the rest of the trainer may ask of a base model; each family implements it in a module of its own."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -9,17 +8,7 @@ from torch import Tensor, nn
 
 from lora_api.model_spec import Family, Prediction
 from lora_trainer.conditioning import Part, TextStates, Tokens
-
-
-@dataclass(frozen=True)
-class BetaSchedule:
-    """Variances of the forward process, as the model's scheduler configuration states them."""
-
-    start: float
-    end: float
-    steps: int
-    name: str
-    """`scaled_linear` or `linear`."""
+from lora_trainer.families.model_files import BetaSchedule
 
 
 class BaseModel(Protocol):

@@ -1,58 +1,23 @@
-"""Opens and loads a base model of any family; used by `run` and the commands."""
+"""Loads a base model of any family; used by `assembly`, the tests and the benchmarks."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from lora_api.model_spec import BaseModelSpec, Family
+from lora_api.model_spec import Family
 from lora_trainer.families import sd2, sd15, sdxl
 from lora_trainer.families.clip import CHUNK_TOKENS, Reading
-from lora_trainer.families.detect import identify
-from lora_trainer.families.diffusers_folder import FILES, DiffusersFolder
-from lora_trainer.families.model_files import ModelFiles, old_hash_of
-from lora_trainer.families.replacement_vae import WithVae
-from lora_trainer.families.single_file import SingleFile
+from lora_trainer.families.opening import ModelFiles, open_model
 from lora_trainer.families.stable_diffusion import StableDiffusion
 
-__all__ = [
-    "CLASSES",
-    "FILES",
-    "VAE_FILES",
-    "ModelFiles",
-    "hashes_of_model",
-    "hashes_of_vae",
-    "load",
-    "open_model",
-]
-
-_VAE_FILES = ("config.json", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
-VAE_FILES = (*_VAE_FILES, *(f"vae/{name}" for name in _VAE_FILES))
-"""Patterns of the files that are worth fetching of `spec.baseModel.vaeUri`."""
+__all__ = ["CLASSES", "load", "open_model"]
 
 CLASSES: Mapping[Family, type[StableDiffusion]] = {
     "sd15": sd15.StableDiffusion15,
     "sd2": sd2.StableDiffusion2,
     "sdxl": sdxl.StableDiffusionXL,
 }
-
-
-def open_model(path: Path, spec: BaseModelSpec | None = None, *, vae: Path | None = None) -> ModelFiles:
-    """The files of a model: what it is, and its digests; nothing is loaded yet.
-
-    Args:
-        path: a diffusers folder or a `.safetensors` checkpoint.
-        spec: what the model is asked to be.
-        vae: replaces the model's own VAE: a diffusers folder or a `.safetensors` file.
-
-    Raises:
-        BaseModelUnavailable: it is no model that can be trained.
-        InvalidConfiguration: it is not what `spec` says.
-    """
-    identity = identify(path, spec)
-    form = DiffusersFolder if path.is_dir() else SingleFile
-    files: ModelFiles = form(path, identity.family, identity.prediction)
-    return files if vae is None else WithVae(files, vae)
 
 
 def load(
@@ -73,24 +38,3 @@ def load(
     opened = open_model(files) if isinstance(files, Path) else files
     reading = Reading(clip_skip, max_tokens, weighted)
     return CLASSES[opened.family].load(opened, device, precision=precision, reading=reading)
-
-
-def hashes_of_model(files: ModelFiles) -> tuple[str, str]:
-    """Old hash (8 hex digits) and SHA-256 of a model, whatever its VAE was replaced by, as adapters tell them.
-
-    Those of its file; a folder, which has none, is told by the digest of its files.
-    """
-    if isinstance(files, WithVae):
-        return hashes_of_model(files.files)
-    if isinstance(files, SingleFile):
-        return old_hash_of(files.path), files.digest
-    return files.digest[:8], files.digest
-
-
-def hashes_of_vae(files: ModelFiles) -> tuple[str, str] | tuple[None, None]:
-    """The same of a replacing VAE, if there is one."""
-    if not isinstance(files, WithVae):
-        return None, None
-    if files.vae.is_dir():
-        return files.vae_digest[:8], files.vae_digest
-    return old_hash_of(files.vae), files.vae_digest

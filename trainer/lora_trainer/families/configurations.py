@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate import init_empty_weights
-from transformers import CLIPTextConfig
-
 from lora_api.model_spec import Family
-from lora_trainer.families.base import BetaSchedule
 from lora_trainer.families.diffusers_folder import betas_of, read_json
-from lora_trainer.families.model_files import ModelPart, TextPart
+from lora_trainer.families.model_files import BetaSchedule, ModelPart, TextPart
 from lora_trainer.families.vocabulary import END, clip_tokenizer
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -38,10 +34,15 @@ class Architecture:
         config = self.config(part)
         if part in ("unet", "vae"):
             return model_class.from_config(config)
+        # Here, as below: it imports torch, which takes ten seconds, and what only looks at a model does without.
+        from transformers import CLIPTextConfig  # noqa: PLC0415
+
         return model_class(CLIPTextConfig(**config))
 
     def build_empty(self, part: ModelPart, model_class: Any) -> Any:
         """A part without weights, which are to be assigned."""
+        from accelerate import init_empty_weights  # noqa: PLC0415
+
         with init_empty_weights():
             return self.build(part, model_class)
 

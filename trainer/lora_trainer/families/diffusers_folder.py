@@ -1,19 +1,22 @@
 """Reads base models that lie in a folder of the diffusers library: one sub-folder a part, each with its config."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
 from transformers import CLIPTokenizer
 
 from lora_api.model_spec import Family, Prediction
+from lora_trainer.digests import join_digests, sha256_of
 from lora_trainer.errors import BaseModelUnavailable
-from lora_trainer.families.base import BetaSchedule
-from lora_trainer.families.model_files import ModelPart, TextPart, first_line, join_digests, sha256_of
+from lora_trainer.families.model_files import BetaSchedule, ModelPart, TextPart, first_line
+
+if TYPE_CHECKING:
+    import torch
 
 FILES = (
     "model_index.json",
@@ -49,22 +52,27 @@ class DiffusersFolder:
     field: str = field(default="spec.baseModel.uri")
     """YAML path of what names the folder; begins every message."""
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """SHA-256 over every file that is loaded."""
+        return join_digests(self.digests)
+
+    @cached_property
+    def digests(self) -> Mapping[str, str]:
+        """SHA-256 of every file that is loaded, as `model/<path>`."""
         files = [self.folder / "model_index.json", self.folder / SCHEDULER, *self._part_files("unet")]
         for tokenizer, encoder in (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")):
             if encoder == "text_encoder" or self.family == "sdxl":
                 files += [path for path in (self.folder / tokenizer).glob("*") if path.is_file()]
                 files += self._part_files(encoder)
-        return self._digest([*files, *self._part_files("vae")])
+        return self._digests([*files, *self._part_files("vae")])
 
-    @cached_property
+    @property
     def vae_digest(self) -> str:
         """SHA-256 over the VAE's files."""
-        return self._digest(self._part_files("vae"))
+        return join_digests({name: digest for name, digest in self.digests.items() if name.startswith("model/vae/")})
 
-    def load(self, part: ModelPart, model_class: Any, *, precision: torch.dtype) -> Any:
+    def load(self, part: ModelPart, model_class: Any, *, precision: "torch.dtype") -> Any:
         """A part; see `ModelFiles.load`."""
         weights = self._weights(part)
         return load_folder(weights.parent, model_class, weights, precision=precision, name=f"{self.field}: {part}")
@@ -95,11 +103,11 @@ class DiffusersFolder:
     def _weights(self, part: str) -> Path:
         return find_weights(self.folder / part, name=f"{self.field} holds no {part}/")
 
-    def _digest(self, files: list[Path]) -> str:
+    def _digests(self, files: list[Path]) -> dict[str, str]:
         missing = [path for path in files if not path.is_file()]
         if missing:
             raise BaseModelUnavailable(f"{self.field} holds no {missing[0].relative_to(self.folder).as_posix()}")
-        return join_digests({path.relative_to(self.folder).as_posix(): sha256_of(path) for path in files})
+        return {f"model/{path.relative_to(self.folder).as_posix()}": sha256_of(path) for path in files}
 
 
 def read_json(folder: Path, name: str, *, field: str) -> dict[str, Any]:
@@ -148,7 +156,7 @@ def find_weights(folder: Path, *, name: str) -> Path:
     )
 
 
-def load_folder(folder: Path, model_class: Any, weights: Path, *, precision: torch.dtype, name: str) -> Any:
+def load_folder(folder: Path, model_class: Any, weights: Path, *, precision: "torch.dtype", name: str) -> Any:
     """The model in the folder of one part; `name` begins the messages.
 
     Raises:

@@ -1,19 +1,33 @@
 """Where the parts of a base model are read from: a diffusers folder or a single file, behind one interface.
 
-Used by the families' `load`, and by `run` for the digests.
+Used by the families' `load`, and by `prepare` and `run` for the digests. Knows no torch until a part is loaded.
 """
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lora_api.model_spec import Family, Prediction
-from lora_trainer.families.base import BetaSchedule
+
+if TYPE_CHECKING:
+    # Torch takes ten seconds to import, and what only looks at a model does without.
+    import torch
 
 TextPart = Literal["text_encoder", "text_encoder_2"]
 ModelPart = Literal["unet", "vae"] | TextPart
+
+
+@dataclass(frozen=True)
+class BetaSchedule:
+    """Variances of the forward process, as the model's scheduler configuration states them."""
+
+    start: float
+    end: float
+    steps: int
+    name: str
+    """`scaled_linear` or `linear`."""
 
 
 class ModelFiles(Protocol):
@@ -31,11 +45,16 @@ class ModelFiles(Protocol):
         ...
 
     @property
+    def digests(self) -> Mapping[str, str]:
+        """SHA-256 of each of these files, by names that begin with `model` or `vae`."""
+        ...
+
+    @property
     def vae_digest(self) -> str:
         """SHA-256 over the files of the VAE alone: what latents depend on."""
         ...
 
-    def load(self, part: ModelPart, model_class: Any, *, precision: torch.dtype) -> Any:
+    def load(self, part: ModelPart, model_class: Any, *, precision: "torch.dtype") -> Any:
         """A part, on the CPU.
 
         Raises:
@@ -52,23 +71,11 @@ class ModelFiles(Protocol):
         ...
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def old_hash_of(path: Path) -> str:
     """First 8 digits of the SHA-256 over 64 KiB of a file, from 1 MiB on: what web UIs first told models by."""
     with path.open("rb") as file:
         file.seek(0x100000)
         return hashlib.sha256(file.read(0x10000)).hexdigest()[:8]
-
-
-def join_digests(parts: dict[str, str]) -> str:
-    """SHA-256 over named digests, in hex; the order of `parts` does not matter."""
-    lines = [f"{name} {digest}\n" for name, digest in sorted(parts.items())]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def first_line(error: Exception) -> str:

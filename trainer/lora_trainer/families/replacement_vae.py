@@ -1,20 +1,22 @@
 """Another VAE in place of a model's own (`spec.baseModel.vaeUri`): from a diffusers folder or a single file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from lora_api.model_spec import Family, Prediction
+from lora_trainer.digests import join_digests, sha256_of
 from lora_trainer.errors import BaseModelUnavailable
-from lora_trainer.families.base import BetaSchedule
 from lora_trainer.families.configurations import CONFIGS, Architecture
 from lora_trainer.families.diffusers_folder import find_weights, load_folder
 from lora_trainer.families.ldm_names import Origin
-from lora_trainer.families.model_files import ModelFiles, ModelPart, TextPart, join_digests, sha256_of
+from lora_trainer.families.model_files import BetaSchedule, ModelFiles, ModelPart, TextPart
 from lora_trainer.families.single_file import VAE, Locate, fill, locate_vae, read_header
+
+if TYPE_CHECKING:
+    import torch
 
 _FIELD = "spec.baseModel.vaeUri"
 
@@ -38,20 +40,29 @@ class WithVae:
         """That of the model."""
         return self.files.prediction
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """SHA-256 over the model's files and the VAE's."""
-        return join_digests({"model": self.files.digest, "vae": self.vae_digest})
+        return join_digests(self.digests)
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """Those of the model, and of the replacing VAE as `vae` or `vae/<file>`."""
+        return {**self.files.digests, **self._vae_digests}
+
+    @property
+    def vae_digest(self) -> str:
+        """SHA-256 over the replacing VAE's files; that of its file, if it is one."""
+        return self._vae_digests.get("vae") or join_digests(self._vae_digests)
 
     @cached_property
-    def vae_digest(self) -> str:
-        """SHA-256 over the replacing VAE's files."""
+    def _vae_digests(self) -> dict[str, str]:
         if not self.vae.is_dir():
-            return sha256_of(self.vae)
+            return {"vae": sha256_of(self.vae)}
         weights = self._weights()
-        return join_digests({path.name: sha256_of(path) for path in (weights.with_name("config.json"), weights)})
+        return {f"vae/{path.name}": sha256_of(path) for path in (weights.with_name("config.json"), weights)}
 
-    def load(self, part: ModelPart, model_class: Any, *, precision: torch.dtype) -> Any:
+    def load(self, part: ModelPart, model_class: Any, *, precision: "torch.dtype") -> Any:
         """A part; see `ModelFiles.load`."""
         if part != "vae":
             return self.files.load(part, model_class, precision=precision)

@@ -7,18 +7,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from lora_api.model_spec import Family, Prediction
+from lora_trainer.digests import sha256_of
 from lora_trainer.errors import BaseModelUnavailable
-from lora_trainer.families.base import BetaSchedule
 from lora_trainer.families.configurations import CONFIGS, Architecture
 from lora_trainer.families.ldm_names import Origin, open_clip_origin, unet_origin, vae_origin
-from lora_trainer.families.model_files import ModelPart, TextPart, first_line, sha256_of
+from lora_trainer.families.model_files import BetaSchedule, ModelPart, TextPart, first_line
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 CLIP, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
@@ -48,7 +50,7 @@ def read_header(path: Path, *, field: str) -> Header:
             "refused because they can run code, convert them to safetensors"
         )
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="numpy") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             return Header(shapes, file.metadata() or {})
     except (OSError, SafetensorError) as error:
@@ -72,11 +74,16 @@ class SingleFile:
         return sha256_of(self.path)
 
     @property
+    def digests(self) -> Mapping[str, str]:
+        """That of the file, as `model`."""
+        return {"model": self.digest}
+
+    @property
     def vae_digest(self) -> str:
         """SHA-256 of the file: the VAE is in it."""
         return self.digest
 
-    def load(self, part: ModelPart, model_class: Any, *, precision: torch.dtype) -> Any:
+    def load(self, part: ModelPart, model_class: Any, *, precision: "torch.dtype") -> Any:
         """A part; see `ModelFiles.load`."""
         return fill(
             self._architecture.build_empty(part, model_class),
@@ -128,7 +135,7 @@ def locate_vae(config: Mapping[str, Any], prefix: str) -> Locate:
     return _behind(prefix, lambda name: vae_origin(name, levels=len(config["block_out_channels"])))
 
 
-def fill(model: Any, path: Path, locate: Locate, *, precision: torch.dtype, name: str) -> Any:
+def fill(model: Any, path: Path, locate: Locate, *, precision: "torch.dtype", name: str) -> Any:
     """The empty `model` with the weights of the file; `name` begins the messages.
 
     Raises:
@@ -154,7 +161,7 @@ def fill(model: Any, path: Path, locate: Locate, *, precision: torch.dtype, name
     return model
 
 
-def _read(file: Any, origin: Origin, *, like: Tensor) -> Tensor:
+def _read(file: Any, origin: Origin, *, like: "Tensor") -> "Tensor":
     """One weight; 1x1 convolutions of the VAE's attention become the linear layers that they are in diffusers."""
     if origin.third is None:
         tensor: Tensor = file.get_tensor(origin.name)

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from lora_api.model_spec import Family, Prediction
 from lora_trainer.conditioning import Part, TextStates, Tokens
 from lora_trainer.errors import InvalidConfiguration
-from lora_trainer.families.base import BetaSchedule
 from lora_trainer.families.clip import ClipText, Reading, tokenize_for
-from lora_trainer.families.model_files import ModelFiles, TextPart
+from lora_trainer.families.model_files import BetaSchedule, ModelFiles, TextPart
 
 _TEXT_PARTS: tuple[TextPart, ...] = ("text_encoder", "text_encoder_2")
 
