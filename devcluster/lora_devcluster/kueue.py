@@ -145,6 +145,9 @@ class QueueController(Controller):
             self._start(job, workload)
         elif not job["spec"]["suspend"] and not is_true(workload["status"], "Admitted"):
             self._stop(job, workload)
+        elif workload["spec"]["queueName"] != _queue_of(job) and job["spec"]["suspend"]:
+            self._change(workload, lambda w: w["spec"].update(queueName=_queue_of(job)))
+            self.enqueue(_ROUND)
 
     def _create(self, job: Json) -> None:
         resource = self._resource()

@@ -192,3 +192,14 @@ async def test_the_workload_goes_with_its_job(node: Node) -> None:
     store = node.cluster.store
 
     await until(store, lambda: not store.objects("kueue.x-k8s.io", "workloads"))
+
+
+async def test_a_job_that_gets_its_queue_later_enters_it(node: Node) -> None:
+    queue = install(node, manages_all=True)
+    node.create(queued(labels={}))
+    said = await until_says(node, queue, "QuotaReserved", "False")
+
+    node.cluster.api.modify(Key("batch", "jobs", "default", "j"), lambda obj: obj["metadata"].update(labels=LABELS))
+    await until_runs(node)
+
+    assert said[1:] == ("Inadmissible", "LocalQueue  doesn't exist")
