@@ -163,7 +163,7 @@ def test_an_upload_that_a_proxy_lost_is_noticed(store: FaultyStore, adapter: Pat
 def test_a_large_file_goes_up_in_parts(store: FaultyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = store.make_bucket()
     monkeypatch.setattr("lora_trainer.storage.s3_store.SINGLE_PUT_BYTES", 1 << 20)
-    monkeypatch.setattr("lora_trainer.storage.s3_store.PART_BYTES", 5 << 20)
+    monkeypatch.setattr("lora_trainer.storage.s3_upload.PART_BYTES", 5 << 20)
     data = bytes(6 << 20)
     path = tmp_path / "large.bin"
     path.write_bytes(data)

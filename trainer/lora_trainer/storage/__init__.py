@@ -18,7 +18,8 @@ from lora_trainer.storage.publish import (
     read_manifest,
 )
 from lora_trainer.storage.s3_client import make_client
-from lora_trainer.storage.s3_fetch import Retry, S3Fetcher
+from lora_trainer.storage.s3_fetch import S3Fetcher
+from lora_trainer.storage.s3_requests import S3Requests
 from lora_trainer.storage.s3_store import S3Store
 from lora_trainer.storage.source import OnBytes, Source
 from lora_trainer.storage.store import DamagedFile, MissingFile, Store, check_writable
@@ -44,8 +45,8 @@ __all__ = [
 
 
 def fetch(source: Source, target: Path, connection: Connection, *, on_bytes: OnBytes, workers: int = 8) -> Path:
-    """A local folder or file with what `source` names: `target` (a folder of its own), or the place itself
-    when it is on this machine already.
+    """A local folder or file with what `source` names: below `target` (a folder of its own), or the place itself
+    when it is on this machine already. Nothing may be written into it: other processes may read it too.
 
     Raises:
         InvalidConfiguration, AccessDenied, StorageUnavailable: as the store answers.
@@ -62,8 +63,7 @@ def fetch(source: Source, target: Path, connection: Connection, *, on_bytes: OnB
             return fetch_from_hub(place, source, target, token_file=token_file, workers=workers, on_bytes=on_bytes)
         case S3Place():
             client = make_client(connection, connections=max(10, workers))
-            retry = Retry(attempts=connection.attempts, pause=connection.pause)
-            return S3Fetcher(client, source, on_bytes=on_bytes, retry=retry).fetch(place, target, workers=workers)
+            return S3Fetcher(client, source, connection, on_bytes=on_bytes).fetch(place, target, workers=workers)
 
 
 def _exists(path: Path, source: Source) -> bool:
@@ -80,6 +80,7 @@ def open_store(uri: str, connection: Connection, *, field: str, on_bytes: OnByte
         case DiskPlace(path):
             return DirectoryStore(path, uri, on_bytes=on_bytes)
         case S3Place():
-            return S3Store(make_client(connection), place, uri, field=field, on_bytes=on_bytes)
+            requests = S3Requests(connection, field)
+            return S3Store(make_client(connection), place, uri, requests, on_bytes=on_bytes)
         case HubPlace():
             raise InvalidConfiguration(f"{field} is {uri}, but a hub cannot be written to; use s3:// or pvc://")

@@ -1,4 +1,4 @@
-"""How stores are reached: the spec's storage section together with what is mounted."""
+"""How stores are reached: a storage section of the spec together with what is mounted for it."""
 
 import hashlib
 import json
@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_api import names
 from lora_api.cluster_spec import Storage
+from lora_api.spec import LoraTrainingSpec, Section
 from lora_trainer.settings import Settings
 
 
@@ -17,12 +19,49 @@ class Connection:
 
     storage: Storage
     settings: Settings
-    attempts: int = 5
-    """How often a request is made before the store counts as unavailable."""
+    section: Section | None = None
+    """The part of the spec that has a storage section of its own; None: `spec.storage`."""
+    attempts: int = 6
+    """How often a request is made before the store counts as unavailable: half a minute of pauses."""
     pause: Callable[[float], None] = time.sleep
-    """How it waits before it tries a broken download again."""
+    """How it waits between two tries."""
+    read_timeout_seconds: float = 60.0
+    """How long the store may say nothing."""
+
+    @classmethod
+    def for_section(cls, spec: LoraTrainingSpec, settings: Settings, section: Section) -> "Connection":
+        """How the URIs of `spec.<section>` are reached: by its own storage section, else by `spec.storage`."""
+        storage = spec.storage_of(section)
+        return cls(storage, settings, section=None if storage is spec.storage else section)
+
+    @property
+    def field(self) -> str:
+        """YAML path of the storage section, for messages."""
+        return "spec.storage" if self.section is None else f"spec.{self.section}.storage"
+
+    @property
+    def credentials_dir(self) -> Path | None:
+        """Folder with the mounted Secret; None: boto3 looks for itself (the pod's identity, a laptop's profile)."""
+        if self.section is None:
+            return self.settings.credentials_dir
+        folder = self._own(str(self.settings.credentials_dir or names.CREDENTIALS_DIR))
+        return folder if self.storage.credentials_secret_ref is not None and folder.is_dir() else None
+
+    @property
+    def ca_bundle(self) -> Path | None:
+        """Certificates that the store's is checked against; None: those of the system."""
+        if self.section is None:
+            return self.settings.ca_bundle
+        mounted = self.settings.ca_bundle
+        bundle = self._own(str(mounted.parent if mounted else names.CA_BUNDLE_DIR)) / names.CA_BUNDLE_FILE
+        return bundle if self.storage.ca_bundle_ref is not None and bundle.is_file() else None
 
     def folder_for(self, uri: str) -> Path:
-        """Where a copy of what `uri` names is kept: the same folder at every start with these settings."""
+        """Where copies of what `uri` names are kept: the same folder at every start, shared by all that see it."""
         content = json.dumps([self.storage.endpoint, uri]).encode()
-        return self.settings.work_dir / "fetched" / hashlib.sha256(content).hexdigest()[:16]
+        root = self.settings.cache_dir or self.settings.work_dir
+        return root / "fetched" / hashlib.sha256(content).hexdigest()[:16]
+
+    def _own(self, folder: str) -> Path:
+        assert self.section is not None
+        return Path(names.section_dir(folder, self.section))

@@ -1,6 +1,8 @@
 """Fetches a model or dataset repository from the Hugging Face hub: only the wanted files, resumed where it stopped."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,29 +38,59 @@ def fetch_from_hub(
         AccessDenied: the repository is gated, and there is no token that may read it.
         StorageUnavailable: the hub does not answer, or the disk fails.
     """
-    # The hub keeps models and datasets apart, under names that may be the same.
-    kind = "dataset" if source.field.startswith("spec.dataset") else "model"
-    token = token_file.read_text(encoding="utf-8").strip() if token_file and token_file.is_file() else None
-    with disk_errors(target):
-        try:
-            there = huggingface_hub.repo_info(place.repository, repo_type=kind, revision=place.revision, token=token)
-            huggingface_hub.snapshot_download(
-                place.repository,
-                repo_type=kind,
-                revision=place.revision,
-                local_dir=target,
-                allow_patterns=sorted(source.choose(file.rfilename for file in there.siblings or ())),
-                token=token,
-                max_workers=max(1, workers),
-                tqdm_class=_bar_that_asks(on_bytes),
-            )
-        except (HTTPError, HFValidationError, OfflineModeIsEnabled, LocalEntryNotFoundError, XetDownloadError) as error:
-            raise _translated(error, place, source) from error
+    token = _token(token_file)
+    with disk_errors(target), _hub_errors(place, source):
+        huggingface_hub.snapshot_download(
+            place.repository,
+            repo_type=_kind(source),
+            revision=place.revision,
+            local_dir=target,
+            allow_patterns=sorted(_wanted(place, source, token)),
+            token=token,
+            max_workers=max(1, workers),
+            tqdm_class=_bar_that_asks(on_bytes),
+        )
     files = [path for path in target.rglob("*") if path.is_file() and ".cache" not in path.relative_to(target).parts]
     if not files:
-        raise source.unusable(f"{source.field}: {source.uri} holds none of {', '.join(source.patterns) or 'any file'}")
+        raise _holds_nothing(source)
     on_bytes(sum(path.stat().st_size for path in files))
     return target
+
+
+def check_repository(place: HubPlace, source: Source, *, token_file: Path | None) -> None:
+    """Asks whether the wanted files are there and may be fetched, without fetching. Raises as `fetch_from_hub`."""
+    token = _token(token_file)
+    with _hub_errors(place, source):
+        # What a gated repository holds is told to everybody; whether it may be read is another question.
+        huggingface_hub.auth_check(place.repository, repo_type=_kind(source), token=token)
+        if not _wanted(place, source, token):
+            raise _holds_nothing(source)
+
+
+def _wanted(place: HubPlace, source: Source, token: str | None) -> frozenset[str]:
+    there = huggingface_hub.repo_info(place.repository, repo_type=_kind(source), revision=place.revision, token=token)
+    return source.choose(file.rfilename for file in there.siblings or ())
+
+
+def _kind(source: Source) -> str:
+    """The hub keeps models and datasets apart, under names that may be the same."""
+    return "dataset" if source.field.startswith("spec.dataset") else "model"
+
+
+def _token(file: Path | None) -> str | None:
+    return file.read_text(encoding="utf-8").strip() if file and file.is_file() else None
+
+
+def _holds_nothing(source: Source) -> TrainingError:
+    return source.unusable(f"{source.field}: {source.uri} holds none of {', '.join(source.patterns) or 'any file'}")
+
+
+@contextmanager
+def _hub_errors(place: HubPlace, source: Source) -> Iterator[None]:
+    try:
+        yield
+    except (HTTPError, HFValidationError, OfflineModeIsEnabled, LocalEntryNotFoundError, XetDownloadError) as error:
+        raise _translated(error, place, source) from error
 
 
 def _bar_that_asks(on_bytes: OnBytes) -> type[Any]:

@@ -2,10 +2,11 @@
 
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO
 
 from lora_trainer.storage.disk_errors import disk_errors
 
@@ -32,14 +33,22 @@ class Ledger:
         return self._path.exists()
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Makes the ledger if there is none, and keeps other processes from fetching into the folder meanwhile."""
+    def locked(self, wait: Callable[[], None]) -> Iterator[None]:
+        """Makes the ledger if there is none, and keeps other processes from fetching into the folder meanwhile.
+
+        `wait` is called again and again while another process has it; what it raises ends the waiting.
+        """
         with disk_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             lock = self._path.open("a", encoding="utf-8")
         with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            while not _lock(lock):
+                wait()
             yield
+
+    def remove(self) -> None:
+        """Forgets everything."""
+        self._path.unlink(missing_ok=True)
 
     def add(self, file: FetchedFile) -> None:
         """Notes that a file lies complete in the folder."""
@@ -59,6 +68,14 @@ class Ledger:
     def _lies_there(self, file: FetchedFile) -> bool:
         path = self._folder / file.path
         return path.is_file() and path.stat().st_size == file.size_bytes
+
+
+def _lock(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _parse(line: str) -> FetchedFile | None:

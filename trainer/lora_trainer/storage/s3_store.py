@@ -1,17 +1,22 @@
-"""Results in an S3 bucket: every upload carries its SHA-256, which the server checks, and is read back by HEAD."""
+"""Results in an S3 bucket: every upload carries its SHA-256, which the server checks, and is asked for afterwards."""
 
 import base64
 import hashlib
+import io
 import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from lora_trainer.errors import StorageUnavailable
-from lora_trainer.storage.disk_errors import disk_errors
-from lora_trainer.storage.s3_client import is_missing, is_not_implemented, s3_errors
+from lora_trainer.storage.s3_download import Download, RemoteObject
+from lora_trainer.storage.s3_errors import Transient, is_missing, is_not_implemented
+from lora_trainer.storage.s3_listing import head_object, list_objects
+from lora_trainer.storage.s3_requests import S3Requests
+from lora_trainer.storage.s3_upload import MultipartUpload, abort_unfinished
 from lora_trainer.storage.source import OnBytes
 from lora_trainer.storage.store import ABSENT, Changed, DamagedFile, MissingFile, Version, Versioned
 from lora_trainer.storage.uris import S3Place, join_uri
@@ -21,20 +26,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 1 << 20
-SINGLE_PUT_BYTES = 4 << 30
-"""S3 takes at most 5 GiB in one request; larger files go up in parts."""
-PART_BYTES = 256 << 20
+SINGLE_PUT_BYTES = 64 << 20
+"""Larger files go up in parts."""
+_RANGES_AT_ONCE = 4
+T = TypeVar("T")
 
 
 class S3Store:
-    """A Store below `place`; `uri` is how the spec names it and `field` where."""
+    """A Store below `place`; `uri` is how the spec names it."""
 
-    def __init__(self, client: "S3Client", place: S3Place, uri: str, *, field: str, on_bytes: OnBytes) -> None:
+    def __init__(
+        self, client: "S3Client", place: S3Place, uri: str, requests: S3Requests, *, on_bytes: OnBytes
+    ) -> None:
         self._client = client
         self._place = place
         self._uri = uri
-        self._field = field
+        self._requests = requests
         self._on_bytes = on_bytes
         self._keeps_conditions = True
 
@@ -45,19 +52,13 @@ class S3Store:
     def put_file(self, path: Path, key: str, *, sha256: str) -> None:
         """Uploads a file; a server that received anything else than this digest refuses it."""
         size = path.stat().st_size
-        with self._errors("write", key), path.open("rb") as file:
-            if size <= SINGLE_PUT_BYTES:
-                self._put(file, key, sha256)
-            else:
-                self._client.upload_fileobj(
-                    file,
-                    self._place.bucket,
-                    self._place.key(key),
-                    ExtraArgs={"ChecksumAlgorithm": "SHA256", "Metadata": {"sha256": sha256}},
-                    Config=TransferConfig(multipart_chunksize=PART_BYTES, multipart_threshold=1),
-                )
-        self._check_stored(key, size=size, sha256=sha256)
-        self._on_bytes(size)
+        if size > SINGLE_PUT_BYTES:
+            upload = MultipartUpload(self._client, self._requests, self._place, key, on_bytes=self._on_bytes)
+            upload.upload(path, sha256=sha256)
+            self._ask("read", key, lambda: self._check_stored(key, size=size, sha256=sha256))
+        else:
+            self._put(lambda: path.open("rb"), key, size=size, sha256=sha256)
+            self._on_bytes(size)
 
     def put_bytes(self, data: bytes, key: str, *, only_if: Version | None = None) -> None:
         """Uploads `data`; an object appears only when it is complete.
@@ -65,13 +66,11 @@ class S3Store:
         A store that knows no conditions is asked before and after instead: of two writers at the same moment the
         one that is overwritten then gets Changed, unless it looked before the other one wrote.
         """
-        sha256 = hashlib.sha256(data).hexdigest()
         if only_if is None:
-            with self._errors("write", key):
-                self._put(data, key, sha256)
-            self._check_stored(key, size=len(data), sha256=sha256)
+            sha256 = hashlib.sha256(data).hexdigest()
+            self._put(lambda: io.BytesIO(data), key, size=len(data), sha256=sha256)
         else:
-            self._put_if(data, key, sha256, only_if)
+            self._put_if(data, key, only_if)
         self._on_bytes(len(data))
 
     def get_bytes(self, key: str) -> bytes:
@@ -80,47 +79,59 @@ class S3Store:
 
     def get_versioned(self, key: str) -> Versioned:
         """The content of an object with its ETag as the version. Raises MissingFile."""
-        with self._errors("read", key):
-            answer = self._get(key)
-            return Versioned(answer["Body"].read(), Version(answer["ETag"]))
+        return self._ask("read", key, lambda: self._get(key))
 
     def get_file(self, key: str, target: Path, *, sha256: str) -> None:
         """Downloads an object to `target` and checks its digest."""
-        digest = hashlib.sha256()
-        with disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as file, self._errors("read", key):
-                for chunk in self._get(key)["Body"].iter_chunks(_CHUNK_BYTES):
-                    file.write(chunk)
-                    digest.update(chunk)
-        if digest.hexdigest() != sha256:
+        head = self._ask("read", key, lambda: head_object(self._client, self._place.bucket, self._place.key(key)))
+        if head is None:
+            raise MissingFile(self.uri_of(key))
+        if head.get("Metadata", {}).get("sha256", sha256) != sha256:
+            raise self._damaged(key)
+        etag, size = head["ETag"].strip('"'), head["ContentLength"]
+        remote = RemoteObject(self._place.bucket, self._place.key(key), size, etag)
+        folder = target.with_name(f"{target.name}.partial")
+        download = Download(self._client, self._requests, remote, folder, on_chunk=lambda _: None)
+        download.open()
+        with ThreadPoolExecutor(_RANGES_AT_ONCE, thread_name_prefix="read") as pool:
+            list(pool.map(download.fetch_range, range(download.count)))
+        download.finish(target)
+        folder.rmdir()
+        with target.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != sha256:
             target.unlink()
-            raise DamagedFile(f"{self.uri_of(key)} is damaged: its SHA-256 is not that of the manifest")
+            raise self._damaged(key)
 
     def list(self, prefix: str = "") -> list[str]:
         """Keys that begin with `prefix`, ascending."""
-        folder = self._place.listing_prefix
-        with self._errors("list", prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._place.bucket, Prefix=folder + prefix
-            )
-            return sorted(entry["Key"].removeprefix(folder) for page in pages for entry in page.get("Contents", []))
+        entries = list_objects(self._client, self._place, prefix, self._requests)
+        return sorted(entry["Key"].removeprefix(self._place.listing_prefix) for entry in entries)
 
     def delete(self, key: str) -> None:
         """Removes an object; S3 says nothing about one that is not there."""
-        with self._errors("delete", key):
-            self._client.delete_object(Bucket=self._place.bucket, Key=self._place.key(key))
+        where: Any = {"Bucket": self._place.bucket, "Key": self._place.key(key)}
+        self._ask("delete", key, lambda: self._client.delete_object(**where))
 
     def discard_unfinished(self, folders: tuple[str, ...]) -> int:
         """Aborts multipart uploads below these folders; their parts cost storage until then."""
-        return 0
+        return sum(abort_unfinished(self._client, self._requests, self._place, folder) for folder in folders)
 
-    def _put_if(self, data: bytes, key: str, sha256: str, only_if: Version) -> None:
+    def _ask(self, operation: str, key: str, call: Callable[[], T]) -> T:
+        return self._requests.ask(operation, self.uri_of(key), call)
+
+    def _put(self, open_body: Callable[[], BinaryIO], key: str, *, size: int, sha256: str) -> None:
+        def put() -> None:
+            with open_body() as body:
+                self._send(body, key, sha256)
+            self._check_stored(key, size=size, sha256=sha256)
+
+        self._ask("write", key, put)
+
+    def _put_if(self, data: bytes, key: str, only_if: Version) -> None:
         if self._keeps_conditions:
-            condition = {"IfNoneMatch": "*"} if only_if == ABSENT else {"IfMatch": str(only_if)}
             try:
-                with self._errors("write", key):
-                    self._put(data, key, sha256, **condition)
+                self._ask("write", key, lambda: self._send_if(data, key, only_if))
             except Changed:
                 # The answer to a write may be lost, and its repetition then meets our own content.
                 if not self._holds(key, data):
@@ -133,28 +144,23 @@ class S3Store:
         if not self._keeps_conditions:
             if self._version(key) != only_if:
                 raise Changed(self.uri_of(key))
-            with self._errors("write", key):
-                self._put(data, key, sha256)
+            self._put(lambda: io.BytesIO(data), key, size=len(data), sha256=hashlib.sha256(data).hexdigest())
         # Also where the store said yes: some take the condition and ignore it.
         if not self._holds(key, data):
             raise Changed(self.uri_of(key))
 
-    def _version(self, key: str) -> Version:
+    def _send_if(self, data: bytes, key: str, only_if: Version) -> None:
+        condition: Any = {"IfNoneMatch": "*"} if only_if == ABSENT else {"IfMatch": str(only_if)}
         try:
-            return self.get_versioned(key).version
-        except MissingFile:
-            return ABSENT
+            self._send(data, key, hashlib.sha256(data).hexdigest(), **condition)
+        except ClientError as error:
+            if only_if != ABSENT and is_missing(error):
+                raise Changed(self.uri_of(key)) from error
+            raise
+        if self._version_now(key) == only_if:
+            raise Transient(f"{self._requests.field}: {self.uri_of(key)} is not what was uploaded")
 
-    def _holds(self, key: str, data: bytes) -> bool:
-        try:
-            return self.get_bytes(key) == data
-        except MissingFile:
-            return False
-
-    def _errors(self, operation: str, key: str) -> Any:
-        return s3_errors(operation, place=self.uri_of(key), field=self._field)
-
-    def _put(self, body: Any, key: str, sha256: str, **condition: str) -> None:
+    def _send(self, body: Any, key: str, sha256: str, **condition: Any) -> None:
         self._client.put_object(
             Bucket=self._place.bucket,
             Key=self._place.key(key),
@@ -164,17 +170,37 @@ class S3Store:
             **condition,
         )
 
-    def _get(self, key: str) -> Any:
+    def _get(self, key: str) -> Versioned:
         try:
-            return self._client.get_object(Bucket=self._place.bucket, Key=self._place.key(key))
+            answer = self._client.get_object(Bucket=self._place.bucket, Key=self._place.key(key))
         except ClientError as error:
             if is_missing(error):
                 raise MissingFile(self.uri_of(key)) from error
             raise
+        content = answer["Body"].read()
+        told = answer.get("Metadata", {}).get("sha256")
+        if told is not None and told != hashlib.sha256(content).hexdigest():
+            raise Transient(f"{self._requests.field}: {self.uri_of(key)} arrived damaged")
+        return Versioned(content, Version(answer["ETag"]))
+
+    def _version(self, key: str) -> Version:
+        return self._ask("read", key, lambda: self._version_now(key))
+
+    def _version_now(self, key: str) -> Version:
+        head = head_object(self._client, self._place.bucket, self._place.key(key))
+        return ABSENT if head is None else Version(head["ETag"])
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        try:
+            return self.get_bytes(key) == data
+        except MissingFile:
+            return False
 
     def _check_stored(self, key: str, *, size: int, sha256: str) -> None:
         """Asks what lies there now: a proxy may say yes to an upload that it lost."""
-        with self._errors("read", key):
-            head = self._client.head_object(Bucket=self._place.bucket, Key=self._place.key(key))
-        if head["ContentLength"] != size or head.get("Metadata", {}).get("sha256") != sha256:
-            raise StorageUnavailable(f"{self._field}: {self.uri_of(key)} is not what was uploaded")
+        head = head_object(self._client, self._place.bucket, self._place.key(key)) or {}
+        if head.get("ContentLength") != size or head.get("Metadata", {}).get("sha256") != sha256:
+            raise Transient(f"{self._requests.field}: {self.uri_of(key)} is not what was uploaded")
+
+    def _damaged(self, key: str) -> DamagedFile:
+        return DamagedFile(f"{self.uri_of(key)} is damaged: its SHA-256 is not that of the manifest")
