@@ -2,8 +2,10 @@
 
 import json
 
-from lora_api.progress import MAX_TERMINATION_BYTES, ProgressReport, TerminationMessage
-from lora_api.status import Artifacts, BucketSummary, Checkpoint, Plan, Progress
+import pytest
+
+from lora_api.progress import MAX_TERMINATION_BYTES, Notice, ProgressReport, TerminationMessage
+from lora_api.status import Artifacts, BucketSummary, Checkpoint, MemoryRung, Plan, Progress, SavedState
 
 
 def make_checkpoint(epoch: int) -> Checkpoint:
@@ -41,6 +43,40 @@ def test_an_endless_message_still_fits() -> None:
 
     assert len(data) <= MAX_TERMINATION_BYTES
     assert json.loads(data)["progress"]["step"] == 3
+
+
+@pytest.mark.parametrize("character", ["\x01", "𝄞", '"', "a"], ids=["control", "four bytes", "quote", "plain"])
+def test_the_longest_that_can_be_said_still_fits(character: str) -> None:
+    uri, text = character * 1280, character * 4096
+    checkpoint = make_checkpoint(1).model_copy(update={"uri": uri})
+    message = make_message(20, text).model_copy(
+        update={
+            "hint": text,
+            "log_tail": character * 2000,
+            "checkpoints": (checkpoint,) * 20,
+            "best_checkpoint": checkpoint,
+            "artifacts": Artifacts(adapter_uri=uri, samples_uri=uri, manifest_uri=uri, logs_uri=uri),
+            "saved_state": SavedState(step=1, uri=uri),
+            "memory_rungs": (MemoryRung(name="HalfBatch", message=text),) * 16,
+            "notices": (Notice(reason="Stalled", message=character * 1024),) * 8,
+            "dataset_digest": "0" * 64,
+        }
+    )
+
+    data = message.to_bytes()
+
+    kept = TerminationMessage.model_validate_json(data)
+    assert len(data) <= MAX_TERMINATION_BYTES
+    assert kept.message and kept.hint and kept.progress == message.progress
+
+
+def test_the_end_of_the_log_outlives_tables_and_old_checkpoints() -> None:
+    lines = "".join(f"line {number}\n" for number in range(300))[-2000:]
+
+    kept = TerminationMessage.model_validate_json(make_message(20).model_copy(update={"log_tail": lines}).to_bytes())
+
+    assert kept.log_tail.startswith("line ") and kept.log_tail.endswith("line 299\n")
+    assert len(kept.log_tail) > 900
 
 
 def test_fields_of_a_newer_trainer_are_dropped_not_refused() -> None:

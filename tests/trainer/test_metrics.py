@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from lora_api.status import Progress
+from lora_api.status import Progress, SavedState
 from lora_trainer.metrics import TrainingMetrics
 
 NAMES = {
@@ -22,6 +22,12 @@ NAMES = {
     "lora_trainer_device_memory_bytes": "gauge",
     "lora_trainer_fetched_bytes": "counter",
     "lora_trainer_stored_bytes": "counter",
+    "lora_trainer_resumed_from_step": "gauge",
+    "lora_trainer_state_bytes": "gauge",
+    "lora_trainer_state_timestamp_seconds": "gauge",
+    "lora_trainer_state_save_duration_seconds": "histogram",
+    "lora_trainer_stalls": "counter",
+    "lora_trainer_stop_requested": "gauge",
 }
 
 
@@ -84,3 +90,28 @@ def test_bytes_are_counted(metrics: TrainingMetrics, registry: CollectorRegistry
 
     assert registry.get_sample_value("lora_trainer_fetched_bytes_total") == 15
     assert registry.get_sample_value("lora_trainer_stored_bytes_total") == 7
+
+
+def test_a_stored_state_tells_its_size_and_how_long_it_took(
+    metrics: TrainingMetrics, registry: CollectorRegistry
+) -> None:
+    for step, seconds in ((10, 0.5), (20, 2.0)):
+        metrics.observe_state(SavedState(step=step, uri="s3://b/state", size_bytes=100 * step, save_seconds=seconds))
+
+    value = registry.get_sample_value
+    assert value("lora_trainer_state_bytes") == 2000
+    assert value("lora_trainer_state_save_duration_seconds_count") == 2
+    assert value("lora_trainer_state_save_duration_seconds_sum") == 2.5
+    assert value("lora_trainer_state_save_duration_seconds_bucket", {"le": "1.0"}) == 1
+    assert (value("lora_trainer_state_timestamp_seconds") or 0) > 1.7e9
+
+
+def test_what_disturbed_the_training_is_told(metrics: TrainingMetrics, registry: CollectorRegistry) -> None:
+    metrics.add_stall()
+    metrics.set_stop_requested()
+    metrics.set_resumed_from(7)
+
+    value = registry.get_sample_value
+    assert value("lora_trainer_stalls_total") == 1
+    assert value("lora_trainer_stop_requested") == 1
+    assert value("lora_trainer_resumed_from_step") == 7

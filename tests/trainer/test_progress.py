@@ -4,7 +4,7 @@ import json
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from lora_api.exit_codes import ExitCode
 from lora_api.progress import MAX_TERMINATION_BYTES, ProgressReport, TerminationMessage
-from lora_api.status import Artifacts, Checkpoint, Plan
+from lora_api.status import Artifacts, Checkpoint, MemoryRung, Plan, SavedState
 from lora_trainer.progress import ProgressServer, ProgressTracker, serve, write_termination
 from lora_trainer.settings import Address
 
@@ -151,6 +151,104 @@ def test_a_long_last_word_is_cut_to_what_the_kubelet_keeps(tracker: ProgressTrac
     write_termination(path, tracker.termination(ExitCode.INVALID_DATASET, reason="InvalidDataset", message="x" * 9000))
 
     assert len(path.read_bytes()) <= MAX_TERMINATION_BYTES
+
+
+def test_signs_of_life_move_the_active_time(clock: Clock) -> None:
+    moments = iter(datetime(2026, 1, 2, 3, 4, second, tzinfo=UTC) for second in range(60))
+    tracker = ProgressTracker(clock=clock, now=lambda: next(moments))
+
+    before = tracker.snapshot().active_time
+    tracker.alive()
+
+    assert (before, tracker.snapshot().active_time) == ("2026-01-02T03:04:00Z", "2026-01-02T03:04:01Z")
+
+
+def test_the_report_says_how_much_silence_is_unusual(tracker: ProgressTracker) -> None:
+    usual = tracker.snapshot().patience_seconds
+    tracker.set_stall_seconds(60)
+
+    assert (usual, tracker.snapshot().patience_seconds) == (900, 60)
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        ProgressTracker.alive,
+        lambda tracker: tracker.set_reason("Training"),
+        lambda tracker: tracker.start_steps(0, epoch=0),
+        lambda tracker: tracker.step(1, epoch=0, loss=None, learning_rate=None),
+    ],
+)
+def test_everything_that_goes_on_breaks_the_silence(
+    tracker: ProgressTracker, clock: Clock, sign: Callable[[ProgressTracker], object]
+) -> None:
+    clock.seconds += 50
+    silence = tracker.silence_seconds()
+
+    sign(tracker)
+
+    assert (silence, tracker.silence_seconds()) == (50, 0)
+
+
+def test_what_is_only_told_does_not_break_the_silence(tracker: ProgressTracker, clock: Clock) -> None:
+    clock.seconds += 50
+
+    tracker.stall("no sign of life")
+    tracker.add_notice("StateSkipped", "step 5")
+    tracker.set_saved_state(SavedState(step=5, uri="s3://b/state"))
+
+    assert tracker.silence_seconds() == 50
+
+
+def test_a_stall_is_said_and_noticed(tracker: ProgressTracker) -> None:
+    tracker.set_reason("Training")
+
+    tracker.stall("no sign of life for 901 s")
+
+    report = tracker.snapshot()
+    assert (report.reason, report.message) == ("Stalled", "Training: no sign of life for 901 s")
+    assert [(notice.reason, notice.message) for notice in report.notices] == [("Stalled", report.message)]
+
+
+@pytest.mark.parametrize("stalls", [1, 2])
+def test_a_stall_that_ends_gives_the_work_its_name_back(tracker: ProgressTracker, stalls: int) -> None:
+    tracker.set_reason("Sampling", "4 pictures")
+    for _ in range(stalls):
+        tracker.stall("no sign of life")
+
+    tracker.alive()
+
+    report = tracker.snapshot()
+    assert (report.reason, report.message) == ("Sampling", "4 pictures")
+
+
+def test_the_newest_eight_notices_are_kept(tracker: ProgressTracker) -> None:
+    for number in range(10):
+        tracker.add_notice("StateSkipped", f"{number}" * 2000)
+
+    notices = tracker.snapshot().notices
+    assert [notice.message[0] for notice in notices] == list("23456789")
+    assert {len(notice.message) for notice in notices} == {1024}
+
+
+def test_what_else_is_known_is_in_the_report(tracker: ProgressTracker) -> None:
+    state = SavedState(step=5, uri="s3://b/state/step-5")
+    rungs = (MemoryRung(name="HalfBatch", step=3),)
+
+    tracker.set_saved_state(state)
+    tracker.set_memory_rungs(rungs)
+    tracker.set_dataset_digest("d" * 64)
+    tracker.set_starts(3)
+
+    report = tracker.snapshot()
+    assert (report.saved_state, report.memory_rungs, report.dataset_digest) == (state, rungs, "d" * 64)
+    assert report.starts == 3
+
+
+def test_the_last_word_holds_the_end_of_the_log(tracker: ProgressTracker) -> None:
+    word = tracker.termination(1, reason="TrainerCrashed", message="", log_tail="x" * 3000 + "end")
+
+    assert len(word.log_tail) == 2000 and word.log_tail.endswith("end")
 
 
 @pytest.fixture

@@ -65,7 +65,10 @@ class StopSignal:
 
 
 def catch_signals() -> StopSignal:
-    """Lets SIGTERM and SIGINT tell a new StopSignal from now on; the first thing that `lora run` does."""
+    """Lets SIGTERM and SIGINT tell a StopSignal from now on; gives the same one again if they do already."""
+    owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    if isinstance(owner, StopSignal):
+        return owner
     stop = StopSignal()
     for number in _SIGNALS:
         signal.signal(number, stop.handle)
@@ -74,17 +77,12 @@ def catch_signals() -> StopSignal:
 
 @contextmanager
 def listening(grace_seconds: float | None = None) -> Iterator[StopSignal]:
-    """The StopSignal that SIGTERM and SIGINT tell: the one of `catch_signals`, or one that ends with the context."""
+    """The StopSignal that SIGTERM and SIGINT tell; afterwards they do what they did before."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    stop = _caught_by(before[signal.SIGTERM]) or catch_signals()
+    stop = catch_signals()
     stop.grace_seconds = grace_seconds
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _caught_by(handler: object) -> StopSignal | None:
-    owner = getattr(handler, "__self__", None)
-    return owner if isinstance(owner, StopSignal) else None

@@ -21,6 +21,9 @@ from lora_api.exit_codes import ExitCode
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
+_LOOKS_A_PATIENCE = 4
+_LAST_RESORT_SECONDS = 60.0
+"""After the watchdog itself should have ended the process."""
 _SHOWN_FRAMES = 3
 _OURS = str(Path(__file__).parent)
 
@@ -78,17 +81,19 @@ class Watchdog:
 
 
 @contextmanager
-def watching(watched: Watched, *, look_seconds: float = _LOOK_SECONDS, errors: TextIO | None = None) -> Iterator[None]:
+def watching(watched: Watched, *, errors: TextIO | None = None) -> Iterator[None]:
     """Has the process watched, and crashes of native code told on `errors` (default: the real stderr)."""
     watchdog, done = Watchdog(watched), threading.Event()
     file = errors or sys.__stderr__
 
     def watch() -> None:
-        while not done.wait(look_seconds):
+        while not done.wait(min(_LOOK_SECONDS, watched.patience_seconds() / _LOOKS_A_PATIENCE)):
             watchdog.look()
             if file is not None:
                 # Comes true only if nobody looks again: this thread then waits for the interpreter in vain.
-                faulthandler.dump_traceback_later(2 * watched.patience_seconds() + 60, exit=True, file=file)
+                faulthandler.dump_traceback_later(
+                    2 * watched.patience_seconds() + _LAST_RESORT_SECONDS, exit=True, file=file
+                )
 
     was_enabled = faulthandler.is_enabled()
     if file is not None and not was_enabled:
