@@ -11,7 +11,7 @@ from tests.support.documents import make_training
 
 
 def test_a_folder_that_is_closed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def closed(*_: object, **_: object) -> None:
+    def closed(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(tmp_path / "10_a"))
 
     monkeypatch.setattr(sources, "scan", closed)

@@ -12,7 +12,8 @@ from lora_trainer.checkpoint import TrainingState
 from lora_trainer.errors import InvalidConfiguration, Superseded
 from lora_trainer.provenance import Provenance
 from lora_trainer.results import Run, RunIdentity
-from lora_trainer.states import States, next_start
+from lora_trainer.state_places import next_start
+from lora_trainer.states import States
 from lora_trainer.storage.directory_store import DirectoryStore
 
 SPEC = {"network": {"rank": 16}}

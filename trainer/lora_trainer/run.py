@@ -38,7 +38,7 @@ from lora_trainer.recorder import Product, Recorder
 from lora_trainer.results import Ended, Run, completed, tell_already_trained
 from lora_trainer.rng import Purpose
 from lora_trainer.sources import truncation_warning
-from lora_trainer.states import next_start
+from lora_trainer.state_places import next_start
 from lora_trainer.stopping import StopRequested
 from lora_trainer.storage import Connection, Store, check_writable, open_store
 from lora_trainer.storage.disk_errors import disk_errors

@@ -6,20 +6,18 @@ is written over another.
 
 import json
 import logging
-import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from lora_api.run_manifest import MANIFEST_NAME, ManifestFile, RunManifest
 from lora_api.status import SavedState
 from lora_trainer.checkpoint import TrainingState, UnreadableState, read_state, write_state
-from lora_trainer.errors import InvalidConfiguration
-from lora_trainer.provenance import check_resumable
-from lora_trainer.results import PROVENANCE_PATH, Run, manifest_of, read_provenance
+from lora_trainer.results import PROVENANCE_PATH, Run, manifest_of
+from lora_trainer.state_places import StatePlace, Wanted, is_changed, state_places
 from lora_trainer.storage import (
     DamagedFile,
     MissingFile,
@@ -37,33 +35,6 @@ logger = logging.getLogger(__name__)
 OnNotice = Callable[[str, str], None]
 """Told a reason (one word) and a message that a person should hear of once."""
 _STATE_FILE, _FILES_FILE, _METRICS_FILE = "training.pt", "files.json", "metrics.jsonl"
-_FOLDER = re.compile(r"state/step-(\d+)-epoch-(\d+)-start-(\d+)")
-
-
-class _Place(NamedTuple):
-    """Orders states: a later start went on from the newest state of its time, whatever its number of steps."""
-
-    start: int
-    step: int
-    epoch: int
-
-    @property
-    def folder(self) -> str:
-        return f"state/step-{self.step}-epoch-{self.epoch}-start-{self.start}"
-
-
-def _place_of(folder: str) -> _Place | None:
-    found = _FOLDER.fullmatch(folder)
-    if found is None:
-        return None
-    step, epoch, start = map(int, found.groups())
-    return _Place(start=start, step=step, epoch=epoch)
-
-
-def next_start(store: Store, token: int) -> int:
-    """Number of this start: `token`, unless the count began anew because somebody removed the record of the owner."""
-    folders = {key.rpartition("/")[0] for key in store.list("state/step-")}
-    return max([token, *(place.start + 1 for folder in folders if (place := _place_of(folder)))])
 
 
 @dataclass(frozen=True)
@@ -85,7 +56,7 @@ class ResumableState:
 class StagedState:
     """A state that lies in a local folder and is not stored yet."""
 
-    place: _Place
+    place: StatePlace
     files: tuple[ManifestFile, ...]
     write_seconds: float
 
@@ -99,7 +70,7 @@ class States:
         """`folder`: local scratch space. `check_owner` raises when another process has taken the output over."""
         self._store, self._run, self._folder = store, run, folder
         self._keep_last, self._check_owner = keep_last, check_owner
-        self._good: list[_Place] = []
+        self._good: list[StatePlace] = []
 
     def stage(self, state: TrainingState, *, files: Sequence[ManifestFile], metrics: Sequence[str]) -> StagedState:
         """Writes the state to the local folder; the training may go on when this returns.
@@ -110,7 +81,7 @@ class States:
             metrics: lines of `metrics.jsonl` so far.
         """
         begun = time.monotonic()
-        place = _Place(start=self._run.start, step=state.step, epoch=state.epoch)
+        place = StatePlace(start=self._run.start, step=state.step, epoch=state.epoch)
         published = [file.model_dump(mode="json", by_alias=True) for file in files]
         writers: dict[str, Callable[[Path], object]] = {
             _FILES_FILE: lambda path: path.write_text(json.dumps(published)),
@@ -150,7 +121,7 @@ class States:
         Raises:
             InvalidConfiguration: the newest one is of other settings, or of other data and `on_change` is Refuse.
         """
-        places = list(self._places())
+        places = state_places(self._store)
         for index, place in enumerate(places):
             found = self._read(place, on_change=on_change, on_notice=on_notice)
             if found is not None:
@@ -159,7 +130,7 @@ class States:
         return None
 
     def _read(
-        self, place: _Place, *, on_change: Literal["Refuse", "Continue"], on_notice: OnNotice
+        self, place: StatePlace, *, on_change: Literal["Refuse", "Continue"], on_notice: OnNotice
     ) -> ResumableState | None:
         local, uri = self._folder / place.folder, self._store.uri_of(place.folder)
         try:
@@ -181,19 +152,11 @@ class States:
             on_notice("StatePassedOver", f"the state {uri} cannot be used, the one before is taken: {error}")
             return None
 
-    def _is_changed(self, manifest: RunManifest, place: _Place, on_change: Literal["Refuse", "Continue"]) -> bool:
-        if self._run.identity.matches(manifest):
-            return False
-        before = read_provenance(self._store, f"{place.folder}/{PROVENANCE_PATH}")
-        uri = self._store.uri_of(place.folder)
-        if before is None:
-            raise InvalidConfiguration(
-                f"spec.output.uri holds a state of another run ({uri}), which does not say what it was made from; "
-                "choose another folder, or remove the folder state/ there"
-            )
-        return check_resumable(before, self._run.provenance, on_change=on_change, place=uri)
+    def _is_changed(self, manifest: RunManifest, place: StatePlace, on_change: Literal["Refuse", "Continue"]) -> bool:
+        wanted = Wanted(self._run.identity, self._run.provenance, on_change)
+        return is_changed(self._store, place, manifest, wanted)
 
-    def _saved(self, place: _Place, manifest: RunManifest, seconds: float | None = None) -> SavedState:
+    def _saved(self, place: StatePlace, manifest: RunManifest, seconds: float | None = None) -> SavedState:
         return SavedState(
             step=place.step,
             epoch=place.epoch,
@@ -202,13 +165,6 @@ class States:
             saved_time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds else manifest.created_time,
             save_seconds=None if seconds is None else round(seconds, 3),
         )
-
-    def _places(self) -> Iterator[_Place]:
-        """States with a manifest, newest first."""
-        suffix = f"/{MANIFEST_NAME}"
-        keys = self._store.list("state/step-")
-        places = (_place_of(key.removesuffix(suffix)) for key in keys if key.endswith(suffix))
-        yield from sorted((place for place in places if place), reverse=True)
 
     def _remove_others(self) -> None:
         """Leaves the newest good states; damaged ones and those of killed processes go as well."""
