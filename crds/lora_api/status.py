@@ -229,6 +229,8 @@ class PodCount(StatusModel):
     """Pods of attempts that there have been."""
     paused: Count = 0
     """Pods that ended because the training was paused, or its time was over."""
+    evicted: Count = 0
+    """Evictions by the queue."""
     begun: bool = False
     """Whether the work of one of them ever began."""
     until: Time | None = None

@@ -89,7 +89,12 @@ class Application:
         informer = Informer(cluster, self._cache, self._queue, self._metrics)
         recorder = EventRecorder(cluster, self._settings.identity)
         world = World(cluster, self._cache, self._queue, self._profiles, self._metrics, recorder)
-        controller = Controller(world, resync_seconds=self._settings.resync_seconds)
+        settings = self._settings
+        controller = Controller(
+            world,
+            resync_seconds=settings.resync_seconds,
+            status_interval_seconds=settings.status_interval_seconds,
+        )
         poller = ProgressPoller(reader, self._cache, self._queue, self._metrics)
         work = [
             lambda: self._every(self._settings.progress_interval_seconds, poller.poll),

@@ -10,7 +10,7 @@ from lora_api import LoraTrainingStatus
 from lora_api.status import Condition, ConditionType
 
 WARNED_ABOUT = {
-    ConditionType.ACCEPTED: {"InvalidSpec", "ProfileNotFound"},
+    ConditionType.ACCEPTED: {"InvalidSpec", "ProfileNotFound", "SpecTooLarge"},
     ConditionType.SCHEDULED: {
         "Unschedulable",
         "QuotaExceeded",

@@ -10,7 +10,7 @@ from lora_api import LoraTrainingStatus, names
 from lora_api.status import Phase
 from lora_operator.cache import Cache
 from lora_operator.changes import Event
-from lora_operator.cluster import BY_KIND, EVENTS, JOBS, PODS, TRAININGS, Cluster, merge_diff
+from lora_operator.cluster import EVENTS, JOBS, PODS, TRAININGS, Cluster, merge_diff
 from lora_operator.errors import ClusterUnavailable, Conflict, OperatorError, Refused
 from lora_operator.metrics import Metrics
 from lora_operator.observed import (
@@ -60,10 +60,19 @@ class World:
 class Controller:
     """Looks at one training at a time per worker, until nothing is left to do about it."""
 
-    def __init__(self, world: World, *, resync_seconds: float, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        world: World,
+        *,
+        resync_seconds: float,
+        status_interval_seconds: float = 0.0,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
         self._world = world
         self._resync_seconds = resync_seconds
+        self._status_interval_seconds = status_interval_seconds
         self._clock = clock
+        self._written: dict[Key, datetime] = {}
         self._workloads = WorkloadReader(world.cluster, now=clock)
 
     async def work(self) -> None:
@@ -112,14 +121,14 @@ class Controller:
             world.metrics.trainings.remove(key)
             world.queue.forget(key)
             self._workloads.forget(key)
+            self._written.pop(key, None)
             return None
         try:
             observed = await self._ask_queue(subject, await self._observe(subject))
-            decision = decide(subject, observed, profiles=world.profiles.current, now=self._clock())
+            decision = self._decide(subject, observed)
             refusal = await self._act_all(subject, decision)
             if refusal is not None:
-                refused = replace(observed, refusal=str(refusal))
-                decision = decide(subject, refused, profiles=world.profiles.current, now=self._clock())
+                decision = self._decide(subject, replace(observed, refusal=str(refusal)))
             await self._report(subject, decision)
         except Conflict:
             # The next look must not repeat itself on the state that has just proved old.
@@ -134,26 +143,35 @@ class Controller:
             wanted.append(self._workloads.seconds_left(key))
         return min(seconds for seconds in wanted if seconds is not None)
 
+    def _decide(self, subject: Subject, observed: Observed) -> Decision:
+        return decide(
+            subject,
+            replace(observed, written=self._written.get(subject.key)),
+            profiles=self._world.profiles.current,
+            now=self._clock(),
+            status_interval_seconds=self._status_interval_seconds,
+        )
+
     async def _observe(self, subject: Subject) -> Observed:
         """What the cache shows; where that is not to be trusted, what the API server shows."""
         observed = self._world.cache.observed(subject)
         if subject.is_deleting:
             return observed
-        job, pod = observed.job, observed.pod
+        job, pod = observed.current_job, observed.pod
         if surplus := observed.surplus_jobs(subject.is_finished):
             # They are about to be deleted, and another operator may know better that they have ended.
             await self._confirm(subject, surplus)
         elif subject.is_finished:
             return observed
-        elif job is None and subject.attempt:
+        elif observed.job is None and (subject.attempt or (job is None and subject.status.conditions)):
             await self._look_for_job(subject)
         elif job is not None and job.end is not None and (pod is None or pod.terminated is None):
             # The watch of pods may lag behind that of Jobs, and the last word decides the status for ever.
             await self._list_pods(subject)
         elif pod is not None and _is_stuck(pod, self._clock()):
             return replace(observed, mount_problem=await self._last_words(subject, pod.uid, "FailedMount"))
-        elif pod is None and observed.current_job and _lacks_pods(observed.current_job, self._clock()):
-            words = await self._last_words(subject, observed.current_job.uid, "FailedCreate")
+        elif pod is None and job is not None and _lacks_pods(job, self._clock()):
+            words = await self._last_words(subject, job.uid, "FailedCreate")
             return replace(observed, pod_refusal=words)
         else:
             return observed
@@ -178,7 +196,9 @@ class Controller:
         fresh = cache.subject(key)
         if fresh is None or fresh.resource_version != subject.resource_version:
             raise Conflict(f"{key} was changed since it was read")
-        job = await self._world.cluster.get(JOBS, key.namespace, names.job_name(key.name, subject.attempt))
+        attempt = subject.attempt
+        name = names.job_name(key.name, attempt) if attempt else names.preflight_job_name(key.name)
+        job = await self._world.cluster.get(JOBS, key.namespace, name)
         if job is not None:
             cache.put("job", job)
         await self._list_pods(subject)
@@ -226,9 +246,8 @@ class Controller:
         match action:
             case Create(manifest):
                 created = await self._create(subject, manifest)
-                if created["kind"] == JOBS.kind:
-                    log.info("%s: started Job %s", key, created["metadata"]["name"])
-                    cache.put("job", created)
+                log.info("%s: started Job %s", key, created["metadata"]["name"])
+                cache.put("job", created)
             case PatchJob(name, patch):
                 patched = await cluster.patch(JOBS, key.namespace, name, patch)
                 if patched is None:
@@ -236,27 +255,25 @@ class Controller:
                 else:
                     log.info("%s: changed Job %s: %s", key, name, patch["spec"])
                     cache.put("job", patched)
-            case Delete(kind, name, uid):
-                await cluster.delete(BY_KIND[kind], key.namespace, name, uid=uid)
-                log.info("%s: deleted %s %s", key, kind, name)
+            case Delete(name, uid):
+                await cluster.delete(JOBS, key.namespace, name, uid=uid)
+                log.info("%s: deleted Job %s", key, name)
 
     async def _create(self, subject: Subject, manifest: Manifest) -> Manifest:
-        """Creates the child; one of that name is taken over only if it is ours: nothing of others is overwritten."""
-        resource, meta = BY_KIND[manifest["kind"]], manifest["metadata"]
-        created = await self._world.cluster.create(resource, manifest)
+        """Creates the Job; one of that name is taken over only if it is ours: nothing of others is overwritten."""
+        meta = manifest["metadata"]
+        created = await self._world.cluster.create(JOBS, manifest)
         if created is not None:
             return created
-        existing = await self._world.cluster.get(resource, meta["namespace"], meta["name"])
+        existing = await self._world.cluster.get(JOBS, meta["namespace"], meta["name"])
         if existing is None:
-            raise Conflict(f"{resource.kind} {meta['name']} came and went")
+            raise Conflict(f"Job {meta['name']} came and went")
         if controller_uid(existing) != subject.uid:
             raise Refused(
-                f"{resource.kind} {meta['name']} exists already and is not of this training; "
+                f"Job {meta['name']} exists already and is not of this training; "
                 "it goes with the object it belongs to, or delete it, or use another name"
             )
-        if manifest.get("data") == existing.get("data"):
-            return existing
-        return await self._world.cluster.apply(resource, manifest)
+        return existing
 
     async def _report(self, subject: Subject, decision: Decision) -> None:
         status = decision.status or subject.status
@@ -284,6 +301,7 @@ class Controller:
             return
         body = {"metadata": {"resourceVersion": subject.resource_version}, "status": changes}
         patched = await self._world.cluster.patch(TRAININGS, key.namespace, key.name, body, subresource="status")
+        self._written[key] = self._clock()
         if patched is None:
             self._world.cache.drop_name("training", key, key.name)
         else:

@@ -118,9 +118,7 @@ def _only_container(spec: LoraTrainingSpec, profile: Profile, role: PodRole, vol
     }
 
 
-def _init_containers(
-    spec: LoraTrainingSpec, profile: Profile, role: PodRole, volumes: list[Volume]
-) -> list[Manifest]:
+def _init_containers(spec: LoraTrainingSpec, profile: Profile, role: PodRole, volumes: list[Volume]) -> list[Manifest]:
     """The check of the data in the training's own pod, where the profile wants it there."""
     if not checks_in_pod(spec, profile):
         return []

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from lora_api.base import ApiModel
 from lora_api.cluster_spec import EnvVar, LabelKey, Resources, Storage, Toleration
@@ -18,6 +18,14 @@ from lora_operator.errors import SettingsError
 log = logging.getLogger(__name__)
 
 DEFAULT_PROFILE = "default"
+
+
+def _off(value: object) -> object:
+    """YAML 1.1, which Helm and PyYAML read, takes the plain word Off for false."""
+    return "Off" if value is False else value
+
+
+Preflight = Annotated[Literal["Job", "InitContainer", "Off"], BeforeValidator(_off)]
 
 
 class PreflightPod(ApiModel):
@@ -70,10 +78,10 @@ class Profile(ApiModel):
     """Further annotations of the pods."""
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86400)] = 120
     """Time that a pod told to stop has for saving its state, in seconds."""
-    preflight: Literal["Job", "InitContainer", "Off"] = "Job"
+    preflight: Preflight = "Job"
     """Where the data of a training that asks for GPUs are checked. `Job`: in a pod of their own, so that no GPU is
-    asked for before they can train. `InitContainer`: in the pod that trains, which holds its GPU meanwhile. `Off`: nowhere
-    but in the training itself."""
+    asked for before they can train. `InitContainer`: in the pod that trains, which holds its GPU meanwhile. `Off`: only
+    by the training itself."""
     preflight_pod: PreflightPod = PreflightPod()
     """The pod that checks the data; with `InitContainer` its resources."""
     work_volume_size: Quantity | None = None

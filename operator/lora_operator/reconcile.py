@@ -5,15 +5,15 @@ The same world gives the same answer, whoever asks and however often.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
 
-from lora_api import LoraTraining, LoraTrainingStatus, names
-from lora_api.status import Phase
+from lora_api import LoraTrainingStatus, names
+from lora_api.status import Attempts, ConditionType
 from lora_operator import manifests
 from lora_operator.changes import Event, derive_events
-from lora_operator.observed import Job, Manifest, Observed, Subject, parse_time
+from lora_operator.deadlines import seconds_to_next
+from lora_operator.observed import Manifest, Observed, Subject, parse_time
 from lora_operator.profiles import Profiles
-from lora_operator.status import derive_status, is_worth_writing
+from lora_operator.status import derive_status, is_finished, is_urgent, is_worth_writing
 from lora_operator.view import ACCEPTED, Acceptance
 
 WAIT_FOR_PODS_SECONDS = 5.0
@@ -23,7 +23,7 @@ WAIT_FOR_START_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Create:
-    """Create a child unless it is there."""
+    """Create a Job unless it is there."""
 
     manifest: Manifest
 
@@ -38,9 +38,8 @@ class PatchJob:
 
 @dataclass(frozen=True)
 class Delete:
-    """Delete a child and what it owns."""
+    """Delete a Job and its pods."""
 
-    kind: Literal["Job", "ConfigMap"]
     name: str
     uid: str | None = None
     """Delete only this very object."""
@@ -60,27 +59,33 @@ class Decision:
     requeue_after_seconds: float | None = None
 
 
-def decide(subject: Subject, observed: Observed, *, profiles: Profiles, now: datetime) -> Decision:
-    """What is to be done about the training, given what is seen of its children."""
+def decide(
+    subject: Subject, observed: Observed, *, profiles: Profiles, now: datetime, status_interval_seconds: float = 0.0
+) -> Decision:
+    """What is to be done about the training, given what is seen of its children.
+
+    `status_interval_seconds`: how long after one write of the status the next one waits, if it tells of progress only.
+    """
     if subject.is_deleting:
         # Its children name it as their owner: the garbage collector removes them, with or without us.
         return Decision()
     if subject.is_finished:
         return _decide_finished(subject, observed, now)
-    acceptance = _accept(subject, profiles)
-    if observed.job is not None:
-        actions = _delete_surplus(subject, observed) + _adjust(subject, observed.job, now)
-        return _answer(subject, observed, acceptance=acceptance, now=now, actions=actions)
-    if any(not pod.is_over for pod in observed.pods):
-        # Pods of a Job that is gone still end: a second writer must wait for them.
-        answer = _answer(subject, observed, acceptance=acceptance, now=now)
-        return Decision((), answer.status, answer.events, WAIT_FOR_PODS_SECONDS)
-    if subject.training is None or not acceptance.accepted or observed.refusal:
-        return _answer(subject, observed, acceptance=acceptance, now=now)
-    return Decision(_start(subject.training, profiles, attempt=subject.attempt + 1))
+    acceptance = _accept(subject, observed, profiles)
+    status = derive_status(subject, observed, acceptance=acceptance, now=now)
+    if is_finished(status):
+        # Jobs that still run are stopped when the end is written.
+        return _tell(subject, observed, status, actions=(), wait_seconds=0.0)
+    if (start := _start(subject, observed, acceptance, profiles, status=status)) is not None:
+        return Decision((start,))
+    wait = _seconds_until_due(subject, observed, status, now)
+    if (early := _seconds_too_early(subject, observed, status, now, status_interval_seconds)) is not None:
+        wait = early if wait is None else min(wait, early)
+        return Decision(_adjust(subject, observed, status), requeue_after_seconds=wait)
+    return _tell(subject, observed, status, actions=_adjust(subject, observed, status), wait_seconds=wait)
 
 
-def _accept(subject: Subject, profiles: Profiles) -> Acceptance:
+def _accept(subject: Subject, observed: Observed, profiles: Profiles) -> Acceptance:
     if subject.training is None:
         return Acceptance(False, "InvalidSpec", subject.problem)
     wanted = subject.training.spec.profile
@@ -88,59 +93,123 @@ def _accept(subject: Subject, profiles: Profiles) -> Acceptance:
         known = ", ".join(sorted(profiles))
         message = f"spec.profile is {wanted}, but the operator has no such profile; use one of {known}, or add it"
         return Acceptance(False, "ProfileNotFound", message)
+    profile = profiles[wanted]
+    if observed.current_job is None and (
+        size := manifests.oversize(manifests.resolve(subject.training, profile), profile)
+    ):
+        most = manifests.MAX_ANNOTATION_BYTES
+        message = (
+            f"the spec and the pod's annotations are {size} bytes, but pods can carry at most {most}; "
+            "shorten the longest texts, such as spec.samples.prompts and spec.pod.annotations"
+        )
+        return Acceptance(False, "SpecTooLarge", message)
     return ACCEPTED
 
 
-def _start(training: LoraTraining, profiles: Profiles, *, attempt: int) -> tuple[Action, ...]:
-    profile = profiles[training.spec.profile]
-    resolved = manifests.resolve(training, profile)
-    config_map = manifests.build_config_map(resolved)
-    return Create(config_map), Create(manifests.build_job(resolved, profile, attempt))
+def _start(
+    subject: Subject, observed: Observed, acceptance: Acceptance, profiles: Profiles, *, status: LoraTrainingStatus
+) -> Create | None:
+    """The Job that is to be created now: the check of the data, or the next attempt."""
+    if subject.training is None or not acceptance.accepted or observed.refusal or observed.job is not None:
+        return None
+    if any(not pod.is_over for pod in observed.pods) or _is_held(subject, status):
+        # Pods of a Job that is gone still end: a second writer must wait for them.
+        return None
+    profile = profiles[subject.training.spec.profile]
+    training = manifests.resolve(subject.training, profile)
+    if manifests.needs_preflight_job(training.spec, profile) and not _is_checked(subject):
+        check = observed.preflight
+        if check is None:
+            return Create(manifests.build_preflight_job(training, profile))
+        if check.end is None:
+            return None
+    return Create(manifests.build_job(training, profile, attempt=subject.attempt + 1, used=_used(status)))
 
 
-def _adjust(subject: Subject, job: Job, now: datetime) -> tuple[Action, ...]:
-    if subject.training is None or job.end is not None or job.is_deleting:
-        return ()
-    patch = manifests.build_job_patch(subject.training.spec, job, now)
-    return (PatchJob(job.name, patch),) if patch else ()
+def _is_checked(subject: Subject) -> bool:
+    """Whether the data were checked before: that is never done twice."""
+    ready = any(c.type == ConditionType.DATASET_READY and c.status == "True" for c in subject.status.conditions)
+    return ready or subject.attempt > 0
+
+
+def _is_held(subject: Subject, status: LoraTrainingStatus) -> bool:
+    """Whether a paused training waits without a Job: a queue would set one going that is merely suspended."""
+    spec = subject.training.spec if subject.training else None
+    queued = spec is not None and (spec.scheduling.queue_name is not None or status.queue is not None)
+    return spec is not None and spec.suspend and queued
+
+
+def _used(status: LoraTrainingStatus) -> manifests.Used:
+    attempts = status.attempts or Attempts()
+    save_seconds = status.saved_state.save_seconds if status.saved_state else None
+    return manifests.Used(attempts.failures, attempts.active_seconds, save_seconds)
+
+
+def _adjust(subject: Subject, observed: Observed, status: LoraTrainingStatus) -> tuple[Action, ...]:
+    """Brings the Jobs that are there in line with the spec."""
+    job, surplus = observed.current_job, _delete_surplus(subject, observed)
+    if subject.training is None or job is None or not job.is_active:
+        return surplus
+    queued = observed.queue is not None
+    if _is_held(subject, status) and job.stage == names.STAGE_TRAINING and (queued or job.queue_name):
+        return (*surplus, Delete(job.name, job.uid))
+    patch = manifests.build_job_patch(subject.training.spec, job, _used(status), queued=queued)
+    return (*surplus, PatchJob(job.name, patch)) if patch else surplus
 
 
 def _delete_surplus(subject: Subject, observed: Observed) -> tuple[Action, ...]:
-    return tuple(Delete("Job", job.name, job.uid) for job in observed.surplus_jobs(subject.is_finished))
+    return tuple(Delete(job.name, job.uid) for job in observed.surplus_jobs(subject.is_finished))
 
 
-def _answer(
+def _tell(
     subject: Subject,
     observed: Observed,
+    status: LoraTrainingStatus,
     *,
-    acceptance: Acceptance,
-    now: datetime,
-    actions: tuple[Action, ...] = (),
+    actions: tuple[Action, ...],
+    wait_seconds: float | None,
 ) -> Decision:
-    status = derive_status(subject, observed, acceptance=acceptance, now=now)
-    job, pod = observed.current_job, observed.pod
-    waits = pod.waiting is not None if pod else job is not None and job.is_active and not job.suspend
-    again = WAIT_FOR_START_SECONDS if waits else None
     if not is_worth_writing(subject.status, status):
-        return Decision(actions, requeue_after_seconds=again)
-    if status.phase in {Phase.SUCCEEDED, Phase.FAILED}:
-        # Its time to live begins.
-        again = 0.0
-    return Decision(actions, status, derive_events(subject.status, status), again)
+        return Decision(actions, requeue_after_seconds=wait_seconds)
+    return Decision(actions, status, derive_events(subject.status, status), wait_seconds)
+
+
+def _seconds_too_early(
+    subject: Subject, observed: Observed, status: LoraTrainingStatus, now: datetime, interval_seconds: float
+) -> float | None:
+    """How long a status that only tells of progress must wait; None: it may be written, or need not."""
+    if observed.written is None or not is_worth_writing(subject.status, status) or is_urgent(subject.status, status):
+        return None
+    early = interval_seconds - (now - observed.written).total_seconds()
+    return early if early > 0 else None
+
+
+def _seconds_until_due(subject: Subject, observed: Observed, status: LoraTrainingStatus, now: datetime) -> float | None:
+    """When to look again although nothing changed; None: at the next round over all trainings."""
+    waits: list[float] = []
+    job, pod = observed.current_job, observed.pod
+    lacks_pods = pod is None and job is not None and job.is_active and not job.suspend
+    if lacks_pods or (pod is not None and pod.waiting is not None):
+        waits.append(WAIT_FOR_START_SECONDS)
+    if job is None and observed.pods:
+        waits.append(WAIT_FOR_PODS_SECONDS)
+    if subject.training is not None and status.attempts is not None:
+        deadline = seconds_to_next(subject.training.spec, status.attempts, now)
+        waits += [deadline] if deadline is not None else []
+    return min(waits, default=None)
 
 
 def _decide_finished(subject: Subject, observed: Observed, now: datetime) -> Decision:
     """A finished training never trains again; its children go when their time is over."""
     status = _seen(subject)
     running = _delete_surplus(subject, observed)
+    jobs = tuple(job for job in (*observed.older_jobs, observed.preflight, observed.job) if job is not None)
     seconds_left = _seconds_to_live(subject, now)
-    if seconds_left is None or observed.job is None:
+    if seconds_left is None or not jobs:
         return Decision(running, status)
     if seconds_left > 0:
         return Decision(running, status, requeue_after_seconds=seconds_left)
-    # The Job goes last: as long as it is there, an interrupted clean-up starts again.
-    config_map = Delete("ConfigMap", names.config_map_name(subject.key.name))
-    return Decision((config_map, Delete("Job", observed.job.name, observed.job.uid)), status)
+    return Decision(tuple(Delete(job.name, job.uid) for job in jobs if not job.is_deleting), status)
 
 
 def _seen(subject: Subject) -> LoraTrainingStatus | None:

@@ -36,6 +36,8 @@ class Settings:
     """Who reports events: the name of the pod."""
     progress_interval_seconds: float = 5.0
     """How often each running pod is asked for its progress."""
+    status_interval_seconds: float = 30.0
+    """How long after a write of a status the next one waits, if all it tells is progress."""
     resync_seconds: float = 300.0
     """How often everything is listed and looked at again."""
     workers: int = 8
@@ -60,6 +62,7 @@ class Settings:
             http_port=int(_number(environment, "LORA_HTTP_PORT", 8080, 0, 65535)),
             identity=environment.get("POD_NAME") or socket.gethostname(),
             progress_interval_seconds=_number(environment, "LORA_PROGRESS_INTERVAL_SECONDS", 5, 0.05, 3600),
+            status_interval_seconds=_number(environment, "LORA_STATUS_INTERVAL_SECONDS", 30, 0, 3600),
             resync_seconds=_number(environment, "LORA_RESYNC_SECONDS", 300, 1, 86400),
             workers=int(_number(environment, "LORA_WORKERS", 8, 1, 256)),
             log_level=_level(environment.get("LORA_LOG_LEVEL") or "INFO"),

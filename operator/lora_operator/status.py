@@ -3,45 +3,37 @@
 The status before is read only for what can no longer be seen: what pods said that are gone.
 """
 
+from dataclasses import replace
 from datetime import datetime
 
 from lora_api import LoraTrainingStatus, ProgressReport
-from lora_api.status import Artifacts, Attempts, Checkpoint, ConditionType, Plan, Progress
+from lora_api.status import Artifacts, Attempts, Checkpoint, Condition, ConditionType, Plan, Progress, QueueStatus
+from lora_operator import kueue
+from lora_operator.attempts import derive_attempts, stop_clocks
+from lora_operator.changes import derive_events
 from lora_operator.conditions import MESSAGE_CHARACTERS, derive_conditions, derive_phase
+from lora_operator.deadlines import seconds_to_run, seconds_to_start
 from lora_operator.notices import merge_notices
-from lora_operator.observed import Observed, Pod, Subject, parse_time
-from lora_operator.outcome import derive_ending
+from lora_operator.observed import Job, Observed, Subject, format_time, parse_time
+from lora_operator.outcome import Ending, derive_ending, never_started, out_of_time
 from lora_operator.summary import derive_summary
 from lora_operator.view import Acceptance, View
 
 MAX_CHECKPOINTS = 20
-PROGRESS_REFRESH_SECONDS = 30.0
-"""Numbers that only creep are written this often; whole percents and everything else at once."""
 
 
 def derive_status(subject: Subject, observed: Observed, *, acceptance: Acceptance, now: datetime) -> LoraTrainingStatus:
     """What is to be told about the training at `now`."""
-    before = subject.status
-    job = observed.job
-    report = last_report(observed)
-    ending = derive_ending(job, observed.job_pods) if job else None
-    progress = _progress(report, before.progress)
-    checkpoints = _checkpoints(before.checkpoints, report.checkpoints if report else ())
-    view = View(
-        acceptance=acceptance,
-        training=subject.training,
-        observed=observed,
-        report=report,
-        ending=ending,
-        plan=_plan(report, before.plan),
-        progress=progress,
-        checkpoints=checkpoints,
-        artifacts=_artifacts(report, before.artifacts),
-        now=now,
-    )
+    before, report = subject.status, last_report(observed)
+    queue, evictions = _queue(observed, before)
+    attempts = derive_attempts(subject, observed, report=report if observed.job else None, evictions=evictions, now=now)
+    view = _view(subject, observed, report, acceptance=acceptance, attempts=attempts, now=now)
     conditions = derive_conditions(view, previous=before.conditions, generation=subject.generation)
-    attempts = _attempts(observed, before.attempts)
+    if view.ending is None and (ending := _out_of_patience(view, attempts, conditions)):
+        view = replace(view, ending=ending)
+        conditions = derive_conditions(view, previous=before.conditions, generation=subject.generation)
     best = (report.best_checkpoint if report else None) or before.best_checkpoint
+    job, ending = observed.current_job, view.ending
     return LoraTrainingStatus(
         observed_generation=subject.generation,
         phase=derive_phase(conditions, view.pod),
@@ -49,33 +41,124 @@ def derive_status(subject: Subject, observed: Observed, *, acceptance: Acceptanc
         completion_time=ending.time if ending else None,
         conditions=conditions,
         plan=view.plan,
-        progress=progress,
-        checkpoints=checkpoints,
+        progress=view.progress,
+        checkpoints=view.checkpoints,
         best_checkpoint=best,
         artifacts=view.artifacts,
-        attempts=attempts,
+        saved_state=(report.saved_state if report else None) or before.saved_state,
+        memory_rungs=(report.memory_rungs if report else ()) or before.memory_rungs,
+        queue=queue,
+        attempts=stop_clocks(attempts, ending.time) if ending else attempts,
         notices=merge_notices(before.notices, report.notices if report else ()),
         failure=ending.failure if ending else None,
-        summary=derive_summary(progress, best, attempts),
+        summary=derive_summary(view.progress, best, attempts),
     )
 
 
+def _view(
+    subject: Subject,
+    observed: Observed,
+    report: ProgressReport | None,
+    *,
+    acceptance: Acceptance,
+    attempts: Attempts,
+    now: datetime,
+) -> View:
+    before, job = subject.status, observed.current_job
+    return View(
+        acceptance=acceptance,
+        training=subject.training,
+        observed=observed,
+        report=report,
+        ending=_ending(job, observed, attempts),
+        plan=_plan(report, _plan(_word_of_check(observed), before.plan)),
+        progress=_progress(report, before.progress),
+        checkpoints=_checkpoints(before.checkpoints, report.checkpoints if report else ()),
+        artifacts=_artifacts(report, before.artifacts),
+        now=now,
+    )
+
+
+def _ending(job: Job | None, observed: Observed, attempts: Attempts) -> Ending | None:
+    if job is None:
+        return None
+    return derive_ending(job, observed.job_pods, failures=attempts.failures if observed.job else None)
+
+
+def _out_of_patience(view: View, attempts: Attempts, conditions: tuple[Condition, ...]) -> Ending | None:
+    """The end of a training whose time to start or to run is over; its own Job may not know that."""
+    if view.training is None or view.training.spec.suspend:
+        return None
+    spec, time = view.training.spec, format_time(view.now)
+    to_run, to_start = seconds_to_run(spec, attempts, view.now), seconds_to_start(spec, attempts, view.now)
+    if to_run is not None and to_run <= 0:
+        return out_of_time(spec.limits.active_seconds, time=time)
+    if to_start is not None and to_start <= 0:
+        words = next(c.message for c in conditions if c.type == ConditionType.SCHEDULED)
+        return never_started(spec.scheduling.start_deadline_seconds or 0, words, time=time)
+    return None
+
+
+def _queue(observed: Observed, before: LoraTrainingStatus) -> tuple[QueueStatus | None, int]:
+    """What the queue says, and evictions that were not known of."""
+    if observed.queue is None:
+        return before.queue, 0
+    told = kueue.queue_status(observed.queue, before.queue)
+    return told, kueue.new_evictions(told, before.queue)
+
+
+def is_finished(status: LoraTrainingStatus) -> bool:
+    """Whether the status tells of an end for ever."""
+    return any(c.type == ConditionType.FINISHED and c.status == "True" for c in status.conditions)
+
+
 def is_worth_writing(before: LoraTrainingStatus, after: LoraTrainingStatus) -> bool:
-    """Whether the change is more than numbers that crept on since a moment ago."""
-    if before == after:
-        return False
-    if _without_creep(before) != _without_creep(after):
+    """Whether the change is more than a later time of the same progress."""
+    return before != after and _without_times(before) != _without_times(after)
+
+
+def is_urgent(before: LoraTrainingStatus, after: LoraTrainingStatus) -> bool:
+    """Whether the change must be told at once: what people decide by, and what is needed after a restart."""
+    if before.observed_generation != after.observed_generation or is_finished(after):
         return True
-    old, new = before.progress, after.progress
-    if old is None or new is None or old.updated_time is None or new.updated_time is None:
+    if _attempt(before) != _attempt(after):
         return True
-    passed = parse_time(new.updated_time) - parse_time(old.updated_time)
-    return passed.total_seconds() >= PROGRESS_REFRESH_SECONDS
+    old, new = _by_type(before), _by_type(after)
+    accepted, ready, suspended = ConditionType.ACCEPTED, ConditionType.DATASET_READY, ConditionType.SUSPENDED
+    if _said(old.get(accepted)) != _said(new.get(accepted)) or _holds(old, suspended) != _holds(new, suspended):
+        return True
+    if _holds(new, ready) and not _holds(old, ready):
+        return True
+    return any(event.type == "Warning" for event in derive_events(before, after))
+
+
+def _by_type(status: LoraTrainingStatus) -> dict[str, Condition]:
+    return {condition.type: condition for condition in status.conditions}
+
+
+def _said(condition: Condition | None) -> tuple[str, str] | None:
+    return (condition.status, condition.reason) if condition else None
+
+
+def _holds(conditions: dict[str, Condition], kind: str) -> bool:
+    return kind in conditions and conditions[kind].status == "True"
+
+
+def _attempt(status: LoraTrainingStatus) -> int:
+    return status.attempts.number if status.attempts else 0
+
+
+def _without_times(status: LoraTrainingStatus) -> LoraTrainingStatus:
+    progress = status.progress and status.progress.model_copy(update={"updated_time": None})
+    return status.model_copy(update={"progress": progress})
 
 
 def without_report(before: LoraTrainingStatus, after: LoraTrainingStatus, refusal: str) -> LoraTrainingStatus:
     """The status without what the trainer says, for when the API server refuses it in those words."""
-    told = ("plan", "progress", "checkpoints", "best_checkpoint", "artifacts", "summary")
+    told = (
+        "plan", "progress", "checkpoints", "best_checkpoint", "artifacts", "saved_state", "memory_rungs", "notices",
+        "summary",
+    )  # fmt: skip
     words = f"; what the trainer reports cannot be written: {refusal}"
     conditions = tuple(
         c.model_copy(update={"message": c.message[: MESSAGE_CHARACTERS - len(words)] + words})
@@ -86,16 +169,6 @@ def without_report(before: LoraTrainingStatus, after: LoraTrainingStatus, refusa
     return after.model_copy(update={"conditions": conditions} | {field: getattr(before, field) for field in told})
 
 
-def _without_creep(status: LoraTrainingStatus) -> LoraTrainingStatus:
-    progress = status.progress and Progress(
-        total_steps=status.progress.total_steps,
-        epoch=status.progress.epoch,
-        total_epochs=status.progress.total_epochs,
-        percent=status.progress.percent,
-    )
-    return status.model_copy(update={"progress": progress, "summary": None})
-
-
 def last_report(observed: Observed) -> ProgressReport | None:
     """What the newest pod said last: its last word, else its answer to the newest poll."""
     pod = observed.pod
@@ -104,6 +177,12 @@ def last_report(observed: Observed) -> ProgressReport | None:
     if pod.terminated is not None:
         return pod.terminated.message or observed.report
     return observed.report
+
+
+def _word_of_check(observed: Observed) -> ProgressReport | None:
+    """The last word of the check that the data passed, in a pod of its own or in the one that trains."""
+    passed = [pod.terminated for pod in observed.preflight_pods] + [pod.checked for pod in observed.training_pods]
+    return next((end.message for end in reversed(passed) if end is not None and end.message is not None), None)
 
 
 def _progress(report: ProgressReport | None, before: Progress | None) -> Progress | None:
@@ -137,34 +216,3 @@ def _artifacts(report: ProgressReport | None, before: Artifacts | None) -> Artif
     if told is None or before is None:
         return told or before
     return before.model_copy(update=told.model_dump(exclude_none=True))
-
-
-def _attempts(observed: Observed, before: Attempts | None) -> Attempts | None:
-    if observed.job is None:
-        return before
-    old = before or Attempts()
-    resumed = [_resumed_step(pod, observed) for pod in observed.job_pods]
-    return Attempts(
-        number=max(observed.job.attempt, old.number),
-        failures=max(observed.job.failed, old.failures),
-        preemptions=max(sum(pod.is_interrupted for pod in observed.pods), old.preemptions),
-        resumed_from_step=next((step for step in reversed(resumed) if step is not None), old.resumed_from_step),
-        lost_steps=max(_lost_steps(observed.job_pods, resumed), old.lost_steps),
-    )
-
-
-def _resumed_step(pod: Pod, observed: Observed) -> int | None:
-    if pod.terminated is not None:
-        return pod.terminated.message.resumed_from_step if pod.terminated.message else None
-    newest = observed.pod
-    return observed.report.resumed_from_step if observed.report and newest and newest.uid == pod.uid else None
-
-
-def _lost_steps(pods: tuple[Pod, ...], resumed: list[int | None]) -> int:
-    """Steps between where each pod ended and where the next one went on."""
-    lost = 0
-    for pod, went_on_from in zip(pods, resumed[1:], strict=False):
-        last_word = pod.terminated.message if pod.terminated else None
-        if last_word is not None and last_word.step is not None and went_on_from is not None:
-            lost += max(0, last_word.step - went_on_from)
-    return lost

@@ -109,7 +109,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         path = folder / "profiles.yaml"
-        path.write_text("default: {image: 'trainer:1'}")
+        path.write_text("{default: {image: 'trainer:1', preflight: Off}, checked: {image: 'trainer:1'}}")
         self.cluster = FakeCluster()
         self.cache = Cache()
         self.queue: WorkQueue[Key] = WorkQueue()
@@ -151,16 +151,16 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-async def test_a_new_training_costs_three_calls_and_an_event(bench: Bench) -> None:
+async def test_a_new_training_costs_two_calls(bench: Bench) -> None:
     bench.training()
 
     first = await bench.look()
     created = list(bench.cluster.calls)
     second = await bench.look()
 
-    assert created == ["create configmaps", "create jobs"]
-    assert bench.cluster.calls == ["patch loratrainings", "create events"]
-    assert (first, second) == (0.0, 300)
+    assert created == ["create jobs"]
+    assert bench.cluster.calls == ["patch loratrainings"]
+    assert (first, second) == (0.0, 5)
     assert bench.status.attempts is not None
     assert bench.status.attempts.number == 1
 
@@ -181,29 +181,23 @@ async def test_a_training_that_is_gone_is_forgotten(bench: Bench) -> None:
     assert bench.cluster.calls == []
 
 
-async def test_an_operator_that_died_between_the_children_goes_on(bench: Bench) -> None:
-    bench.training()
-    await bench.look()
-    del bench.cluster.objects["jobs", "hina-a1"]
-    bench.cache.drop_name("job", KEY, "hina-a1")
+async def test_data_are_checked_before_a_gpu_is_asked_for(bench: Bench) -> None:
+    bench.training(("profile", "checked"))
 
     await bench.look(times=2)
 
-    assert bench.cluster.objects.keys() >= {("jobs", "hina-a1"), ("configmaps", "hina-spec")}
+    assert [name for plural, name in bench.cluster.objects if plural == "jobs"] == ["hina-data"]
     assert bench.reason("Scheduled") == "WaitingForPod"
 
 
-async def test_a_config_map_with_another_spec_is_brought_in_line(bench: Bench) -> None:
-    bench.training()
-    await bench.look()
-    bench.cluster.objects["configmaps", "hina-spec"]["data"] = {"training.yaml": "old"}
-    del bench.cluster.objects["jobs", "hina-a1"]
-    bench.cache.drop_name("job", KEY, "hina-a1")
+async def test_a_check_that_the_watch_has_not_told_yet_is_found(bench: Bench) -> None:
+    bench.training(("profile", "checked"))
+    await bench.look(times=2)
+    bench.cache.drop_name("job", KEY, "hina-data")
 
     await bench.look()
 
-    assert "apply configmaps" in bench.cluster.calls
-    assert "LoraTraining" in bench.cluster.objects["configmaps", "hina-spec"]["data"]["training.yaml"]
+    assert "create jobs" not in bench.cluster.calls
 
 
 async def test_a_job_of_somebody_else_is_left_alone_and_told(bench: Bench) -> None:
@@ -227,7 +221,7 @@ async def test_a_refused_job_is_told_in_the_servers_words(bench: Bench) -> None:
         await bench.look()
 
     (condition,) = [condition for condition in bench.status.conditions if condition.type == "Scheduled"]
-    assert condition.message == 'the API server refuses it: exceeded quota: "gpus"'
+    assert condition.message.startswith('exceeded quota: "gpus"')
 
 
 async def test_a_refused_status_is_written_without_the_trainers_part_and_tried_again(bench: Bench) -> None:
@@ -348,9 +342,10 @@ async def test_a_lost_event_does_not_hold_up_anything(bench: Bench) -> None:
     bench.training()
     bench.cluster.refuse = lambda _, plural, __: ClusterUnavailable("away") if plural == "events" else None
 
-    await bench.look(times=2)
+    bench.training(("profile", "missing"))
+    await bench.look()
 
-    assert bench.status.attempts is not None
+    assert bench.reason("Accepted") == "ProfileNotFound"
     assert 'lora_operator_errors_total{kind="event"}' in _text(bench.metrics)
 
 

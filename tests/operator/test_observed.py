@@ -7,7 +7,15 @@ import pytest
 
 from lora_api import ProgressReport, names
 from lora_operator.errors import OperatorError
-from lora_operator.observed import ANNOTATION_ACTIVE_SECONDS, Pod, Waiting, parse_job, parse_report, parse_subject
+from lora_operator.observed import (
+    ANNOTATION_FAILURES_BEFORE,
+    Observed,
+    Pod,
+    Waiting,
+    parse_job,
+    parse_report,
+    parse_subject,
+)
 from tests.support.observations import (
     COMPLETE,
     FAILED,
@@ -17,6 +25,7 @@ from tests.support.observations import (
     job_body,
     make_job,
     make_pod,
+    make_preflight_job,
     make_subject,
     observed,
     running_pod,
@@ -64,12 +73,12 @@ def test_a_finished_training_says_so_itself() -> None:
 
 def test_a_job_is_understood() -> None:
     body = job_body(2, status={"failed": 1, "startTime": "2026-11-22T11:30:00Z"}, activeDeadlineSeconds=60)
-    body["metadata"]["annotations"] = {ANNOTATION_ACTIVE_SECONDS: "30"}
+    body["metadata"]["annotations"] = {ANNOTATION_FAILURES_BEFORE: "30"}
 
     job = parse_job(body)
 
     assert (job.name, job.attempt, job.owner_uid, job.failed) == ("hina-a2", 2, UID, 1)
-    assert (job.active_deadline_seconds, job.active_seconds, job.suspend, job.end) == (60, 30, False, None)
+    assert (job.active_deadline_seconds, job.failures_before, job.suspend, job.end) == (60, 30, False, None)
 
 
 @pytest.mark.parametrize(("status", "succeeded"), [(COMPLETE, True), (FAILED, False)], ids=["complete", "failed"])
@@ -171,3 +180,47 @@ def test_the_attempt_is_read_from_the_label_only() -> None:
     body["metadata"]["labels"][names.LABEL_ATTEMPT] = "one"
 
     assert parse_job(body).attempt == 0
+
+
+def test_failures_that_are_not_in_the_number_yet_count() -> None:
+    status = {"failed": 1, "uncountedTerminatedPods": {"failed": ["uid-2"]}}
+
+    assert parse_job(job_body(status=status)).failed == 2
+
+
+def test_the_check_of_the_data_speaks_until_there_is_a_job_that_trains() -> None:
+    check, job = make_preflight_job(), make_job()
+    pods = (running_pod(name="hina-data-0-x", job_uid="check", stage="preflight"), running_pod())
+
+    before, after = Observed.of([check], pods[:1]), Observed.of([check, job], pods)
+
+    assert (before.current_job, before.pod) == (check, pods[0])
+    assert (after.current_job, after.pod, after.preflight_pods) == (job, pods[1], pods[:1])
+    assert after.training_pods == pods[1:]
+
+
+def test_the_check_of_the_data_is_surplus_beside_a_job_that_trains() -> None:
+    check = make_preflight_job()
+
+    assert Observed.of([check], ()).surplus_jobs(False) == ()
+    assert Observed.of([check, make_job()], ()).surplus_jobs(False) == (check,)
+    assert Observed.of([check], ()).surplus_jobs(True) == (check,)
+
+
+CHECKING = {"initContainerStatuses": [{"name": names.PREFLIGHT_CONTAINER, "state": {"running": {}}}]}
+
+
+def test_an_init_container_that_checks_the_data_can_be_asked() -> None:
+    pod = make_pod(state={"waiting": {"reason": "PodInitializing"}}, **CHECKING)
+
+    assert (pod.is_running, pod.is_checking, pod.answers, pod.waiting) == (False, True, True, None)
+
+
+def test_an_init_container_that_failed_ended_the_pod() -> None:
+    state = {"terminated": {"exitCode": 75, "reason": "Error", "message": ""}}
+    failed = {"initContainerStatuses": [{"name": names.PREFLIGHT_CONTAINER, "state": state}]}
+
+    pod = make_pod(state={"waiting": {"reason": "PodInitializing"}}, phase="Failed", **failed)
+
+    assert pod.terminated is not None
+    assert pod.is_interrupted

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from lora_api import LoraTrainingStatus
-from lora_operator.conditions import ACCEPTED
 from lora_operator.observed import Observed, Subject
 from lora_operator.profiles import load_profiles
 from lora_operator.reconcile import Create, Decision, Delete, PatchJob, decide
 from lora_operator.status import derive_status
+from lora_operator.view import ACCEPTED
 from tests.support.observations import (
     COMPLETE,
     FAILED,
@@ -25,7 +25,7 @@ from tests.support.observations import (
     waiting_pod,
 )
 
-PROFILES = load_profiles("default: {image: 'trainer:1'}")
+PROFILES = load_profiles("{default: {image: 'trainer:1', preflight: Off}, checked: {image: 'trainer:1'}}")
 FINISHED = observed(make_job(status=COMPLETE), dead_pod(0))
 
 
@@ -50,7 +50,7 @@ def told(decision: Decision, kind: str) -> str:
 def test_a_new_training_gets_its_children_before_anything_is_told() -> None:
     decision = look(make_subject(), observed())
 
-    assert created(decision) == ["hina-spec", "hina-a1"]
+    assert created(decision) == ["hina-a1"]
     assert (decision.status, decision.events) == (None, ())
 
 
@@ -96,13 +96,13 @@ def test_a_refused_child_is_told_and_not_created_in_the_same_look() -> None:
     decision = look(make_subject(), observed(refusal="exceeded quota"))
 
     assert decision.actions == ()
-    assert told(decision, "Scheduled") == "JobRefused"
+    assert told(decision, "Scheduled") == "QuotaExceeded"
 
 
 def test_a_job_that_is_gone_is_followed_by_the_next_attempt() -> None:
     subject = make_subject(status=status_after(observed(make_job(2), running_pod())))
 
-    assert created(look(subject, observed())) == ["hina-spec", "hina-a3"]
+    assert created(look(subject, observed())) == ["hina-a3"]
 
 
 def test_no_pod_starts_while_one_of_an_earlier_job_ends() -> None:
@@ -118,7 +118,7 @@ def test_no_pod_starts_while_one_of_an_earlier_job_ends() -> None:
 def test_at_most_one_job_is_active() -> None:
     decision = look(make_subject(), observed(make_job(2), older_jobs=(make_job(1),)))
 
-    assert decision.actions == (Delete("Job", "hina-a1", JOB_UID),)
+    assert decision.actions == (Delete("hina-a1", JOB_UID),)
 
 
 @pytest.mark.parametrize("suspend", [True, False])
@@ -157,7 +157,7 @@ def test_a_failed_training_never_starts_again() -> None:
 def test_a_job_that_runs_after_the_end_is_deleted() -> None:
     subject = make_subject(status=status_after(FINISHED))
 
-    assert look(subject, observed(make_job())).actions == (Delete("Job", "hina-a1", JOB_UID),)
+    assert look(subject, observed(make_job())).actions == (Delete("hina-a1", JOB_UID),)
 
 
 def test_a_change_after_the_end_is_seen() -> None:
@@ -183,7 +183,7 @@ def test_children_go_when_their_time_is_over_the_job_last() -> None:
 
     decision = look(subject, FINISHED, seconds=3600)
 
-    assert decision.actions == (Delete("ConfigMap", "hina-spec"), Delete("Job", "hina-a1", JOB_UID))
+    assert decision.actions == (Delete("hina-a1", JOB_UID),)
 
 
 def test_without_a_time_to_live_children_stay() -> None:

@@ -5,10 +5,20 @@ from typing import Any
 import pytest
 
 from lora_api import LoraTrainingStatus, ProgressReport
-from lora_api.status import Artifacts, BucketSummary, Checkpoint, Failure, Plan, Progress
-from lora_operator.conditions import ACCEPTED
+from lora_api.status import (
+    Artifacts,
+    Attempts,
+    BucketSummary,
+    Checkpoint,
+    Failure,
+    MemoryRung,
+    Plan,
+    Progress,
+    SavedState,
+)
 from lora_operator.observed import Observed, format_time
-from lora_operator.status import derive_status, is_worth_writing, last_report, without_report
+from lora_operator.status import derive_status, is_urgent, is_worth_writing, last_report, without_report
+from lora_operator.view import ACCEPTED
 from tests.support.observations import (
     COMPLETE,
     EARLIER,
@@ -16,6 +26,8 @@ from tests.support.observations import (
     NOW,
     dead_pod,
     make_job,
+    make_pod,
+    make_preflight_job,
     make_subject,
     moment,
     observed,
@@ -23,9 +35,23 @@ from tests.support.observations import (
 )
 
 
-def derive(seen: Observed, before: LoraTrainingStatus | None = None, **subject: Any) -> LoraTrainingStatus:
+UNSCHEDULABLE = {
+    "type": "PodScheduled",
+    "status": "False",
+    "reason": "Unschedulable",
+    "message": "0/9 nodes are available: 9 Insufficient nvidia.com/gpu.",
+}
+
+
+def derive(
+    seen: Observed,
+    before: LoraTrainingStatus | None = None,
+    *,
+    changes: tuple[tuple[str, Any], ...] = (),
+    **subject: Any,
+) -> LoraTrainingStatus:
     status = before.to_document() if before else None
-    return derive_status(make_subject(status=status, **subject), seen, acceptance=ACCEPTED, now=NOW)
+    return derive_status(make_subject(*changes, status=status, **subject), seen, acceptance=ACCEPTED, now=NOW)
 
 
 def progress(step: int, seconds: float = 0.0) -> Progress:
@@ -139,34 +165,6 @@ def test_a_training_that_goes_on_has_no_failure() -> None:
     assert derive(observed(make_job(status={"failed": 1}), dead_pod(69))).failure is None
 
 
-def test_failures_and_interruptions_are_counted_apart() -> None:
-    pods = dead_pod(69, created="1"), dead_pod(75, created="2"), dead_pod(76, created="3"), running_pod(created="4")
-
-    attempts = derive(observed(make_job(status={"failed": 1}), *pods)).attempts
-
-    assert attempts is not None
-    assert (attempts.number, attempts.failures, attempts.preemptions) == (1, 1, 2)
-
-
-def test_an_interruption_is_not_forgotten_with_its_pod() -> None:
-    before = derive(observed(make_job(), dead_pod(75), running_pod()))
-
-    attempts = derive(observed(make_job(), running_pod()), before).attempts
-
-    assert attempts is not None
-    assert attempts.preemptions == 1
-
-
-def test_lost_steps_lie_between_the_end_of_a_pod_and_where_the_next_one_went_on() -> None:
-    pods = dead_pod(76, {"step": 120}), dead_pod(76, {"step": 150, "resumedFromStep": 100}), running_pod()
-
-    attempts = derive(observed(make_job(), *pods, report=ProgressReport(resumed_from_step=140))).attempts
-
-    assert attempts is not None
-    assert attempts.lost_steps == 20 + 10
-    assert attempts.resumed_from_step == 140
-
-
 def test_without_a_job_the_attempts_stay() -> None:
     before = derive(observed(make_job(2)))
 
@@ -175,20 +173,110 @@ def test_without_a_job_the_attempts_stay() -> None:
 
 WORTH = {
     "nothing": (running(310), False),
-    "one step": (running(311, seconds=5), False),
-    "half a minute": (running(311, seconds=30), True),
-    "a percent": (running(320, seconds=1), True),
-    "an epoch": (running(400, seconds=1), True),
-    "a checkpoint": (running(311, seconds=1, checkpoints=(checkpoint(3),)), True),
+    "a later time": (running(310, seconds=30), False),
+    "a step": (running(311, seconds=5), True),
     "an end": (observed(make_job(status=COMPLETE), dead_pod(0)), True),
 }
 
 
 @pytest.mark.parametrize(("seen", "worth"), WORTH.values(), ids=WORTH)
-def test_only_what_somebody_would_notice_is_written(seen: Observed, worth: bool) -> None:
+def test_only_what_changed_is_written(seen: Observed, worth: bool) -> None:
     before = derive(running(310))
 
     assert is_worth_writing(before, derive(seen, before)) is worth
+
+
+URGENT = {
+    "a step": (running(311, seconds=5), False),
+    "an epoch": (running(400, seconds=5), False),
+    "a checkpoint": (running(311, checkpoints=(checkpoint(3),)), False),
+    "a plan": (running(310, plan=PLAN), True),
+    "a pod that failed": (observed(make_job(status={"failed": 1}), dead_pod(69)), True),
+    "a next attempt": (observed(make_job(2), running_pod()), True),
+    "an end": (observed(make_job(status=COMPLETE), dead_pod(0)), True),
+}
+
+
+@pytest.mark.parametrize(("seen", "urgent"), URGENT.values(), ids=URGENT)
+def test_what_people_decide_by_is_told_at_once(seen: Observed, urgent: bool) -> None:
+    before = derive(running(310))
+
+    assert is_urgent(before, derive(seen, before)) is urgent
+
+
+def test_a_new_generation_is_answered_at_once() -> None:
+    before = derive(running(310))
+
+    assert is_urgent(before, derive(running(310), before, generation=2))
+
+
+def test_states_and_rungs_outlive_the_pod_that_told_them() -> None:
+    state = SavedState(step=300, uri="s3://b/state/step-300", save_seconds=4.5)
+    rung = MemoryRung(name="HalfBatch", step=10)
+    before = derive(running(310, saved_state=state, memory_rungs=(rung,)))
+
+    after = derive(observed(make_job()), before)
+
+    assert (after.saved_state, after.memory_rungs) == (state, (rung,))
+
+
+def test_the_plan_of_the_check_is_kept_when_the_training_begins() -> None:
+    checked = dead_pod(0, {"plan": PLAN.to_document()}, name="hina-data-0-x", job_uid="check", stage="preflight")
+
+    status = derive(observed(make_job(), checked, preflight=make_preflight_job(status=COMPLETE)))
+
+    assert status.plan == PLAN
+
+
+def test_a_check_that_failed_ends_the_training() -> None:
+    dead = dead_pod(65, {"message": "a.png does not decode"}, name="hina-data-0-x", job_uid="check", stage="preflight")
+
+    status = derive(observed(None, dead, preflight=make_preflight_job(status=FAILED)))
+
+    assert status.failure is not None
+    assert status.failure.reason == "InvalidDataset"
+    assert status.failure.message.endswith("no GPU was asked for")
+
+
+def test_a_check_that_finds_the_result_ends_the_training_well() -> None:
+    word = {"reason": "AlreadyTrained", "message": "the manifest fits"}
+    done = dead_pod(0, word, name="hina-data-0-x", job_uid="check", stage="preflight")
+
+    status = derive(observed(None, done, preflight=make_preflight_job(status=COMPLETE)))
+
+    assert status.phase == "Succeeded"
+    assert next(c.reason for c in status.conditions if c.type == "Succeeded") == "AlreadyTrained"
+
+
+def test_time_that_is_used_up_over_several_jobs_ends_the_training() -> None:
+    before = LoraTrainingStatus(attempts=Attempts(number=1, active_seconds=600))
+
+    status = derive(observed(), before, changes=(("limits.activeSeconds", 600),))
+
+    assert status.failure is not None
+    assert status.failure.reason == "DeadlineExceeded"
+
+
+def test_a_start_that_is_waited_for_too_long_ends_the_training_with_the_last_words() -> None:
+    before = LoraTrainingStatus(attempts=Attempts(number=1, waiting_since=EARLIER))
+    pending = make_pod(conditions=[UNSCHEDULABLE], node="")
+
+    status = derive(observed(make_job(), pending), before, changes=(("scheduling.startDeadlineSeconds", 3600),))
+
+    assert status.failure is not None
+    assert status.failure.reason == "StartDeadlineExceeded"
+    assert "0/9 nodes" in status.failure.message
+
+
+def test_a_pause_stops_the_clock_of_the_start() -> None:
+    before = LoraTrainingStatus(attempts=Attempts(number=1, waiting_since=EARLIER))
+    changes = (("scheduling.startDeadlineSeconds", 3600), ("suspend", True))
+
+    status = derive(observed(make_job(suspend=True)), before, changes=changes)
+
+    assert status.failure is None
+    assert status.attempts is not None
+    assert status.attempts.waiting_since is None
 
 
 def test_the_first_progress_is_written() -> None:

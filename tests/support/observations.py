@@ -53,6 +53,13 @@ def make_job(attempt: int = 1, *, status: Manifest | None = None, **changes: Any
     return parse_job(job_body(attempt, status=status, **changes))
 
 
+def make_preflight_job(*, status: Manifest | None = None, **changes: Any) -> Job:
+    """The Job that checks the data; its uid is `check`."""
+    body = job_body(status=status, **changes)
+    labels = {names.LABEL_TRAINING: "hina", names.LABEL_STAGE: names.STAGE_PREFLIGHT}
+    return parse_job({**body, "metadata": {**body["metadata"], "name": "hina-data", "uid": "check", "labels": labels}})
+
+
 def ended(kind: str, reason: str, message: str = "") -> Manifest:
     """The status of a Job that has ended."""
     condition = {"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": EARLIER}
@@ -75,7 +82,7 @@ def pod_body(*, state: Manifest | None = None, **changes: Any) -> Manifest:
             "uid": f"uid-of-{name}",
             "resourceVersion": "9",
             "creationTimestamp": changes.pop("created", EARLIER),
-            "labels": {names.LABEL_TRAINING: "hina"},
+            "labels": {names.LABEL_TRAINING: "hina", names.LABEL_STAGE: changes.pop("stage", names.STAGE_TRAINING)},
             "ownerReferences": [{"uid": changes.pop("job_uid", JOB_UID), "controller": True}],
             **deletion,
         },

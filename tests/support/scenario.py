@@ -58,6 +58,7 @@ class Scenario:
             "http_address": "127.0.0.1",
             "http_port": 0,
             "progress_interval_seconds": 0.1,
+            "status_interval_seconds": 0.0,
             "kubeconfig": str(self.cluster.kubeconfig),
         }
         return Settings(**{**wanted, **changes})
@@ -118,9 +119,6 @@ class Scenario:
 
     def stored(self, group: str, plural: str) -> list[Manifest]:
         return self.cluster.store.objects(group, plural, "ml")
-
-    def config_maps(self) -> list[Manifest]:
-        return [found for found in self.stored("", "configmaps") if found["metadata"]["name"].endswith("-spec")]
 
     def pod_count(self) -> int:
         return len(self.stored("", "pods"))

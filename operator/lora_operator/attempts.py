@@ -1,0 +1,196 @@
+"""What a training took: attempts, failures, interruptions, steps made again, running time; pure. Used by `status`.
+
+A pod may be gone before its end was seen. What it was then follows from what is known of all others: of the pods that
+were made, those that neither run nor completed nor failed were paused or interrupted.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from lora_api import ProgressReport, TerminationMessage
+from lora_api.status import Attempts, LoraTrainingStatus, PodCount
+from lora_operator.observed import Job, Observed, Pod, Subject, format_time, parse_time
+
+DEADLINE_EXCEEDED = "DeadlineExceeded"
+
+
+def derive_attempts(
+    subject: Subject, observed: Observed, *, report: ProgressReport | None, evictions: int, now: datetime
+) -> Attempts:
+    """The numbers at `now`; `evictions`: interruptions by a queue that the status does not know of."""
+    status, job = subject.status, observed.job
+    before = status.attempts or Attempts()
+    known = before.pods or PodCount()
+    pods = tuple(pod for pod in observed.training_pods if pod.created >= subject.created)
+    failures = max(before.failures, job.failures_before + job.failed if job else 0)
+    count = _count_pods(pods, known, report)
+    interrupted = _missing(observed, pods, count.made, failures) - known.paused
+    told = before.preemptions - known.evicted
+    # Whoever pauses a training, or ends its time, ends its pod: that is no interruption.
+    explained = interrupted - told if is_paused(subject, job) else min(interrupted - told, evictions)
+    paused = known.paused + max(0, explained)
+    evicted = known.evicted + evictions
+    resumption = _resumption(status, pods, report, known)
+    active_seconds, active_since = _running_time(status, observed, now)
+    count = count.model_copy(update={"paused": paused, "evicted": evicted, "resumed": resumption.pod})
+    return Attempts(
+        number=max(job.attempt if job else 0, before.number),
+        failures=failures,
+        preemptions=max(0, interrupted - max(0, explained)) + evicted,
+        resumed_from_step=resumption.from_step,
+        lost_steps=resumption.lost_steps,
+        active_seconds=active_seconds,
+        active_since=active_since,
+        waiting_since=_waiting_since(subject, observed, has_begun=count.begun, now=now),
+        pods=count,
+    )
+
+
+def stop_clocks(attempts: Attempts, time: str) -> Attempts:
+    """The numbers at the end of the training."""
+    since = attempts.active_since
+    used = attempts.active_seconds + (_seconds(since, parse_time(time)) if since else 0)
+    return attempts.model_copy(update={"active_seconds": used, "active_since": None, "waiting_since": None})
+
+
+def is_paused(subject: Subject, job: Job | None) -> bool:
+    """Whether pods end because somebody wants it so."""
+    asked = subject.training is not None and subject.training.spec.suspend
+    out_of_time = job is not None and job.end is not None and job.end.reason == DEADLINE_EXCEEDED
+    return asked or out_of_time or (job is not None and job.suspend)
+
+
+def _count_pods(pods: tuple[Pod, ...], known: PodCount, report: ProgressReport | None) -> PodCount:
+    """Counts the pods that are newer than all that were counted."""
+    until = known.until or ""
+    new = [pod for pod in pods if pod.created > until or (pod.created == until and pod.uid not in known.newest)]
+    newest = max((pod.created for pod in new), default=until)
+    of_that_second = tuple(pod.uid for pod in new if pod.created == newest)
+    if newest == until:
+        of_that_second = (*known.newest, *of_that_second)
+    # The trainer knows of pods that came and went while nobody watched.
+    starts = (report.starts if report else None) or 0
+    return PodCount(
+        made=max(known.made + len(new), starts),
+        begun=known.begun or any(pod.has_begun for pod in pods),
+        until=newest or None,
+        newest=of_that_second[-16:],
+    )
+
+
+def _missing(observed: Observed, pods: tuple[Pod, ...], made: int, failures: int) -> int:
+    """Pods that neither run nor completed nor failed."""
+    job = observed.job
+    completed = sum(pod.phase == "Succeeded" for pod in pods)
+    if job is not None and job.end is not None and job.end.succeeded:
+        completed = max(1, completed)
+    alive = sum(not pod.is_over for pod in pods)
+    return max(0, made - alive - completed - max(failures, _failed_before_told(job, pods)))
+
+
+def _failed_before_told(job: Job | None, pods: Iterable[Pod]) -> int:
+    """Failures, those included that the Job has not counted yet."""
+    if job is None:
+        return 0
+    seen = sum(
+        pod.phase == "Failed" and not pod.is_interrupted and not pod.is_deleting
+        for pod in pods
+        if pod.job_uid == job.uid
+    )
+    return job.failures_before + max(job.failed, seen)
+
+
+@dataclass(frozen=True)
+class _Resumption:
+    """What is known of how pods went on from each other."""
+
+    pod: str
+    """Uid of the newest pod that went on from something."""
+    from_step: int | None
+    lost_steps: int
+    """Steps that had to be made again, in all."""
+
+
+def _resumption(
+    status: LoraTrainingStatus, pods: tuple[Pod, ...], report: ProgressReport | None, known: PodCount
+) -> _Resumption:
+    """Compares the first step of every pod that was not looked at yet with the last step before it."""
+    before = status.attempts or Attempts()
+    found = _Resumption(known.resumed, before.resumed_from_step, before.lost_steps)
+    # Progress and the pod it is of are remembered together, so what is remembered is that pod's.
+    last = status.progress.step if status.progress and before.pods else 0
+    at = next((index for index, pod in enumerate(pods) if pod.uid == known.resumed), None)
+    if at is not None:
+        last = max(last, _last_step(_word(pods[at])) or 0)
+    elif known.resumed:
+        at = len(pods) - 2
+    for pod in pods[0 if at is None else at + 1 :]:
+        said = report if pod.uid == pods[-1].uid else _word(pod)
+        end = _last_step(said)
+        if said is None or (end is None and said.resumed_from_step is None):
+            continue
+        first = said.resumed_from_step or 0
+        found = _Resumption(pod.uid, said.resumed_from_step, found.lost_steps + max(0, last - first))
+        last = first if end is None else end
+    return found
+
+
+def _word(pod: Pod) -> TerminationMessage | None:
+    return pod.terminated.message if pod.terminated else None
+
+
+def _last_step(said: ProgressReport | None) -> int | None:
+    """The last step that a pod tells of; None: it made none."""
+    if isinstance(said, TerminationMessage) and said.step is not None:
+        return said.step
+    return said.progress.step if said is not None and said.progress is not None else None
+
+
+def _running_time(status: LoraTrainingStatus, observed: Observed, now: datetime) -> tuple[int, str | None]:
+    """Seconds of all running times that are over, and since when one goes on."""
+    before, job = status.attempts or Attempts(), observed.job
+    since = job.start_time if job is not None and job.end is None else None
+    used, old = before.active_seconds, before.active_since
+    if old is not None and old != since:
+        used += _seconds(old, _end_of_running(status, observed, now))
+    if job is not None and job.end is not None and job.start_time and job.start_time != old:
+        # It started and ended between two looks.
+        used += _seconds(job.start_time, parse_time(job.end.time))
+    return used, since
+
+
+def _end_of_running(status: LoraTrainingStatus, observed: Observed, now: datetime) -> datetime:
+    """When the running time that the status tells of was over."""
+    job, before = observed.job, status.attempts or Attempts()
+    if job is None:
+        return now
+    if job.attempt > before.number:
+        return parse_time(job.created)
+    if job.end is not None:
+        return parse_time(job.end.time)
+    if job.suspended_time:
+        return parse_time(job.suspended_time)
+    # Stopped and started again while nobody watched: it ran at least until it was last heard of.
+    heard = status.progress.updated_time if status.progress else None
+    return min(now, parse_time(heard)) if heard else parse_time(before.active_since or format_time(now))
+
+
+def _seconds(start: str, end: datetime) -> int:
+    return max(0, int((end - parse_time(start)).total_seconds()))
+
+
+def _waiting_since(subject: Subject, observed: Observed, *, has_begun: bool, now: datetime) -> str | None:
+    """Since when the first start has been waited for; None while the data are checked, and in a pause."""
+    check, before = observed.preflight, subject.status.attempts
+    asked = subject.training is not None and subject.training.spec.suspend
+    checking = check is not None and check.end is None and any(pod.has_begun for pod in observed.preflight_pods)
+    if has_begun or asked or (checking and observed.job is None):
+        return None
+    if before is not None and before.waiting_since is not None:
+        return before.waiting_since
+    if before is None:
+        return subject.created
+    if check is not None and check.end is not None and observed.job is not None and before.number == 0:
+        return check.end.time
+    return format_time(now)
