@@ -1,0 +1,90 @@
+"""A training that was interrupted again and again leaves, byte for byte, what an uninterrupted one leaves."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_trainer.errors import Interrupted
+from lora_trainer.run import run_training
+from tests.support.tiny_run import Observed, make_session, make_training
+
+CHANGES: dict[str, Any] = {
+    "training": {"epochs": 4, "gradientAccumulationSteps": 2, "ema": {"decay": 0.9}},
+    "network": {"dropout": 0.2},
+    "checkpoints": {"everySteps": 2},
+}
+STEPS = 12
+
+
+def session_stopped_within(work_dir: Path, *, step: int) -> Observed:
+    """Told to stop between the two batches of the update after `step`; while drawing, if that comes first."""
+    observed = make_session(work_dir)
+    questions = iter(range(1_000_000))
+
+    def should_stop() -> bool:
+        progress = observed.tracker.snapshot().progress
+        return progress is not None and progress.step >= step and next(questions) % 2 == 1
+
+    return replace(observed, session=replace(observed.session, should_stop=should_stop))
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_pipeline: Path, tiny_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    run_training(make_training(tiny_pipeline, tiny_pictures, folder / "out", **CHANGES), make_session(folder).session)
+    return folder / "out"
+
+
+def results(output: Path) -> dict[str, bytes]:
+    """Adapters, pictures, sheets and the history of the metrics."""
+    folders = ("adapters", "samples", "evaluation")
+    return {
+        path.relative_to(output).as_posix(): path.read_bytes()
+        for folder in folders
+        for path in sorted((output / folder).rglob("*"))
+    }
+
+
+@pytest.fixture
+def start(tiny_pipeline: Path, tiny_pictures: Path, tmp_path: Path) -> Callable[..., int | None]:
+    """Starts the training, with some number of workers, up to a step; the step it went on from."""
+
+    def run(step: int | None, *, workers: int = 0) -> int | None:
+        dataset = {"workers": workers}
+        training = make_training(tiny_pipeline, tiny_pictures, tmp_path / "out", dataset=dataset, **CHANGES)
+        work = tmp_path / "work"
+        observed = make_session(work) if step is None else session_stopped_within(work, step=step)
+        if step is None:
+            run_training(training, observed.session)
+        else:
+            with pytest.raises(Interrupted):
+                run_training(training, observed.session)
+        return observed.tracker.snapshot().resumed_from_step
+
+    return run
+
+
+def test_ten_interruptions_within_an_update_change_no_byte(
+    whole: Path, start: Callable[..., int | None], tmp_path: Path
+) -> None:
+    resumed = [start(step, workers=step % 3) for step in range(1, 11)] + [start(None)]
+
+    assert resumed == [None, *range(1, 11)]
+    assert results(tmp_path / "out") == results(whole)
+
+
+def test_a_state_of_another_start_is_gone_back_to_when_the_newest_is_damaged(
+    whole: Path, start: Callable[..., int | None], tmp_path: Path
+) -> None:
+    start(4)
+    start(7)
+    newest = max((tmp_path / "out/state").glob("step-7-*"))
+    (newest / "training.pt").write_bytes(b"damaged")
+
+    resumed = start(None)
+
+    assert resumed is not None and resumed < 7
+    assert results(tmp_path / "out") == results(whole)
