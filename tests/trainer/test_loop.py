@@ -63,7 +63,13 @@ class Bench:
 def bench(tiny_pipeline: Path, tmp_path: Path) -> Callable[..., Bench]:
     """Builds a bench; changes are sections of the spec."""
 
-    def build(*, clip_skip: int = 1, scaler: torch.amp.GradScaler | None = None, **changes: Any) -> Bench:
+    def build(
+        *,
+        clip_skip: int = 1,
+        scaler: torch.amp.GradScaler | None = None,
+        examples_at_once: int | None = None,
+        **changes: Any,
+    ) -> Bench:
         changes["training"] = {"batchSize": 1} | changes.get("training", {})
         spec = make_training(tiny_pipeline, tmp_path / "data", tmp_path / "out", **changes).spec
         model = load(tiny_pipeline, clip_skip=clip_skip)
@@ -72,7 +78,7 @@ def bench(tiny_pipeline: Path, tmp_path: Path) -> Callable[..., Bench]:
         plan = make_plan(spec)
         accelerator = Accelerator(cpu=True)
         accelerator.scaler = scaler
-        trainer = Trainer(learner, plan=plan, spec=spec, accelerator=accelerator)
+        trainer = Trainer(learner, plan=plan, spec=spec, accelerator=accelerator, examples_at_once=examples_at_once)
         return Bench(trainer, model, adapters, make_inputs(model, plan), spec)
 
     return build
@@ -369,3 +375,49 @@ def test_weight_changes_are_kept_below_their_limit(bench: Callable[..., Bench]) 
         for layer in one.adapters.layers
     ]
     assert max(norms) <= 0.01 * 1.001
+
+
+MASKS = torch.rand((3, 1, 8, 8), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+@pytest.mark.parametrize(
+    ("fields", "changes"),
+    [
+        pytest.param({"weights": torch.tensor([1.0, 0.5, 0.2]), "masks": MASKS}, {}, id="weights and masks"),
+        pytest.param({"from_base": torch.tensor([True, False, False])}, {}, id="teacher"),
+        pytest.param(
+            {},
+            {
+                "training": {"batchSize": 1, "loss": {"minSnrGamma": 5, "noiseOffset": 0.1, "ipNoiseGamma": 0.1}},
+                "network": {"dropout": 0.2, "rankDropout": 0.2, "moduleDropout": 0.2},
+            },
+            id="SNR weights, further noise, dropout",
+        ),
+        pytest.param({}, {"network": {"type": "loha", "rankDropout": 0.3}}, id="dropped rows"),
+    ],
+)
+def test_a_batch_in_pieces_has_the_gradient_of_the_whole(
+    bench: Callable[..., Bench], fields: dict[str, Tensor], changes: dict[str, Any], at_once: int
+) -> None:
+    """Plain SGD makes the step the gradient; the second step is made from weights that are not zero any more."""
+    plain = {"optimizer": {"name": "sgdnesterov", "learningRate": 0.05, "maxGradNorm": 0.0}} | changes
+    whole, pieces = bench(**plain), bench(**plain, examples_at_once=at_once)
+
+    for one in (whole, pieces):
+        for _ in range(2):
+            one.step(batch(0, 1, 2, **fields), batch(2, 1))
+
+    assert pieces.trainer.mean_loss() == pytest.approx(whole.trainer.mean_loss(), rel=1e-5)
+    expected = whole.weights()
+    for name, weight in pieces.weights().items():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_no_more_examples_than_allowed_go_through_the_model_at_once(bench: Callable[..., Bench]) -> None:
+    one, seen = bench(examples_at_once=2), []
+    one.model.unet.register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments[0])))
+
+    one.step(batch(0, 1, 2), batch(1))
+
+    assert seen == [2, 1, 1]

@@ -16,9 +16,10 @@ from lora_api.spec import LoraTrainingSpec
 from lora_trainer.checkpoint import TrainingState
 from lora_trainer.conditioning import TextStates
 from lora_trainer.data.loader import TrainingBatch
-from lora_trainer.diffusion.objective import Objective
+from lora_trainer.diffusion.objective import Draw, Objective
 from lora_trainer.errors import Diverged
 from lora_trainer.families.base import BaseModel
+from lora_trainer.lora.dropout import Share
 from lora_trainer.lora.inject import Adapters
 from lora_trainer.lora.norms import limit_norms
 from lora_trainer.optim import (
@@ -58,9 +59,19 @@ class Trainer:
     """Makes steps on a model with adapters; holds the optimizer and the position."""
 
     def __init__(
-        self, learner: Learner, *, plan: TrainingPlan, spec: LoraTrainingSpec, accelerator: Accelerator
+        self,
+        learner: Learner,
+        *,
+        plan: TrainingPlan,
+        spec: LoraTrainingSpec,
+        accelerator: Accelerator,
+        examples_at_once: int | None = None,
     ) -> None:
-        """Builds the optimizer. Raises InvalidConfiguration as `optim` does."""
+        """Builds the optimizer. Raises InvalidConfiguration as `optim` does.
+
+        A batch of more than `examples_at_once` goes through the model in pieces; None: always whole.
+        """
+        self._examples_at_once = examples_at_once
         self.step = 0
         self.epoch = 0
         """Epochs that are wholly done, files included."""
@@ -103,10 +114,7 @@ class Trainer:
             if should_stop():
                 self._optimizer.zero_grad(set_to_none=True)
                 raise StopRequested
-            with self._adapters.training_at(self.step, micro):
-                loss = self._loss(batch, micro, inputs)
-                self._accelerator.backward(loss / len(batches))
-            losses.append(loss.detach())
+            losses.append(self._backward(batch, micro, inputs, batches=len(batches)))
         self._losses[self.step % len(self._losses)] = torch.stack(losses).mean()
         self._update()
         self.step += 1
@@ -188,10 +196,27 @@ class Trainer:
         self.epoch = min(state.epoch, self.plan.epochs - 1)
         self.step = self.epoch * self.plan.steps_per_epoch
 
-    def _loss(self, batch: TrainingBatch, micro: int, inputs: Inputs) -> Tensor:
+    def _backward(self, batch: TrainingBatch, micro: int, inputs: Inputs, *, batches: int) -> Tensor:
+        """Adds the gradient of a batch, one of `batches` of the step; gives its loss.
+
+        Noise, timesteps and dropout are those of the whole batch, however many examples go through the model at once.
+        """
+        latents = to_device(batch.latents, self._accelerator.device)
+        random = self._objective.draw(latents, seed=self.seed, step=self.step, micro=micro)
+        batch = replace(batch, latents=latents)
+        losses = []
+        for share in _shares(len(batch.captions), self._examples_at_once):
+            rows = slice(share.first, share.last)
+            with self._adapters.training_at(self.step, micro, share):
+                loss = self._loss(batch.rows(rows), random.rows(rows), inputs)
+                loss = loss * ((share.last - share.first) / share.count)
+                self._accelerator.backward(loss / batches)
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
+    def _loss(self, batch: TrainingBatch, random: Draw, inputs: Inputs) -> Tensor:
         device, objective = self._accelerator.device, self._objective
-        latents, sizes = to_device(batch.latents, device), to_device(batch.sizes, device)
-        random = objective.draw(latents, seed=self.seed, step=self.step, micro=micro)
+        latents, sizes = batch.latents, to_device(batch.sizes, device)
         noisy = objective.noisy(latents, random)  # (B, C, h, w)
         target = objective.target(latents, random)
         with self._accelerator.autocast():
@@ -233,6 +258,11 @@ class Trainer:
         without = [n for n, p in self._trained.items() if p.grad is None and not n.startswith(unused)]
         assert not without, f"{len(without)} trained tensors get no gradient, such as {without[0]}"
         self._gradients_checked = True
+
+
+def _shares(count: int, at_once: int | None) -> list[Share]:
+    size = at_once or count
+    return [Share(first, min(first + size, count), count) for first in range(0, count, size)]
 
 
 def _trained_tensors(adapters: Adapters, spec: LoraTrainingSpec) -> list[TrainedTensor]:

@@ -45,6 +45,17 @@ class TrainingBatch:
     sizes: Tensor
     """(B, 6) as `conditioning.size_conditions`."""
 
+    def rows(self, rows: slice) -> "TrainingBatch":
+        """Some of the examples."""
+        return TrainingBatch(
+            latents=self.latents[rows],
+            captions=self.captions[rows],
+            weights=self.weights[rows],
+            masks=None if self.masks is None else self.masks[rows],
+            from_base=self.from_base[rows],
+            sizes=self.sizes[rows],
+        )
+
 
 FinishMask = Callable[[tuple[int, int]], Tensor | None]
 """(h, w) of a latent -> its mask (1, h, w), 0..1; None: all of it counts."""

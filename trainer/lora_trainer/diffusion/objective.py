@@ -42,6 +42,11 @@ class Draw:
     timesteps: Tensor
     """(B,) int64."""
 
+    def rows(self, rows: slice) -> "Draw":
+        """That of some of the examples."""
+        perturbed = None if self.perturbed is None else self.perturbed[rows]
+        return Draw(self.noise[rows], perturbed, self.timesteps[rows])
+
 
 class Objective:
     """The forward process and the loss of a run; holds tables over the timesteps, and nothing that changes."""

@@ -7,6 +7,7 @@ checkpointing, see the same ones. Masks are drawn where the activations are: GPU
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,20 @@ from lora_trainer.lora.layer import ADAPTER, AdaptedLayer
 from lora_trainer.rng import Purpose, derive_seed, uniform
 
 
+@dataclass(frozen=True)
+class Share:
+    """Which examples of a batch go through the model together: from `first` to below `last`, of `count`."""
+
+    first: int
+    last: int
+    count: int
+
+    def rows_of(self, rows: int) -> tuple[int, slice]:
+        """(rows of the whole batch, where these lie), for values of which every example has as many rows."""
+        each = rows // (self.last - self.first)
+        return each * self.count, slice(each * self.first, each * self.last)
+
+
 class Dropout:
     """The dropout of all layers of a run. Nothing is dropped outside of `at`."""
 
@@ -23,6 +38,7 @@ class Dropout:
         self._elements, self._ranks, self._modules = network.dropout, network.rank_dropout, network.module_dropout
         self._seed = seed
         self._now: tuple[int, int] | None = None
+        self._share: Share | None = None
 
     def install(self, layers: Sequence[AdaptedLayer]) -> None:
         """Makes the layers drop elements and ranks; LoHa and LoKr, which have no ranks to drop, drop output rows."""
@@ -35,13 +51,16 @@ class Dropout:
                 layer.layer.lora_A[ADAPTER].register_forward_hook(self._inner_hook(layer.name))
 
     @contextmanager
-    def at(self, step: int, micro: int) -> Iterator[None]:
-        """Drops, with the masks of a micro-batch, until the end of the block, which holds the backward pass too."""
-        self._now = (step, micro)
+    def at(self, step: int, micro: int, share: Share | None = None) -> Iterator[None]:
+        """Drops, with the masks of a micro-batch, until the end of the block, which holds the backward pass too.
+
+        With a `share` of its examples, each gets the mask that it would get in the whole batch.
+        """
+        self._now, self._share = (step, micro), share
         try:
             yield
         finally:
-            self._now = None
+            self._now = self._share = None
 
     def skipped(self, layers: Sequence[AdaptedLayer]) -> list[AdaptedLayer]:
         """The layers that the current micro-batch leaves out; never all, or there would be nothing to train."""
@@ -73,7 +92,9 @@ class Dropout:
         assert self._now is not None
         seed = derive_seed(self._seed, Purpose.NETWORK_DROPOUT, kind, *self._now, name)
         random = torch.Generator(values.device).manual_seed(seed)
-        kept = torch.empty(shape, dtype=values.dtype, device=values.device).bernoulli_(1 - share, generator=random)
+        rows, mine = (shape[0], slice(None)) if self._share is None else self._share.rows_of(shape[0])
+        drawn = torch.empty((rows, *shape[1:]), dtype=values.dtype, device=values.device)
+        kept = drawn.bernoulli_(1 - share, generator=random)[mine]
         return values * kept * (1 / (1 - share))
 
 

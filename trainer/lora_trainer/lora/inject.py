@@ -25,7 +25,7 @@ from lora_api.model_spec import Family, Network
 from lora_trainer.conditioning import PARTS, Part
 from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.lora.adapter import AdapterFile
-from lora_trainer.lora.dropout import Dropout
+from lora_trainer.lora.dropout import Dropout, Share
 from lora_trainer.lora.layer import ADAPTER, AdaptedLayer
 from lora_trainer.lora.start import start, start_from
 from lora_trainer.lora.targets import Target, targets
@@ -59,9 +59,9 @@ class Adapters:
         start_from(self.layers, file)
 
     @contextmanager
-    def training_at(self, step: int, micro: int) -> Iterator[None]:
-        """Applies the network's dropout of a micro-batch; forward and backward pass belong inside."""
-        with self.dropout.at(step, micro), _switched_off(self.dropout.skipped(self.layers)):
+    def training_at(self, step: int, micro: int, share: Share | None = None) -> Iterator[None]:
+        """Applies the dropout of a micro-batch, or of a share of it; forward and backward pass belong inside."""
+        with self.dropout.at(step, micro, share), _switched_off(self.dropout.skipped(self.layers)):
             yield
 
     @contextmanager
