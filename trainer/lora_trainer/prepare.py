@@ -5,7 +5,7 @@ Used by `run` and `preflight`; knows no torch.
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from lora_trainer.results import RunIdentity
 from lora_trainer.settings import Settings
 from lora_trainer.sources import Fetcher, PlannedDataset, fetch_dataset, plan_dataset
 from lora_trainer.stopping import StopRequested
-from lora_trainer.storage import Connection, Source
+from lora_trainer.storage import Source
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def make_fetcher(spec: LoraTrainingSpec, session: Session) -> Fetcher:
         session.audience.metrics.add_fetched(count)
         session.check_stop()
 
-    return Fetcher(Connection(spec.storage, session.settings), on_bytes, spec.dataset.workers)
+    return Fetcher(spec, session.settings, on_bytes)
 
 
 def base_sources(spec: LoraTrainingSpec) -> dict[str, Source]:

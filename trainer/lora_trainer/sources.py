@@ -14,6 +14,7 @@ from lora_trainer.data.example import Example
 from lora_trainer.data.placed import PlacedExample, place_examples
 from lora_trainer.errors import InvalidDataset, TrainingError
 from lora_trainer.plan import TrainingPlan, derive_plan
+from lora_trainer.settings import Settings
 from lora_trainer.storage import Connection, OnBytes, Source, fetch
 
 
@@ -21,14 +22,15 @@ from lora_trainer.storage import Connection, OnBytes, Source, fetch
 class Fetcher:
     """Makes local copies of what URIs name; what an earlier start fetched is used again."""
 
-    connection: Connection
+    spec: LoraTrainingSpec
+    settings: Settings
     on_bytes: OnBytes
-    workers: int
 
     def fetch(self, source: Source) -> Path:
-        """The local folder or file. Raises as `storage.fetch`."""
-        target = self.connection.folder_for(source.uri)
-        return fetch(source, target, self.connection, on_bytes=self.on_bytes, workers=max(1, self.workers))
+        """The local folder or file, which nothing may be written into. Raises as `storage.fetch`."""
+        connection = Connection.for_field(self.spec, self.settings, source.field)
+        workers = max(1, self.spec.dataset.workers)
+        return fetch(source, connection.folder_for(source.uri), connection, on_bytes=self.on_bytes, workers=workers)
 
     def fetch_file(self, uri: str, field: str, unusable: type[TrainingError]) -> Path:
         """The local copy of one `.safetensors` file. Raises as `storage.fetch`, and if it is a folder."""

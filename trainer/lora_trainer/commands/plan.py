@@ -21,7 +21,6 @@ from lora_trainer.data.placed import PlacedExample
 from lora_trainer.plan import TrainingPlan
 from lora_trainer.settings import Settings
 from lora_trainer.sources import Fetcher, fetch_dataset, plan_dataset, truncation_warning
-from lora_trainer.storage import Connection
 
 
 class OutputFormat(StrEnum):
@@ -47,8 +46,8 @@ def plan(
     with exit_with_code():
         training = load_training_file(file, overrides or ())
         settings = Settings.from_environment()
-        connection = Connection(training.spec.storage, replace(settings, work_dir=work_dir or settings.work_dir))
-        placed, derived = plan_training(training, connection, processes=processes)
+        settings = replace(settings, work_dir=work_dir or settings.work_dir)
+        placed, derived = plan_training(training, settings, processes=processes)
     if output is OutputFormat.JSON:
         typer.echo(json.dumps(to_document(derived, placed), indent=2, ensure_ascii=False))
     else:
@@ -56,7 +55,7 @@ def plan(
 
 
 def plan_training(
-    training: LoraTraining, connection: Connection, *, processes: int | None = None
+    training: LoraTraining, settings: Settings, *, processes: int | None = None
 ) -> tuple[tuple[PlacedExample, ...], TrainingPlan]:
     """The placed pictures and the plan of a training; fetches its dataset if it lies elsewhere.
 
@@ -65,7 +64,7 @@ def plan_training(
     """
     spec = training.spec
     check_training(training)
-    sources = fetch_dataset(spec, Fetcher(connection, lambda _: None, spec.dataset.workers))
+    sources = fetch_dataset(spec, Fetcher(spec, settings, lambda _: None))
     planned = plan_dataset(spec, sources, processes=processes)
     warning = truncation_warning(planned.scanned.examples, spec, _token_counter(spec.dataset.captions.weighted))
     warnings = planned.plan.warnings if warning is None else (*planned.plan.warnings, warning)

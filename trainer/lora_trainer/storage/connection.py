@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lora_api import names
 from lora_api.cluster_spec import Storage
-from lora_api.spec import LoraTrainingSpec, Section
+from lora_api.spec import SECTIONS, LoraTrainingSpec, Section
 from lora_trainer.settings import Settings
 
 
@@ -33,6 +33,14 @@ class Connection:
         """How the URIs of `spec.<section>` are reached: by its own storage section, else by `spec.storage`."""
         storage = spec.storage_of(section)
         return cls(storage, settings, section=None if storage is spec.storage else section)
+
+    @classmethod
+    def for_field(cls, spec: LoraTrainingSpec, settings: Settings, field: str) -> "Connection":
+        """How the URI at the YAML path `field` (`spec.dataset.uri`) is reached."""
+        for section in SECTIONS:
+            if field.startswith(f"spec.{section}."):
+                return cls.for_section(spec, settings, section)
+        return cls(spec.storage, settings)
 
     @property
     def field(self) -> str:

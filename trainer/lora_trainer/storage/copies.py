@@ -28,17 +28,16 @@ class LocalCopy:
         self.ledger = Ledger(self.folder)
 
     def hold(self) -> None:
-        """Keeps the folder from being removed until this process ends.
-
-        Raises:
-            InvalidConfiguration: it holds files that were not fetched.
-        """
+        """Keeps the folder from being removed until this process ends."""
         path = self._place / f"{self._name}{_IN_USE}"
         with disk_errors(path):
             self._place.mkdir(parents=True, exist_ok=True)
             # Never closed: the lock is to end with the process.
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+    def refuse_foreign(self) -> None:
+        """Raises InvalidConfiguration when the folder holds files that were not fetched."""
         if not self.ledger.exists() and self.folder.is_dir() and any(self.folder.iterdir()):
             raise InvalidConfiguration(f"{self.folder} holds files that were not fetched; choose another folder")
 

@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import tqdm
 
 from lora_trainer.errors import AccessDenied, StorageUnavailable, TrainingError
+from lora_trainer.storage.copies import LocalCopy
 from lora_trainer.storage.disk_errors import disk_errors
 from lora_trainer.storage.source import OnBytes, Source
 from lora_trainer.storage.uris import HubPlace
@@ -31,7 +32,7 @@ _TOKEN_HINT = "Accept the model's terms on the hub and name a token in spec.base
 def fetch_from_hub(
     place: HubPlace, source: Source, target: Path, *, token_file: Path | None, workers: int, on_bytes: OnBytes
 ) -> Path:
-    """The folder `target` with the wanted files of the repository's revision.
+    """A folder below `target` with the wanted files of the repository's revision, one for each of its commits.
 
     Raises:
         source.unusable: no such repository, revision or files, or the hub is switched off.
@@ -40,21 +41,26 @@ def fetch_from_hub(
     """
     token = _token(token_file)
     with disk_errors(target), _hub_errors(place, source):
+        commit, wanted = _wanted(place, source, token)
+        copy = LocalCopy(target, commit[:16])
+        copy.hold()
         huggingface_hub.snapshot_download(
             place.repository,
             repo_type=_kind(source),
-            revision=place.revision,
-            local_dir=target,
-            allow_patterns=sorted(_wanted(place, source, token)),
+            revision=commit,
+            local_dir=copy.folder,
+            allow_patterns=sorted(wanted),
             token=token,
             max_workers=max(1, workers),
             tqdm_class=_bar_that_asks(on_bytes),
         )
-    files = [path for path in target.rglob("*") if path.is_file() and ".cache" not in path.relative_to(target).parts]
+    folder = copy.folder
+    files = [path for path in folder.rglob("*") if path.is_file() and ".cache" not in path.relative_to(folder).parts]
     if not files:
         raise _holds_nothing(source)
     on_bytes(sum(path.stat().st_size for path in files))
-    return target
+    copy.remove_unused()
+    return folder
 
 
 def check_repository(place: HubPlace, source: Source, *, token_file: Path | None) -> None:
@@ -63,13 +69,14 @@ def check_repository(place: HubPlace, source: Source, *, token_file: Path | None
     with _hub_errors(place, source):
         # What a gated repository holds is told to everybody; whether it may be read is another question.
         huggingface_hub.auth_check(place.repository, repo_type=_kind(source), token=token)
-        if not _wanted(place, source, token):
+        if not _wanted(place, source, token)[1]:
             raise _holds_nothing(source)
 
 
-def _wanted(place: HubPlace, source: Source, token: str | None) -> frozenset[str]:
+def _wanted(place: HubPlace, source: Source, token: str | None) -> tuple[str, frozenset[str]]:
+    """The commit that the revision names now, and the wanted files of it."""
     there = huggingface_hub.repo_info(place.repository, repo_type=_kind(source), revision=place.revision, token=token)
-    return source.choose(file.rfilename for file in there.siblings or ())
+    return str(there.sha), source.choose(file.rfilename for file in there.siblings or ())
 
 
 def _kind(source: Source) -> str:

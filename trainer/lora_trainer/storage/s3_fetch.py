@@ -52,6 +52,7 @@ class S3Fetcher:
         listing = list_files(self._client, place, self._source, self._requests)
         copy = LocalCopy(target, listing.digest)
         copy.hold()
+        copy.refuse_foreign()
         with copy.ledger.locked(self._wait_for_another):
             present = copy.ledger.present()
             present |= copy.adopt(remote.file for remote in listing.files if remote.file not in present)
