@@ -63,10 +63,19 @@ def explain_unschedulable(words: str, training: LoraTraining | None) -> Finding:
 def explain_refused_pod(words: str) -> Finding:
     """Why the API server refuses the pod that the Job controller wants to create."""
     said = words.removeprefix("Error creating: ")
-    if "exceeded quota" in said or "failed quota" in said:
-        cure = "free what the quota of this namespace counts, or have it raised"
-        return Finding("False", "QuotaExceeded", f"{said}; {cure}; {_SELF_STARTING}")
-    return Finding("False", "PodRefused", f"the API server refuses the pod: {said}")
+    return _quota(said) or Finding("False", "PodRefused", f"the API server refuses the pod: {said}")
+
+
+def explain_refused_job(words: str) -> Finding:
+    """Why the API server refuses the Job itself."""
+    return _quota(words) or Finding("False", "JobRefused", f"the API server refuses it: {words}")
+
+
+def _quota(words: str) -> Finding | None:
+    if "exceeded quota" not in words and "failed quota" not in words:
+        return None
+    cure = "free what the quota of this namespace counts, or have it raised"
+    return Finding("False", "QuotaExceeded", f"{words}; {cure}; {_SELF_STARTING}")
 
 
 def keeps_the_words(before: str, now: str) -> bool:

@@ -2,7 +2,7 @@
 
 from lora_operator.diagnosis import EVICTED, NODE_LOST, PREEMPTED, diagnose
 from lora_operator.observed import Pod
-from lora_operator.pod_problems import explain_refused_pod, explain_unschedulable, explain_waiting
+from lora_operator.pod_problems import explain_refused_job, explain_refused_pod, explain_unschedulable, explain_waiting
 from lora_operator.queueing import explain_wait, holding_queue
 from lora_operator.view import Finding, View
 
@@ -12,7 +12,7 @@ def derive_scheduled(view: View) -> Finding:
     if view.ending:
         return Finding("False", "Finished", "the training has ended")
     if view.observed.refusal:
-        return Finding("False", "JobRefused", f"the API server refuses it: {view.observed.refusal}")
+        return explain_refused_job(view.observed.refusal)
     job, pod = view.job, view.pod
     if job is None or (job.end and job is view.observed.preflight):
         return _no_job(view)

@@ -3,15 +3,17 @@
 import pytest
 
 from lora_api import LoraTrainingStatus, ProgressReport
-from lora_operator.changes import derive_events
-from lora_operator.conditions import ACCEPTED, Acceptance
+from lora_api.status import Notice
+from lora_operator.changes import Event, derive_events
 from lora_operator.observed import Observed
 from lora_operator.status import derive_status
+from lora_operator.view import ACCEPTED, Acceptance
 from tests.support.observations import (
     COMPLETE,
     FAILED,
     NOW,
     dead_pod,
+    disrupted,
     make_job,
     make_subject,
     observed,
@@ -29,16 +31,28 @@ def status(seen: Observed, acceptance: Acceptance = ACCEPTED) -> LoraTrainingSta
 
 
 STORIES = {
-    "started": (observed(), observed(JOB), [("Normal", "JobCreated")]),
+    "started": (observed(), observed(JOB), []),
     "bound": (observed(JOB), observed(JOB, running_pod()), []),
-    "training": (observed(JOB), observed(JOB, running_pod(), report=TRAINING), [("Normal", "Training")]),
+    "training": (observed(JOB), observed(JOB, running_pod(), report=TRAINING), []),
     "complete": (observed(JOB), observed(make_job(status=COMPLETE), dead_pod(0)), [("Normal", "Completed")]),
     "failed": (observed(JOB), observed(make_job(status=FAILED), dead_pod(65)), [("Warning", "InvalidDataset")]),
     "again": (observed(JOB), observed(JOB, dead_pod(69)), [("Warning", "Retrying")]),
     "image": (observed(JOB), observed(JOB, waiting_pod("ErrImagePull")), [("Warning", "ImagePullFailed")]),
     "paused": (observed(JOB), observed(make_job(suspend=True, status=SUSPENDED)), [("Normal", "Suspended")]),
-    "refused": (observed(), observed(refusal="exceeded quota"), [("Warning", "JobRefused")]),
-    "next": (observed(JOB), observed(make_job(2)), [("Normal", "JobCreated")]),
+    "resumed": (observed(make_job(suspend=True, status=SUSPENDED)), observed(JOB), [("Normal", "Resumed")]),
+    "ended while paused": (
+        observed(make_job(suspend=True, status=SUSPENDED)),
+        observed(make_job(status=FAILED), dead_pod(65)),
+        [("Warning", "InvalidDataset")],
+    ),
+    "refused": (observed(), observed(refusal="denied the request"), [("Warning", "JobRefused")]),
+    "no room": (observed(JOB), observed(JOB, pod_refusal="exceeded quota: small"), [("Warning", "QuotaExceeded")]),
+    "evicted": (
+        observed(JOB),
+        observed(JOB, dead_pod(137, conditions=disrupted("TerminationByKubelet", "low on memory"))),
+        [("Warning", "Evicted")],
+    ),
+    "next": (observed(JOB), observed(make_job(2)), []),
 }
 
 
@@ -62,3 +76,17 @@ def test_a_spec_that_cannot_be_carried_out_is_an_event() -> None:
     (event,) = derive_events(LoraTrainingStatus(), status(observed(), refused))
 
     assert (event.type, event.reason, event.message) == ("Warning", "ProfileNotFound", "spec.profile is x")
+
+
+SKIPPED = Notice(reason="StatePassedOver", message="state/step-200 is damaged; going on from step-100")
+
+
+def told(*notices: Notice) -> LoraTrainingStatus:
+    return LoraTrainingStatus(notices=notices)
+
+
+def test_a_notice_of_the_trainer_is_told_once() -> None:
+    (event,) = derive_events(told(), told(SKIPPED))
+
+    assert event == Event("Warning", "StatePassedOver", SKIPPED.message)
+    assert derive_events(told(SKIPPED), told(SKIPPED)) == ()

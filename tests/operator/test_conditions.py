@@ -6,17 +6,19 @@ from typing import Any
 import pytest
 
 from lora_api import ProgressReport
-from lora_api.status import Condition, ConditionType, Phase, Progress
-from lora_operator.conditions import ACCEPTED, Acceptance
-from lora_operator.observed import Observed, format_time
+from lora_api.status import Condition, ConditionType, Phase, Plan, Progress
+from lora_operator.observed import Observed, Pod, format_time
 from lora_operator.status import derive_status
+from lora_operator.view import ACCEPTED, Acceptance
 from tests.support.observations import (
     COMPLETE,
     FAILED,
     NOW,
     dead_pod,
+    disrupted,
     make_job,
     make_pod,
+    make_preflight_job,
     make_subject,
     moment,
     observed,
@@ -60,9 +62,12 @@ def test_a_refused_spec_is_told_with_its_reason() -> None:
     assert told(find("Scheduled", observed(), acceptance=refused)) == ("Unknown", "NotAccepted")
 
 
+LOST = make_pod(phase="Failed", conditions=disrupted("DeletionByPodGC", "PodGC: node no longer exists"))
 SCHEDULED = {
     "no job yet": (observed(), "Unknown", "Creating"),
-    "refused": (observed(refusal="exceeded quota"), "False", "JobRefused"),
+    "refused": (observed(refusal="denied the request"), "False", "JobRefused"),
+    "pod refused": (observed(make_job(), pod_refusal="violates PodSecurity"), "False", "PodRefused"),
+    "no quota": (observed(make_job(), pod_refusal="exceeded quota: small"), "False", "QuotaExceeded"),
     "old pods": (observed(None, running_pod()), "False", "WaitingForPods"),
     "no pod yet": (observed(make_job()), "Unknown", "WaitingForPod"),
     "suspended": (observed(make_job(suspend=True)), "False", "Suspended"),
@@ -87,7 +92,7 @@ SCHEDULED = {
     "config": (
         observed(make_job(), waiting_pod("CreateContainerConfigError", 'configmap "ca" not found')),
         "False",
-        "PodConfigFailed",
+        "ConfigMapMissing",
     ),
     "volume": (
         observed(make_job(), waiting_pod("ContainerCreating"), mount_problem='x : secret "s3" not found'),
@@ -95,6 +100,18 @@ SCHEDULED = {
         "SecretMissing",
     ),
     "again": (observed(make_job(), dead_pod(69)), "False", "Retrying"),
+    "preempted": (
+        observed(make_job(), dead_pod(75, conditions=disrupted("PreemptionByScheduler", "higher priority"))),
+        "False",
+        "Preempted",
+    ),
+    "node silent": (
+        observed(make_job(), running_pod(is_deleting=True, conditions=disrupted("DeletionByTaintManager", "taint"))),
+        "False",
+        "NodeLost",
+    ),
+    "node lost, no pod yet": (observed(make_job(), LOST, make_pod(name="next", node="")), "False", "NodeLost"),
+    "node lost, next pod bound": (observed(make_job(), LOST, make_pod(name="next")), "True", "Scheduled"),
     "over": (observed(make_job(status=COMPLETE), dead_pod(0)), "False", "Finished"),
 }
 
@@ -129,6 +146,35 @@ def test_a_retry_is_told_with_the_words_of_the_pod_that_failed() -> None:
     assert "StorageUnavailable: s3://b: connection refused; the Job starts another one" in message
 
 
+def test_what_took_the_pod_before_stays_told_while_the_next_one_finds_no_node() -> None:
+    waits = make_pod(name="next", node="", conditions=UNSCHEDULABLE)
+
+    found = find("Scheduled", observed(make_job(), LOST, waits))
+
+    assert found.reason == "Unschedulable"
+    assert "0/1 nodes" in found.message and "PodGC: node no longer exists" in found.message
+
+
+def test_the_registrys_words_stay_when_the_kubelet_backs_off_without_them() -> None:
+    before = find("Scheduled", observed(make_job(), waiting_pod("ErrImagePull", "pull access denied")))
+
+    found = find(
+        "Scheduled",
+        observed(make_job(), waiting_pod("ImagePullBackOff", 'Back-off pulling image "trainer:1"')),
+        status={"conditions": [before.to_document()]},
+    )
+
+    assert found.message == before.message
+
+
+def test_no_secret_is_shown_in_a_condition() -> None:
+    said = report("Downloading", "GET https://s3/b/k?X-Amz-Signature=5ec0de")
+
+    found = find("Running", observed(make_job(), running_pod(), report=said))
+
+    assert found.message == "GET https://s3/b/k?X-Amz-Signature=***"
+
+
 RUNNING = {
     "no pod": (observed(make_job()), "False", "NotStarted"),
     "waiting": (observed(make_job(), waiting_pod("ContainerCreating")), "False", "NotStarted"),
@@ -150,22 +196,76 @@ def test_running_tells_what_the_trainer_does(seen: Observed, status: str, reason
     assert told(find("Running", seen)) == (status, reason)
 
 
-@pytest.mark.parametrize(("minutes", "reason"), [(14, "Training"), (16, "Stalled")])
-def test_a_trainer_without_news_is_stalled(minutes: int, reason: str) -> None:
-    last = Progress(step=5, total_steps=10, updated_time=format_time(NOW - timedelta(minutes=minutes)))
+@pytest.mark.parametrize("doing", ["Training", "LoadingModel", "Downloading"])
+@pytest.mark.parametrize(("minutes", "status", "reason"), [(29, None, None), (31, "False", "Stalled")])
+def test_a_trainer_silent_for_longer_than_its_work_explains_is_stalled(
+    minutes: int, status: str | None, reason: str | None, doing: str
+) -> None:
+    last = format_time(NOW - timedelta(minutes=minutes))
+    said = ProgressReport(reason=doing, active_time=last, patience_seconds=1800)
 
-    seen = observed(make_job(), running_pod(), report=ProgressReport(reason="Training", progress=last))
+    found = find("Running", observed(make_job(), running_pod(), report=said))
 
-    assert find("Running", seen).reason == reason
+    expected = (status or ("True" if doing == "Training" else "False"), reason or doing)
+    assert told(found) == expected
+    assert (last in found.message) is (reason == "Stalled")
+
+
+def test_a_trainer_that_says_that_it_hangs_is_believed() -> None:
+    found = find("Running", observed(make_job(), running_pod(), report=report("Stalled", "no step for 1800 s")))
+
+    assert (*told(found), found.message) == ("False", "Stalled", "no step for 1800 s")
+
+
+def test_a_pod_that_its_node_lost_is_not_running() -> None:
+    lost = running_pod(is_deleting=True, conditions=disrupted("DeletionByTaintManager", "NoExecute taint"))
+
+    found = find("Running", observed(make_job(), lost, report=TRAINING))
+
+    assert told(found) == ("False", "NodeLost")
+    assert "node-1" in found.message
 
 
 PLAN = {"images": 20, "regularizationImages": 5, "batchesPerEpoch": 10, "stepsPerEpoch": 10, "totalSteps": 100}
+CHECK = make_preflight_job()
+PASSED = make_preflight_job(status=COMPLETE)
+REFUSED = make_preflight_job(status=FAILED)
+CHECKING = running_pod(job_uid=CHECK.uid, stage="preflight")
+
+
+def check_pod(code: int, word: dict[str, Any]) -> Pod:
+    return dead_pod(code, word, job_uid=CHECK.uid, stage="preflight")
+
+
 DATASET = {
     "nothing yet": (observed(), "Unknown", "NotChecked"),
     "downloading": (observed(make_job(), running_pod(), report=report("Downloading")), "False", "Downloading"),
     "read": (observed(make_job(status=COMPLETE), dead_pod(0, {"plan": PLAN})), "True", "Verified"),
     "invalid": (observed(make_job(status=FAILED), dead_pod(65, {"message": "empty"})), "False", "InvalidDataset"),
     "denied": (observed(make_job(status=FAILED), dead_pod(77, {"message": "403"})), "False", "AccessDenied"),
+    "being checked": (
+        observed(None, CHECKING, preflight=CHECK, report=report("CheckingData", "picture 3 of 20")),
+        "False",
+        "CheckingData",
+    ),
+    "read, not yet passed": (
+        observed(
+            None,
+            CHECKING,
+            preflight=CHECK,
+            report=ProgressReport(reason="CheckingData", plan=Plan.model_validate(PLAN)),
+        ),
+        "False",
+        "CheckingData",
+    ),
+    "check begins": (observed(preflight=CHECK), "False", "CheckingData"),
+    "passed": (observed(preflight=PASSED), "True", "Verified"),
+    "passed with a plan": (observed(None, check_pod(0, {"plan": PLAN}), preflight=PASSED), "True", "Verified"),
+    "not passed": (
+        observed(None, check_pod(66, {"message": "gated"}), preflight=REFUSED),
+        "False",
+        "BaseModelUnavailable",
+    ),
     "denied later": (observed(make_job(status=FAILED), dead_pod(77, {"plan": PLAN})), "True", "Verified"),
 }
 

@@ -75,6 +75,8 @@ def pod_body(*, state: Manifest | None = None, **changes: Any) -> Manifest:
     name = changes.pop("name", "hina-a1-0-abcde")
     deletion = {"deletionTimestamp": EARLIER} if changes.pop("is_deleting", False) else {}
     containers = [{"name": names.TRAINER_CONTAINER, "state": state}] if state else []
+    if reason := changes.pop("status_reason", None):
+        changes["reason"] = reason
     return {
         "metadata": {
             "name": name,
