@@ -84,9 +84,9 @@ def planned_exit() -> int:
 def check() -> None:
     """The check of the data: FAKE_CHECK is its exit code, FAKE_CHECK_REASON the reason of its last word."""
     code = int(os.environ.get("FAKE_CHECK", "0"))
-    word = json.loads(last_word(code)) | {"reason": os.environ.get("FAKE_CHECK_REASON", "Verified")}
-    for unknown in ("progress", "checkpoints", "step", "artifacts"):
-        word.pop(unknown, None)
+    said = json.loads(last_word(code)) if code else {"plan": report(0)["plan"], "message": "the data can train"}
+    word = {"exitCode": code, "reason": os.environ.get("FAKE_CHECK_REASON", "Verified")}
+    word |= {name: said[name] for name in ("plan", "message", "hint") if name in said and not (code and name == "plan")}
     Path(os.environ["LORA_TERMINATION_LOG"]).write_text(json.dumps(word))
     os._exit(code)
 

@@ -30,6 +30,7 @@ PROFILES = {
     "noop": {"image": "noop:1"},
     "elsewhere": {"image": "missing:1"},
     "picky": {"image": "trainer:1", "nodeSelector": {"room": "cellar"}},
+    "inside": {"image": "trainer:1", "preflight": "InitContainer"},
 }
 TIMEOUT_SECONDS = 20
 TRAININGS = f"/apis/{names.API_VERSION}/namespaces/ml/{names.PLURAL}"
@@ -211,7 +212,7 @@ def _in_namespace(document: Manifest, namespace: str) -> Manifest:
 @asynccontextmanager
 async def open_scenario(folder: Path) -> AsyncIterator[Scenario]:
     """A cluster with our definition and the namespace `ml`; operators still running at the end are stopped."""
-    setting = ClusterSetting(images=IMAGES, node=NodeSpec(), job_backoff_seconds=0.05, retry_seconds=0.05)
+    setting = ClusterSetting(images=IMAGES, node=NodeSpec(gpus=8), job_backoff_seconds=0.05, retry_seconds=0.05)
     async with DevCluster(folder / "cluster", setting) as cluster, aiohttp.ClientSession() as session:
         scenario = Scenario(cluster, folder, session)
         scenario.profiles_file.write_text(yaml.safe_dump(PROFILES))
