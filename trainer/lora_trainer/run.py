@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from lora_api.spec import LoraTraining, LoraTrainingSpec
+from lora_api.spec import LoraTraining
 from lora_trainer.assembly import Residence, check_prediction, load_model, make_learner, make_residence, open_inputs
 from lora_trainer.checks import check_training
 from lora_trainer.compute import make_accelerator, prefer_determinism
@@ -33,14 +33,14 @@ from lora_trainer.lora.metadata import RunFacts
 from lora_trainer.lora.verify import Probe
 from lora_trainer.optim import optimizer_class_name
 from lora_trainer.output import OutputSettings, RunOutput
-from lora_trainer.prepare import Prepared, Session, prepare
+from lora_trainer.prepare import Prepared, Session, open_output, prepare
 from lora_trainer.recorder import Product, Recorder
 from lora_trainer.results import Ended, Run, completed, tell_already_trained
 from lora_trainer.rng import Purpose
 from lora_trainer.sources import truncation_warning
-from lora_trainer.state_places import next_start
+from lora_trainer.state_places import Wanted, is_changed, newest_state, next_start
 from lora_trainer.stopping import StopRequested
-from lora_trainer.storage import Connection, Store, check_writable, open_store
+from lora_trainer.storage import Store
 from lora_trainer.storage.disk_errors import disk_errors
 from lora_trainer.storage.fence import Fence
 from lora_trainer.uploads import StillUploading
@@ -71,22 +71,16 @@ def _run(training: LoraTraining, session: Session) -> Ended:
     check_training(training)
     accelerator = make_accelerator(spec)
     prefer_determinism(cpu_threads=session.settings.cpu_threads)
-    store = _open_output(spec, session)
+    store = open_output(spec, session)
     prepared = prepare(training, session)
     finished = completed(store, prepared.identity, prepared.provenance)
     if finished is not None:
         return tell_already_trained(finished, session.audience.tracker, store.uri_of)
+    # Before the output is taken over: a run of other settings or data may still be writing to it.
+    if (found := newest_state(store)) is not None:
+        is_changed(store, *found, Wanted(prepared.identity, prepared.provenance, spec.resume.on_change))
     with _taking_over(store, prepared, session) as output:
         return _train(prepared, accelerator, output, session)
-
-
-def _open_output(spec: LoraTrainingSpec, session: Session) -> Store:
-    """The output, tried out: a wrong bucket or key is better found before the training than after it."""
-    connection = Connection(spec.storage, session.settings)
-    metrics = session.audience.metrics
-    store = open_store(spec.output.uri, connection, field="spec.output.uri", on_bytes=metrics.add_stored)
-    check_writable(store)
-    return store
 
 
 @contextmanager

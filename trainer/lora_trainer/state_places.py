@@ -3,6 +3,7 @@
 Knows no torch: used by `states` and `preflight`.
 """
 
+import logging
 import re
 from typing import Literal, NamedTuple
 
@@ -10,7 +11,9 @@ from lora_api.run_manifest import MANIFEST_NAME, RunManifest
 from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.provenance import Provenance, check_resumable
 from lora_trainer.results import PROVENANCE_PATH, RunIdentity, read_provenance
-from lora_trainer.storage import Store
+from lora_trainer.storage import Store, UnreadableManifest, read_manifest
+
+logger = logging.getLogger(__name__)
 
 _FOLDER = re.compile(r"state/step-(\d+)-epoch-(\d+)-start-(\d+)")
 
@@ -47,6 +50,19 @@ class Wanted(NamedTuple):
     identity: RunIdentity
     provenance: Provenance
     on_change: Literal["Refuse", "Continue"]
+
+
+def newest_state(store: Store) -> tuple[StatePlace, RunManifest] | None:
+    """The newest state whose manifest can be read; whether its files are whole is not looked at."""
+    for place in state_places(store):
+        try:
+            manifest = read_manifest(store, folder=place.folder)
+        except UnreadableManifest as error:
+            logger.warning("%s", error)
+            continue
+        if manifest is not None:
+            return place, manifest
+    return None
 
 
 def is_changed(store: Store, place: StatePlace, manifest: RunManifest, wanted: Wanted) -> bool:
