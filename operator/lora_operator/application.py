@@ -7,20 +7,20 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
-from lora_operator.cache import Cache, Kind
+from lora_operator.cache import Cache
 from lora_operator.cluster import open_cluster
 from lora_operator.connection import Connection
 from lora_operator.controller import Controller, World
 from lora_operator.errors import OperatorError
-from lora_operator.handlers import Watches, build_registry
 from lora_operator.informer import Informer
 from lora_operator.leader import Leader, make_identity
 from lora_operator.metrics import Metrics
-from lora_operator.observed import Key, Manifest
+from lora_operator.mirror import Mirror
+from lora_operator.observed import Key
 from lora_operator.poller import ProgressPoller
 from lora_operator.profiles import ProfileFile
 from lora_operator.progress import open_progress_reader
-from lora_operator.queue import WorkQueue, backoff_seconds
+from lora_operator.queue import WorkQueue
 from lora_operator.recorder import EventRecorder
 from lora_operator.server import Checks, Server
 from lora_operator.settings import Settings
@@ -31,6 +31,10 @@ PROFILES_SECONDS = 5.0
 """How often the profiles file is looked at; the kubelet itself takes up to a minute to change it."""
 BEAT_SECONDS = 1.0
 DEAD_AFTER_SECONDS = 60.0
+
+
+Work = list[Callable[[], Coroutine[Any, Any, None]]]
+"""What runs for ever while this operator acts."""
 
 
 def always() -> bool:
@@ -60,7 +64,7 @@ class Application:
         self._queue: WorkQueue[Key] = WorkQueue()
         self._cache = Cache()
         self._profiles = ProfileFile.open(settings.profiles_file)
-        self._watches: Watches | None = None
+        self._mirror: Mirror | None = None
         self._beat = time.monotonic()
         self.port = 0
         """Port of /metrics, once it runs."""
@@ -87,6 +91,9 @@ class Application:
         )
         reader = await stack.enter_async_context(open_progress_reader())
         informer = Informer(cluster, self._cache, self._queue, self._metrics)
+        self._mirror = mirror = Mirror(
+            informer, cluster, connection, namespaces=self._settings.namespaces, on_error=self._count_error
+        )
         recorder = EventRecorder(cluster, self._settings.identity)
         world = World(cluster, self._cache, self._queue, self._profiles, self._metrics, recorder)
         settings = self._settings
@@ -105,12 +112,12 @@ class Application:
                 stop.wait(),
                 self._keep_alive(),
                 self._every(PROFILES_SECONDS, self._refresh_profiles),
-                self._watch(informer, connection),
-                self._act(leader, work),
+                mirror.follow(),
+                self._every(settings.resync_seconds, mirror.resync),
+                self._act(leader, mirror, work),
             )
         finally:
-            if self._watches is not None:
-                await asyncio.to_thread(self._watches.stop)
+            await asyncio.to_thread(mirror.stop)
 
     async def _candidate(self, stack: AsyncExitStack, connection: Connection) -> Leader | None:
         """This process in the election, with connections of its own: a renewal must not queue behind work."""
@@ -120,8 +127,9 @@ class Application:
         cluster = await stack.enter_async_context(open_cluster(connection, self._metrics.count_request))
         return Leader(cluster, election, identity=make_identity(self._settings.identity))
 
-    async def _act(self, leader: Leader | None, work: list[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+    async def _act(self, leader: Leader | None, mirror: Mirror, work: Work) -> None:
         """Works while it is this operator's turn; until then its cache only keeps warm."""
+        await mirror.until_true()
         if leader is None:
             self._metrics.leader.set(1)
             return await until_first(*(start() for start in work))
@@ -134,31 +142,6 @@ class Application:
             self._metrics.leader.set(0)
             await leader.release()
 
-    async def _watch(self, informer: Informer, connection: Connection) -> None:
-        """Lists everything first, so that the watches begin on a kind that exists, then again and again."""
-        await self._until_listed(informer)
-        loop = asyncio.get_running_loop()
-
-        def sink(kind: Kind, change: str | None, body: Manifest) -> None:
-            loop.call_soon_threadsafe(informer.handle, kind, change, body)
-
-        self._watches = Watches(build_registry(sink, connection), self._settings.namespaces)
-        self._watches.start()
-        log.info("watching %s", ", ".join(self._settings.namespaces) or "all namespaces")
-        await self._every(self._settings.resync_seconds, lambda: informer.resync(self._settings.namespaces))
-
-    async def _until_listed(self, informer: Informer) -> None:
-        failures = 0
-        while True:
-            try:
-                return await informer.resync(self._settings.namespaces)
-            except OperatorError as error:
-                self._metrics.errors.labels(error.kind).inc()
-                delay = backoff_seconds(failures)
-                failures += 1
-                log.warning("cannot list yet: %s; trying again in %.1f s", error, delay)
-                await asyncio.sleep(delay)
-
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         """Does the work now and then; what fails once is tried again at its next turn."""
         while True:
@@ -166,8 +149,11 @@ class Application:
             try:
                 await work()
             except OperatorError as error:
-                self._metrics.errors.labels(error.kind).inc()
+                self._count_error(error)
                 log.warning("%s", error)
+
+    def _count_error(self, error: OperatorError) -> None:
+        self._metrics.errors.labels(error.kind).inc()
 
     async def _refresh_profiles(self) -> None:
         if await asyncio.to_thread(self._profiles.refresh):
@@ -177,7 +163,7 @@ class Application:
 
     async def _keep_alive(self) -> None:
         """Beats for the liveness probe, and ends when the watches have ended."""
-        while self._watches is None or self._watches.is_alive:
+        while self._mirror is None or not self._mirror.has_ended:
             self._beat = time.monotonic()
             await asyncio.sleep(BEAT_SECONDS)
         raise OperatorError("the watches have ended")
@@ -187,5 +173,5 @@ class Application:
         return f"the event loop is stuck for {silent:.0f} s" if silent > DEAD_AFTER_SECONDS else ""
 
     def _readiness(self) -> str:
-        ready = self._watches is not None and self._watches.is_ready
+        ready = self._mirror is not None and self._mirror.is_true
         return "" if ready else "the cluster was not listed yet"

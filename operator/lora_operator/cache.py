@@ -97,9 +97,14 @@ class Cache:
         if not any(family.members.values()):
             del self._families[key]
 
-    def uids(self, kind: Kind) -> set[str]:
-        """Uids of all known objects of a kind."""
-        return {entry.uid for family in self._families.values() for entry in family.members[kind].values()}
+    def uids(self, kind: Kind, namespace: str | None = None) -> set[str]:
+        """Uids of all known objects of a kind, in one namespace or in all."""
+        return {
+            entry.uid
+            for key, family in self._families.items()
+            if namespace in {None, key.namespace}
+            for entry in family.members[kind].values()
+        }
 
     def prune(self, kind: Kind, gone: set[str]) -> None:
         """Forgets the objects with these uids."""

@@ -103,6 +103,10 @@ class Cluster:
             if not query["continue"]:
                 return found
 
+    async def probe(self, resource: Resource, namespace: str | None) -> None:
+        """Raises ClusterUnavailable unless there is such a kind."""
+        _checked(await self._call("list", resource, resource.path(namespace), query={"limit": "1"}))
+
     async def create(self, resource: Resource, manifest: Manifest) -> Manifest | None:
         """The created object, or None when one of that name is there already."""
         path = resource.path(manifest["metadata"]["namespace"])

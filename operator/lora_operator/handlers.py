@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import aiohttp
 import kopf
 
 from lora_api import names
@@ -19,17 +20,23 @@ from lora_operator.selectors import MANAGED
 
 log = logging.getLogger(__name__)
 
+WATCHER = f"{names.MANAGER}-watch/{names.VERSION}"
 Sink = Callable[[Kind, str | None, Manifest], None]
 """Takes one event: kind, type (None: was there when the watch began), object. Called on kopf's thread."""
 
 
-def build_registry(sink: Sink, connection: Connection) -> kopf.OperatorRegistry:
+Begun = Callable[[str], None]
+"""Told the path of a collection whose watch has begun after a list: deletions before it were not told to anybody."""
+
+
+def build_registry(sink: Sink, begun: Begun, connection: Connection) -> kopf.OperatorRegistry:
     """The handlers, for one operator."""
     registry = kopf.OperatorRegistry()
+    trace = trace_watches(begun)
 
     @kopf.on.login(registry=registry, id="login")
-    async def login(**_: Any) -> kopf.ConnectionInfo:
-        return await connection_info(connection)
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        return await open_session(connection, trace)
 
     def forward(kind: Kind, event: Any) -> None:
         sink(kind, event["type"], dict(event["object"]))
@@ -53,19 +60,32 @@ def _ours() -> dict[str, Any]:
     return {names.LABEL_MANAGED_BY: names.MANAGER, names.LABEL_TRAINING: kopf.PRESENT}
 
 
-async def connection_info(connection: Connection) -> kopf.ConnectionInfo:
+async def open_session(connection: Connection, trace: aiohttp.TraceConfig) -> kopf.AiohttpSession:
     """Our connection in kopf's terms; asked again whenever the API server no longer accepts the token."""
-    scheme, _, token = (await connection.authorization() or "").partition(" ")
-    certificate, key = connection.client_certificate or (None, None)
-    return kopf.ConnectionInfo(
-        server=connection.url,
-        ca_path=connection.ca_path,
-        insecure=not connection.verifies,
-        scheme=scheme.capitalize() or None,
-        token=token.strip() or None,
-        certificate_path=certificate,
-        private_key_path=key,
-    )
+    authorization = await connection.authorization()
+    headers = {"User-Agent": WATCHER, **({"Authorization": authorization} if authorization else {})}
+    connector = aiohttp.TCPConnector(limit=0, ssl=await connection.ssl_context() or True)
+    session = aiohttp.ClientSession(connector=connector, headers=headers, trace_configs=[trace])
+    return kopf.AiohttpSession(aiohttp_session=session, server=connection.url)
+
+
+def trace_watches(begun: Begun) -> aiohttp.TraceConfig:
+    """Sees kopf's requests: it lists a collection, and watches it from there on."""
+    listed: set[str] = set()
+
+    async def note(_session: aiohttp.ClientSession, _context: object, answered: aiohttp.TraceRequestEndParams) -> None:
+        if answered.method != "GET" or answered.response.status != 200:
+            return
+        path = answered.url.path
+        if answered.url.query.get("watch") != "true":
+            listed.add(path)
+        elif path in listed:
+            listed.discard(path)
+            begun(path)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(note)
+    return trace
 
 
 def build_settings(namespaces: tuple[str, ...]) -> kopf.OperatorSettings:
@@ -104,17 +124,11 @@ class Watches:
         self._registry = registry
         self._namespaces = namespaces
         self._stop = threading.Event()
-        self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watches", daemon=True)
 
     def start(self) -> None:
         """Starts watching."""
         self._thread.start()
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the watches have begun."""
-        return self._ready.is_set()
 
     @property
     def is_alive(self) -> bool:
@@ -136,7 +150,6 @@ class Watches:
                     clusterwide=not self._namespaces,
                     namespaces=self._namespaces,
                     stop_flag=self._stop,
-                    ready_flag=self._ready,
                 )
             )
         except Exception:

@@ -4,7 +4,7 @@ A watch may lose deletions (an expired one starts again without them), so the li
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from lora_operator.cache import KINDS, Cache, Kind
 from lora_operator.cluster import JOBS, PODS, TRAININGS, Cluster, Resource
@@ -56,9 +56,15 @@ class Informer:
         for key in self._cache:
             self._queue.add(key)
 
-    async def _list(self, kind: Kind, namespaces: Iterable[str | None]) -> None:
+    async def relist(self, kind: Kind, namespace: str | None) -> None:
+        """Lists one kind, of one namespace or of all, forgets what is gone and queues all trainings."""
+        await self._list(kind, (namespace,))
+        for key in self._cache:
+            self._queue.add(key)
+
+    async def _list(self, kind: Kind, namespaces: Sequence[str | None]) -> None:
         resource, labels = RESOURCES[kind]
-        known = self._cache.uids(kind)
+        known = {uid for namespace in namespaces for uid in self._cache.uids(kind, namespace)}
         self._dropped.clear()
         found: list[Manifest] = []
         for namespace in namespaces:

@@ -9,7 +9,7 @@ import yaml
 
 from lora_operator.connection import Connection
 from lora_operator.errors import SettingsError
-from lora_operator.handlers import build_settings, connection_info
+from lora_operator.handlers import build_settings, open_session, trace_watches
 
 
 def kubeconfig(folder: Path, cluster: dict[str, Any], user: dict[str, Any]) -> str:
@@ -74,9 +74,11 @@ async def test_outside_a_cluster_the_service_account_is_missing(monkeypatch: pyt
 async def test_kopf_connects_as_we_do(tmp_path: Path) -> None:
     connection = await Connection.open(kubeconfig(tmp_path, {"server": "http://127.0.0.1:1"}, {"token": "abc"}))
 
-    info = await connection_info(connection)
+    session = await open_session(connection, trace_watches(lambda path: None))
+    headers = session.aiohttp_session.headers
+    await session.aiohttp_session.close()
 
-    assert (info.server, info.scheme, info.token) == ("http://127.0.0.1:1", "Bearer", "abc")
+    assert (session.server, headers["Authorization"]) == ("http://127.0.0.1:1", "Bearer abc")
 
 
 @pytest.mark.parametrize(("namespaces", "disabled"), [((), False), (("ml",), True)])
