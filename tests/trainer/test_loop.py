@@ -1,5 +1,6 @@
 """Steps and epochs on the tiny pipeline, with latents that need no pictures."""
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from lora_trainer.families import catalogue
 from lora_trainer.families.base import BaseModel
 from lora_trainer.loop import Inputs, Learner, Trainer, train
 from lora_trainer.lora.inject import Adapters, add_adapters
+from lora_trainer.memory import StepTooLarge
 from lora_trainer.plan import PlannedPicture, TrainingPlan, derive_plan
 from lora_trainer.stopping import StopRequested
 from tests.support.tiny_run import make_training
@@ -421,3 +423,29 @@ def test_no_more_examples_than_allowed_go_through_the_model_at_once(bench: Calla
     one.step(batch(0, 1, 2), batch(1))
 
     assert seen == [2, 1, 1]
+
+
+def test_a_step_without_enough_memory_is_told_as_such_and_not_made(bench: Callable[..., Bench]) -> None:
+    one = bench()
+
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 2.00 GiB\nand more")
+
+    one.model.unet.register_forward_pre_hook(refuse)
+
+    with pytest.raises(StepTooLarge, match=r"^tried to allocate 2.00 GiB$"):
+        one.step(batch(0))
+
+    assert one.trainer.step == 0
+
+
+def test_averages_of_another_optimizer_are_not_taken_over(bench: Callable[..., Bench]) -> None:
+    whole, eight_bit = bench(), bench(optimizer={"name": "adamw8bit"})
+    whole.step(batch(0))
+    state = copy.deepcopy(whole.trainer.state())
+
+    eight_bit.trainer.restore(state)
+    eight_bit.step(batch(1))
+
+    updates = {entry["step"] for entry in eight_bit.trainer.state().optimizer["state"].values()}
+    assert (eight_bit.trainer.step, updates) == (2, {1})

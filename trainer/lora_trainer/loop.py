@@ -22,6 +22,7 @@ from lora_trainer.families.base import BaseModel
 from lora_trainer.lora.dropout import Share
 from lora_trainer.lora.inject import Adapters
 from lora_trainer.lora.norms import limit_norms
+from lora_trainer.memory import StepTooLarge
 from lora_trainer.optim import (
     Average,
     TrainedTensor,
@@ -71,7 +72,7 @@ class Trainer:
 
         A batch of more than `examples_at_once` goes through the model in pieces; None: always whole.
         """
-        self._examples_at_once = examples_at_once
+        self._examples_at_once, self._optimizer_name = examples_at_once, spec.optimizer.name
         self.step = 0
         self.epoch = 0
         """Epochs that are wholly done, files included."""
@@ -105,18 +106,22 @@ class Trainer:
 
         Raises:
             StopRequested: between two batches; the step is then not made.
+            StepTooLarge: the device has too little memory; the trainer cannot be used any more.
             Diverged: the loss, or the length of the gradient, is no number; nothing is updated. On a GPU this is found
                 at the log interval.
         """
         set_rates(self._optimizer, self._peaks, self._factor(self.step))
-        losses = []
-        for micro, batch in enumerate(batches):
-            if should_stop():
-                self._optimizer.zero_grad(set_to_none=True)
-                raise StopRequested
-            losses.append(self._backward(batch, micro, inputs, batches=len(batches)))
-        self._losses[self.step % len(self._losses)] = torch.stack(losses).mean()
-        self._update()
+        try:
+            losses = []
+            for micro, batch in enumerate(batches):
+                if should_stop():
+                    self._optimizer.zero_grad(set_to_none=True)
+                    raise StopRequested
+                losses.append(self._backward(batch, micro, inputs, batches=len(batches)))
+            self._losses[self.step % len(self._losses)] = torch.stack(losses).mean()
+            self._update()
+        except torch.OutOfMemoryError as error:
+            raise StepTooLarge(str(error).splitlines()[0], step=self.step) from error
         self.step += 1
         if self._average is not None:
             self._average.update(self.step)
@@ -166,20 +171,24 @@ class Trainer:
             step=self.step,
             epoch=self.epoch,
             adapters={name: parameter.detach() for name, parameter in self._adapters.named_parameters().items()},
-            optimizer=self._optimizer.state_dict(),
+            optimizer={**self._optimizer.state_dict(), "name": self._optimizer_name},
             scaler=scaler.state_dict() if scaler else {},
             average=self._average.state() if self._average else {},
             losses=self._losses,
         )
 
     def restore(self, state: TrainingState) -> None:
-        """Goes on from `state`, which must come from the same spec, pictures and base model."""
+        """Goes on from `state`, which must come from the same spec, pictures and base model.
+
+        If another optimizer made it, as before a rung of the memory ladder, this one's averages begin anew.
+        """
         live = self._adapters.named_parameters()
         assert set(live) == set(state.adapters), "the state is of another network although the digests fit"
         with torch.no_grad():
             for name, parameter in live.items():
                 parameter.copy_(state.adapters[name])
-        self._optimizer.load_state_dict(dict(state.optimizer))
+        if state.optimizer["name"] == self._optimizer_name:
+            self._optimizer.load_state_dict(dict(state.optimizer))
         if self._accelerator.scaler and state.scaler:
             self._accelerator.scaler.load_state_dict(dict(state.scaler))
         if self._average is not None:
