@@ -152,6 +152,15 @@ def test_the_tail_holds_whole_lines(opened: Opened) -> None:
     assert all(" INFO " in line for line in tail.splitlines())
 
 
+def test_the_tail_can_do_without_the_traceback(opened: Opened) -> None:
+    with opened() as log:
+        logger.info("the last line")
+        record_failure(caught())
+
+        assert log.tail(2000, before_failure=True).endswith("the last line\n")
+        assert log.tail(2000).endswith("ZeroDivisionError: division by zero\n")
+
+
 def test_a_short_log_is_its_own_tail(opened: Opened) -> None:
     with opened() as log:
         logger.info("only this")

@@ -86,6 +86,7 @@ def load_model(prepared: Prepared, device: torch.device, session: Session) -> Ba
         max_tokens=spec.dataset.captions.max_tokens,
         weighted=spec.dataset.captions.weighted,
     )
+    session.check_stop()
     for index, (path, weight) in enumerate(prepared.base.adapters):
         try:
             merge_into(model.parts, read_adapter(path), weight)
@@ -160,7 +161,7 @@ def open_inputs(
     with residence.having("vae"):
         latents = _latents(prepared, pictures, model, residence.device, session)
     with autocast():
-        texts = _texts(prepared, residence)
+        texts = _texts(prepared, residence, session)
     with Loader(pictures, prepared.dataset.plan, spec, latents, spec.dataset.workers) as loader:
         yield Inputs(lambda epoch, made: loader.steps(epoch, first_step=made), texts.states)
 
@@ -199,7 +200,7 @@ def _latent_files(spec: LoraTrainingSpec, session: Session) -> LatentFiles:
     if uri is None:
         return LatentFiles(folder / "disk")
     connection = Connection(spec.storage, session.settings)
-    store = open_store(uri, connection, field="spec.dataset.cacheUri", on_bytes=session.audience.metrics.add_stored)
+    store = open_store(uri, connection, field="spec.dataset.cacheUri", on_bytes=session.audience.stored)
     return LatentFiles(folder / connection.folder_for(uri).name, StoredLatents(store))
 
 
@@ -221,13 +222,14 @@ class StoredLatents:
         self.store.put_bytes(data, key)
 
 
-def _texts(prepared: Prepared, residence: Residence) -> TextSource:
+def _texts(prepared: Prepared, residence: Residence, session: Session) -> TextSource:
     """The states of captions; those that never change are encoded now if the text encoders are not trained."""
     model, spec = residence.model, prepared.training.spec
     if trains_text(spec):
         return TrainedTexts(model.tokenize, model.encode_texts)
 
     def encode(tokens: Tokens) -> TextStates:
+        session.check_stop()
         with residence.having(*_text_parts(model)):
             return model.encode_texts(tokens)
 

@@ -16,3 +16,8 @@ class Audience:
     metrics: TrainingMetrics
     on_progress: Callable[[Progress], None]
     """Called after every report, such as by a progress bar."""
+
+    def stored(self, count_bytes: int) -> None:
+        """Bytes went to a store."""
+        self.metrics.add_stored(count_bytes)
+        self.tracker.alive()

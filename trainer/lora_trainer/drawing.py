@@ -32,7 +32,7 @@ class Painter:
     """The one that the training uses: of a model with zero terminal SNR the rescaled one."""
     autocast: Callable[[], AbstractContextManager[object]]
     on_step: Callable[[], None]
-    """Called before each denoising step; may raise to stop."""
+    """Called before each denoising step and each decoded picture; may raise to stop."""
     placing: Callable[..., AbstractContextManager[object]] = _stay
     """Names of parts, as `BaseModel.place` takes them -> has them on the device while it is open."""
 
@@ -45,7 +45,7 @@ class Painter:
                 requests = [self._request([pictures[place] for place in places]) for places in groups]
             latents = self._denoise(requests, groups)
             with self.placing("vae"):
-                return [to_image(self.model.decode_latents(latents[place][None])[0]) for place in sorted(latents)]
+                return [self._decode(latents[place]) for place in sorted(latents)]
 
     def _request(self, pictures: Sequence[Picture]) -> Request:
         model, first = self.model, pictures[0]
@@ -73,6 +73,10 @@ class Painter:
                 )
                 latents |= dict(zip(places, drawn, strict=True))
         return latents
+
+    def _decode(self, latents: Tensor) -> Image.Image:
+        self.on_step()
+        return to_image(self.model.decode_latents(latents[None])[0])
 
     def _encode(self, texts: Sequence[str]) -> TextStates:
         return self.model.encode_texts(self.model.tokenize(texts).to(self._device))

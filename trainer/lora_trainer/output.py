@@ -170,12 +170,12 @@ class RunOutput:
         """Ends the uploads; what has not begun is dropped."""
         self._uploads.close(seconds)
 
-    def publish_log(self, log_file: Path | None, *, more: str = "") -> None:
+    def publish_log(self, log_file: Path | None) -> None:
         """Stores the log as it is now, as well as can be: a lost log is no reason to fail."""
         if log_file is None:
             return
         try:
-            self._store.put_bytes(log_file.read_bytes() + more.encode(), self._log_path)
+            self._store.put_bytes(log_file.read_bytes(), self._log_path)
         except (OSError, TrainingError) as error:
             logger.warning("the log could not be stored: %s", error)
 

@@ -84,6 +84,7 @@ class Recorder:
             self._saved_position = (trainer.step, trainer.epoch)
         self._metrics_lines = [line for line in saved.metrics if json.loads(line)["step"] <= trainer.step]
         tracker.set_resumed_from(trainer.step)
+        self._audience.metrics.set_resumed_from(trainer.step)
         tracker.set_saved_state(saved.saved)
         for file in saved.files:
             if is_checkpoint(file, self._name):
@@ -143,6 +144,7 @@ class Recorder:
 
     def _on_saved(self, saved: SavedState) -> None:
         self._audience.tracker.set_saved_state(saved)
+        self._audience.metrics.observe_state(saved)
         self._output.publish_log(self._log_file)
 
     def finish(self) -> Artifacts:

@@ -6,7 +6,6 @@ fetch -> scan -> bucket -> plan -> encode -> adapt -> (batch -> step -> report) 
 import hashlib
 import logging
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
@@ -37,6 +36,7 @@ from lora_trainer.prepare import Prepared, Session, open_output, prepare
 from lora_trainer.recorder import Product, Recorder
 from lora_trainer.results import Ended, Run, completed, tell_already_trained
 from lora_trainer.rng import Purpose
+from lora_trainer.run_log import record_failure
 from lora_trainer.sources import truncation_warning
 from lora_trainer.state_places import Wanted, is_changed, newest_state, next_start
 from lora_trainer.stopping import StopRequested
@@ -103,24 +103,24 @@ def _taking_over(store: Store, prepared: Prepared, session: Session) -> Iterator
             check_owner=fence.check,
             on_notice=tracker.add_notice,
         )
-        output, last_words = RunOutput(store, run, kept), ""
+        output = RunOutput(store, run, kept)
         try:
             yield output
-        except Exception:
-            last_words = traceback.format_exc()
+        except Exception as error:
+            record_failure(error)
             # What was trained before the failure is not lost with it.
             with suppress(StillUploading, TrainingError):
                 output.wait(session.seconds_left())
             raise
         finally:
-            _close(output, session, last_words)
+            _close(output, session)
 
 
-def _close(output: RunOutput, session: Session, last_words: str) -> None:
+def _close(output: RunOutput, session: Session) -> None:
     left = session.seconds_left()
     output.close(left)
     if left is None or left > 0:
-        output.publish_log(session.log_file, more=last_words)
+        output.publish_log(session.log_file)
 
 
 def _train(prepared: Prepared, accelerator: Accelerator, output: RunOutput, session: Session) -> Ended:

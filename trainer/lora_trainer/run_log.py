@@ -57,6 +57,7 @@ class RunLog(logging.Handler):
         self._head, self._tail, self._most = head_bytes, tail_bytes, head_bytes + tail_bytes + slack_bytes
         self._cut_bytes, self._note = 0, b""
         self._told: BaseException | None = None
+        self._failed_at: int | None = None
         self.setFormatter(RedactingFormatter(logging.Formatter(_FORMAT), secrets))
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -65,21 +66,26 @@ class RunLog(logging.Handler):
         if record.name == _failures.name and failure is self._told:
             return
         self._told = failure or self._told
+        if record.name == _failures.name:
+            self._failed_at = self._file.seek(0, os.SEEK_END)
         # A full disk must not end the training: the log is not the result.
         with suppress(OSError, ValueError):
             self._write(self.format(record) + "\n")
 
-    def tail(self, characters: int) -> str:
-        """The last whole lines of at most that many characters."""
+    def tail(self, characters: int, *, before_failure: bool = False) -> str:
+        """The last whole lines of at most that many characters; those before the traceback, if they are wanted."""
         self.acquire()
         try:
-            size = self._file.seek(0, os.SEEK_END)
+            end = self._file.seek(0, os.SEEK_END)
+            if before_failure and self._failed_at is not None:
+                end = min(end, self._failed_at)
+            begin = max(0, end - 4 * characters)
             with self.path.open("rb") as file:
-                file.seek(max(0, size - 4 * characters))
-                text = file.read().decode(errors="replace")
+                file.seek(begin)
+                text = file.read(end - begin).decode(errors="replace")
         finally:
             self.release()
-        if len(text) <= characters and size <= 4 * characters:
+        if len(text) <= characters and begin == 0:
             return text
         last = text[-characters:]
         return last.partition("\n")[2] or last

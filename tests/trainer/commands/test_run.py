@@ -5,6 +5,7 @@ import logging
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from typer.testing import CliRunner, Result
 
 from lora_api import ProgressReport, TerminationMessage, names
 from lora_api.status import Progress
-from lora_trainer.__main__ import app
-from lora_trainer.commands.run import showing, stop_flag
+from lora_trainer.commands.app import app
+from lora_trainer.commands.run import showing
+from lora_trainer.stopping import catch_signals
 from tests.support.tiny_run import make_training
 
 
@@ -100,7 +102,9 @@ def test_an_error_of_ours_is_left_as_a_crash(
 
     message = TerminationMessage.model_validate_json(termination_log.read_text())
     assert result.exit_code == message.exit_code == 1
-    assert (message.reason, message.message) == ("TrainerCrashed", "ZeroDivisionError: division by zero")
+    assert message.reason == "TrainerCrashed"
+    assert message.message.startswith("ZeroDivisionError: division by zero (")
+    assert "in crash" in message.log_tail
 
 
 def test_a_taken_port_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,25 +116,56 @@ def test_a_taken_port_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "192.0.2.1:9400 cannot be listened on" in result.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_asks_to_stop_and_the_old_handler_comes_back(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-
-    with stop_flag() as should_stop:
-        asked_before = should_stop()
-        signal.raise_signal(number)
-        asked_after = should_stop()
-
-    assert (asked_before, asked_after) == (False, True)
-    assert signal.getsignal(number) is before
+@pytest.fixture
+def told_early() -> Iterator[None]:
+    """SIGTERM has come while the command was imported."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    catch_signals()
+    signal.raise_signal(signal.SIGTERM)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-def test_a_second_ctrl_c_does_not_wait() -> None:
-    with stop_flag():
-        signal.raise_signal(signal.SIGINT)
+@pytest.mark.usefixtures("told_early")
+def test_a_stop_before_anything_was_imported_ends_with_75_and_nothing_lost(file: Path, termination_log: Path) -> None:
+    result = lora("run", file, "--work-dir", file.parent / "work")
 
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+    message = TerminationMessage.model_validate_json(termination_log.read_text())
+    assert result.exit_code == message.exit_code == 75
+    assert message.reason == "Interrupted" and "nothing was lost" in message.message
+
+
+def test_signals_are_caught_before_the_commands_are_imported() -> None:
+    """Killed by an uncaught SIGTERM, the process would end with -15."""
+    program = (
+        "import signal, sys\n"
+        "class Import:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'lora_trainer.commands':\n"
+        "            signal.raise_signal(signal.SIGTERM)\n"
+        "            sys.exit(9)\n"
+        "sys.meta_path.insert(0, Import())\n"
+        "sys.argv = ['lora', 'run', 'lora.yaml']\n"
+        "from lora_trainer.__main__ import main\n"
+        "main()\n"
+    )
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 9
+
+
+def test_the_log_of_the_attempt_holds_what_was_said(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="lora_trainer")
+    lora("run", file, "--work-dir", file.parent / "work")
+
+    log = (file.parent / "work" / "logs" / "attempt.log").read_text()
+    assert "LoadingModel" in log and "step 6/6" in log
+
+
+def test_stall_seconds_of_the_spec_are_taken_over(file: Path, termination_log: Path) -> None:
+    lora("run", file, "--set", "limits.stallSeconds=77", "--work-dir", file.parent / "work")
+
+    assert TerminationMessage.model_validate_json(termination_log.read_text()).patience_seconds == 77
 
 
 def test_a_terminal_shows_a_bar_with_loss_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +238,7 @@ def test_a_work_folder_that_is_a_file_ends_with_69(file: Path) -> None:
 
 def test_libraries_draw_no_bars_of_their_own() -> None:
     asks = "from huggingface_hub.utils import are_progress_bars_disabled as off; print(off())"
-    program = f"from lora_trainer.__main__ import set_up_logging; set_up_logging(); {asks}"
+    program = f"from lora_trainer.commands.app import set_up_logging; set_up_logging(); {asks}"
 
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 

@@ -71,9 +71,9 @@ class Surroundings:
         texts = {name: redact(getattr(word, name), self.secrets) for name in ("message", "hint", "log_tail")}
         write_termination(self.settings.termination_log, word.model_copy(update=texts))
 
-    def log_tail(self) -> str:
-        """The last lines of the log."""
-        return self.log.tail(_LOG_CHARACTERS) if self.log else ""
+    def log_tail(self, *, before_failure: bool = False) -> str:
+        """The last lines of the log; those before the traceback of what ended the run, if they are wanted."""
+        return self.log.tail(_LOG_CHARACTERS, before_failure=before_failure) if self.log else ""
 
 
 @contextmanager
@@ -133,9 +133,9 @@ def _last_word(here: Surroundings) -> Iterator[None]:
     try:
         yield
     except TrainingError as error:
-        # The end of the log as people know it; the traceback after it is for us.
-        tail = "" if _is_interruption(error) else here.log_tail()
         record_failure(error)
+        # The end of the log as people know it; the traceback after it is for us.
+        tail = "" if _is_interruption(error) else here.log_tail(before_failure=True)
         here.leave(
             here.tracker.termination(
                 error.exit_code, reason=error.reason, message=str(error), hint=error.hint, log_tail=tail
