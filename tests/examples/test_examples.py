@@ -10,7 +10,7 @@ import yaml
 from lora_api import LoraTraining, load_training
 from lora_api.load import parse_yaml
 from lora_devcluster.pod_security import pod_security_faults
-from lora_operator.manifests import build_config_map, build_job, resolve
+from lora_operator.manifests import build_job, build_preflight_job, resolve
 from lora_operator.profiles import Profile
 from lora_trainer.data.buckets import bucket_sizes, placing
 from lora_trainer.plan import PlannedPicture, TrainingPlan, derive_plan
@@ -57,11 +57,10 @@ def test_its_job_fits_kubernetes_and_a_restricted_namespace(path: Path, version:
     document, _ = parse_yaml(path.read_text())
     document["metadata"] |= {"namespace": "ml", "uid": "8a6b1f2e-0000-4000-8000-000000000000"}
     training = resolve(load_training(yaml.safe_dump(document)), PROFILE)
-    job = build_job(training, PROFILE, 1)
 
-    kubernetes_validate.validate(job, version, strict=True)
-    kubernetes_validate.validate(build_config_map(training), version, strict=True)
-    assert pod_security_faults(job["spec"]["template"]["spec"], "restricted") == []
+    for job in (build_job(training, PROFILE, attempt=1), build_preflight_job(training, PROFILE)):
+        kubernetes_validate.validate(job, version, strict=True)
+        assert pod_security_faults(job["spec"]["template"]["spec"], "restricted") == []
 
 
 @each_example

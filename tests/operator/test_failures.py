@@ -5,7 +5,7 @@ import yaml
 
 from lora_api import OUTCOMES, ExitCode, Outcome
 from lora_operator import application, controller, reconcile
-from tests.support.scenario import PROFILES, Scenario, condition
+from tests.support.scenario import JOBS, PROFILES, Scenario, condition
 
 FINAL = [o for o in OUTCOMES if o.policy in {"FailJob", "Count"} and o.code is not None]
 IGNORED = [o for o in OUTCOMES if o.policy == "Ignore"]
@@ -132,17 +132,18 @@ async def test_an_image_that_cannot_be_pulled_is_told(scenario: Scenario) -> Non
     assert "missing:1" in found["message"]
 
 
-async def test_a_config_map_of_somebody_else_is_not_touched(scenario: Scenario) -> None:
+async def test_a_job_of_somebody_else_is_not_touched(scenario: Scenario) -> None:
     await scenario.start_operator()
-    foreign = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "hina-spec"}, "data": {"precious": "yes"}}
-    await scenario.send("POST", "/api/v1/namespaces/ml/configmaps", foreign)
+    pod = {"restartPolicy": "Never", "containers": [{"name": "theirs", "image": "noop:1"}]}
+    foreign = {"metadata": {"name": "hina-a1"}, "spec": {"suspend": True, "template": {"spec": pod}}}
+    before = await scenario.send("POST", JOBS, {"apiVersion": "batch/v1", "kind": "Job", **foreign})
 
     await scenario.create()
     found = await scenario.until_condition("Scheduled", "JobRefused")
-    (config_map,) = scenario.config_maps()
-    await scenario.delete("hina-spec", path="/api/v1/namespaces/ml/configmaps")
+    (after,) = scenario.stored("batch", "jobs")
+    await scenario.delete("hina-a1", path=JOBS)
     await scenario.until_phase("Succeeded")
 
-    assert "ConfigMap hina-spec exists already" in found["message"]
-    assert config_map["data"] == {"precious": "yes"}
-    assert "ownerReferences" not in config_map["metadata"]
+    assert "Job hina-a1 exists already" in found["message"]
+    assert after["spec"] == before["spec"]
+    assert "ownerReferences" not in after["metadata"]

@@ -31,9 +31,23 @@ default:
     assert profile.termination_grace_period_seconds == 120
 
 
+def test_the_check_of_the_data_has_a_pod_of_its_own_by_default() -> None:
+    profile = load_profiles(GOOD)["default"]
+
+    assert profile.preflight == "Job"
+    assert profile.preflight_pod.resources.requests == {"cpu": "1", "memory": "2Gi"}
+
+
+@pytest.mark.parametrize("word", ["Off", "'Off'", "false"])
+def test_off_is_understood_as_yaml_reads_it(word: str) -> None:
+    assert load_profiles(f"default: {{image: a, preflight: {word}}}")["default"].preflight == "Off"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("default: {image: a, preflight: true}", "profiles.default.preflight"),
+        ("default: {image: a, preflightPod: {resources: {limits: {nvidia.com/gpu: 1}}}}", "preflightPod"),
         ("other: {image: a}", "'default' among them"),
         ("[]", "must map names to profiles"),
         ("default: {imag: a}", "profiles.default"),

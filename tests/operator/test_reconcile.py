@@ -12,11 +12,14 @@ from lora_operator.status import derive_status
 from lora_operator.view import ACCEPTED
 from tests.support.observations import (
     COMPLETE,
+    EARLIER,
     FAILED,
     JOB_UID,
     NOW,
     dead_pod,
     make_job,
+    make_pod,
+    make_preflight_job,
     make_subject,
     moment,
     observed,
@@ -196,3 +199,138 @@ def test_a_pod_that_does_not_start_is_looked_at_again_soon() -> None:
     decision = look(make_subject(), observed(make_job(), waiting_pod("ContainerCreating")))
 
     assert decision.requeue_after_seconds == 5
+
+
+CHECKED: tuple[str, Any] = ("profile", "checked")
+DONE = make_preflight_job(status=COMPLETE)
+VERIFIED = {"type": "DatasetReady", "status": "True", "reason": "Verified", "lastTransitionTime": EARLIER}
+
+
+def test_data_are_checked_before_the_first_attempt() -> None:
+    assert created(look(make_subject(CHECKED), observed())) == ["hina-data"]
+
+
+def test_no_gpu_is_asked_for_while_the_data_are_checked() -> None:
+    decision = look(make_subject(CHECKED), observed(preflight=make_preflight_job()))
+
+    assert decision.actions == ()
+
+
+def test_data_that_can_train_are_followed_by_the_first_attempt_in_the_same_look() -> None:
+    decision = look(make_subject(CHECKED), observed(preflight=DONE))
+
+    assert created(decision) == ["hina-a1"]
+    assert decision.status is None
+
+
+def test_data_that_cannot_train_are_followed_by_nothing() -> None:
+    failed = make_preflight_job(status=FAILED)
+    word = dead_pod(65, {"message": "no pictures"}, name="hina-data-0-x", job_uid="check", stage="preflight")
+
+    decision = look(make_subject(CHECKED), observed(None, word, preflight=failed))
+
+    assert decision.actions == ()
+    assert told(decision, "Succeeded") == "InvalidDataset"
+
+
+@pytest.mark.parametrize(
+    ("status", "name"),
+    [({"conditions": [VERIFIED]}, "hina-a1"), ({"attempts": {"number": 1}}, "hina-a2")],
+    ids=["ready", "tried"],
+)
+def test_what_was_checked_is_not_checked_again(status: dict[str, Any], name: str) -> None:
+    assert created(look(make_subject(CHECKED, status=status), observed())) == [name]
+
+
+def test_without_gpus_nothing_is_checked_beforehand() -> None:
+    assert created(look(make_subject(CHECKED, ("parallelism.gpusPerNode", 0)), observed())) == ["hina-a1"]
+
+
+def test_a_check_is_paused_with_its_training() -> None:
+    (action,) = look(make_subject(CHECKED, ("suspend", True)), observed(preflight=make_preflight_job())).actions
+
+    assert isinstance(action, PatchJob)
+    assert (action.name, action.patch["spec"]) == ("hina-data", {"suspend": True})
+
+
+def test_a_check_beside_a_job_that_trains_is_deleted() -> None:
+    decision = look(make_subject(CHECKED), observed(make_job(), preflight=make_preflight_job()))
+
+    assert decision.actions == (Delete("hina-data", "check"),)
+
+
+def test_a_spec_that_pods_cannot_carry_is_refused_with_its_size_and_a_cure() -> None:
+    notes = {f"note-{number}": "\U0001f600" * 1024 for number in range(32)}
+
+    decision = look(make_subject(("pod.annotations", notes)), observed())
+
+    assert decision.actions == ()
+    assert told(decision, "Accepted") == "SpecTooLarge"
+    assert "shorten" in decision.events[0].message
+
+
+def test_time_that_is_used_up_starts_no_further_job() -> None:
+    subject = make_subject(("limits.activeSeconds", 600), status={"attempts": {"number": 1, "activeSeconds": 600}})
+
+    decision = look(subject, observed())
+
+    assert decision.actions == ()
+    assert told(decision, "Finished") == "Failed"
+    assert told(decision, "Succeeded") == "DeadlineExceeded"
+
+
+def test_time_that_is_used_up_does_not_end_a_pause() -> None:
+    status = {"attempts": {"number": 1, "activeSeconds": 600}}
+    subject = make_subject(("limits.activeSeconds", 600), ("suspend", True), status=status)
+
+    assert told(look(subject, observed(make_job(suspend=True))), "Finished") == "InProgress"
+
+
+def test_a_job_that_runs_on_after_its_time_is_deleted_with_the_end() -> None:
+    subject = make_subject(("limits.activeSeconds", 600), status={"attempts": {"number": 1, "activeSince": EARLIER}})
+    running = observed(make_job(status={"startTime": EARLIER}), running_pod())
+
+    ended = look(subject, running)
+    assert ended.status is not None
+    finished = make_subject(status=ended.status.to_document())
+
+    assert told(ended, "Succeeded") == "DeadlineExceeded"
+    assert ended.requeue_after_seconds == 0
+    assert look(finished, running).actions == (Delete("hina-a1", JOB_UID),)
+
+
+def test_a_start_deadline_is_looked_at_when_it_is_over() -> None:
+    subject = make_subject(("scheduling.startDeadlineSeconds", 3700), status=status_after(observed(make_job())))
+
+    decision = look(subject, observed(make_job(suspend=False), make_pod(node="")), seconds=98)
+
+    assert decision.requeue_after_seconds == 2
+
+
+def test_progress_waits_until_the_interval_is_over() -> None:
+    subject = make_subject(status=status_after(observed(make_job())))
+    seen = observed(make_job(), running_pod(), written=NOW)
+
+    early = decide(subject, seen, profiles=PROFILES, now=moment(10), status_interval_seconds=30)
+    due = decide(subject, seen, profiles=PROFILES, now=moment(30), status_interval_seconds=30)
+
+    assert (early.status, early.requeue_after_seconds) == (None, 20)
+    assert due.status is not None
+
+
+def test_an_end_waits_for_nothing() -> None:
+    subject = make_subject(status=status_after(observed(make_job(), running_pod())))
+    seen = observed(make_job(status=COMPLETE), dead_pod(0), written=NOW)
+
+    decision = decide(subject, seen, profiles=PROFILES, now=moment(1), status_interval_seconds=3600)
+
+    assert told(decision, "Finished") == "Succeeded"
+
+
+def test_failures_of_earlier_jobs_use_up_the_budget_of_the_next() -> None:
+    subject = make_subject(status={"attempts": {"number": 1, "failures": 2}})
+
+    (action,) = look(subject, observed()).actions
+
+    assert isinstance(action, Create)
+    assert action.manifest["spec"]["backoffLimit"] == 1

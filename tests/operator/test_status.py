@@ -34,7 +34,6 @@ from tests.support.observations import (
     running_pod,
 )
 
-
 UNSCHEDULABLE = {
     "type": "PodScheduled",
     "status": "False",
