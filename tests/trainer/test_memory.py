@@ -46,7 +46,6 @@ def test_what_the_user_chose_already_is_no_rung() -> None:
         ("lion", "lion8bit"),
         ("sgdnesterov", "sgdnesterov8bit"),
         ("lion8bit", None),
-        ("prodigy", None),
         ("adafactor", None),
     ],
 )
