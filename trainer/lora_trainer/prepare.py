@@ -20,7 +20,7 @@ from lora_trainer.results import RunIdentity
 from lora_trainer.settings import Settings
 from lora_trainer.sources import Fetcher, PlannedDataset, fetch_dataset, plan_dataset
 from lora_trainer.stopping import StopRequested
-from lora_trainer.storage import Source
+from lora_trainer.storage import Connection, Source, Store, check_writable, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -84,13 +84,7 @@ class Prepared:
     @cached_property
     def identity(self) -> RunIdentity:
         """The same in short: equal for two starts of one run."""
-        return RunIdentity(
-            name=self.training.output_name,
-            spec_digest=spec_digest(self.training.spec),
-            dataset_digest=self.provenance.dataset_digest,
-            base_digest=self.provenance.base_digest,
-            total_steps=self.dataset.plan.total_steps,
-        )
+        return identity_of(self.training, self.dataset, base_digest=self.provenance.base_digest)
 
 
 def prepare(training: LoraTraining, session: Session) -> Prepared:
@@ -144,6 +138,29 @@ def prepare_dataset(spec: LoraTrainingSpec, fetcher: Fetcher, session: Session) 
 def provenance_of(training: LoraTraining, dataset: PlannedDataset, base: BaseFiles | None) -> Provenance:
     """Everything that the result depends on; without `base` as far as it is known."""
     return Provenance(result_settings(training.spec), dataset.scanned.digests, base.digests if base else {})
+
+
+def identity_of(training: LoraTraining, dataset: PlannedDataset, *, base_digest: str) -> RunIdentity:
+    """What makes two starts the same run."""
+    return RunIdentity(
+        name=training.output_name,
+        spec_digest=spec_digest(training.spec),
+        dataset_digest=dataset.scanned.digest,
+        base_digest=base_digest,
+        total_steps=dataset.plan.total_steps,
+    )
+
+
+def open_output(spec: LoraTrainingSpec, session: Session) -> Store:
+    """The output, tried out: a wrong bucket or key is better found before the training than after it.
+
+    Raises:
+        TrainingError: as the store answers.
+    """
+    connection = Connection.for_section(spec, session.settings, "output")
+    store = open_store(spec.output.uri, connection, field="spec.output.uri", on_bytes=session.audience.stored)
+    check_writable(store)
+    return store
 
 
 def make_fetcher(spec: LoraTrainingSpec, session: Session) -> Fetcher:

@@ -3,10 +3,11 @@
 fetch -> scan -> bucket -> plan -> encode -> adapt -> (batch -> step -> report) -> save -> store
 """
 
+import gc
 import hashlib
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from lora_api.spec import LoraTraining
+from lora_api.exit_codes import ExitCode, outcome_of
+from lora_api.spec import LoraTraining, LoraTrainingSpec
+from lora_api.status import MemoryRung
+from lora_trainer import memory
 from lora_trainer.assembly import Residence, check_prediction, load_model, make_learner, make_residence, open_inputs
 from lora_trainer.checks import check_training
 from lora_trainer.compute import make_accelerator, prefer_determinism
@@ -30,6 +34,7 @@ from lora_trainer.generators import generator
 from lora_trainer.loop import Trainer, train
 from lora_trainer.lora.metadata import RunFacts
 from lora_trainer.lora.verify import Probe
+from lora_trainer.memory import StepTooLarge
 from lora_trainer.optim import optimizer_class_name
 from lora_trainer.output import OutputSettings, RunOutput
 from lora_trainer.prepare import Prepared, Session, open_output, prepare
@@ -40,7 +45,7 @@ from lora_trainer.run_log import record_failure
 from lora_trainer.sources import truncation_warning
 from lora_trainer.state_places import Wanted, is_changed, newest_state, next_start
 from lora_trainer.stopping import StopRequested
-from lora_trainer.storage import Store
+from lora_trainer.storage import MissingFile, Store
 from lora_trainer.storage.disk_errors import disk_errors
 from lora_trainer.storage.fence import Fence
 from lora_trainer.uploads import StillUploading
@@ -63,13 +68,14 @@ def run_training(training: LoraTraining, session: Session) -> Ended:
         message = "told to stop before the first new step; nothing was lost"
         raise Interrupted(message, hint="The next attempt begins where this one did.") from stop
     except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"the GPU has too little memory: {str(error).splitlines()[0]}") from error
+        doing = session.audience.tracker.snapshot().reason
+        raise OutOfMemory(f"the GPU has too little memory ({doing}): {str(error).splitlines()[0]}") from error
 
 
 def _run(training: LoraTraining, session: Session) -> Ended:
     spec = training.spec
     check_training(training)
-    accelerator = make_accelerator(spec)
+    make_accelerator(spec)  # Without a GPU nothing needs to be fetched.
     prefer_determinism(cpu_threads=session.settings.cpu_threads)
     store = open_output(spec, session)
     prepared = prepare(training, session)
@@ -79,19 +85,61 @@ def _run(training: LoraTraining, session: Session) -> Ended:
     # Before the output is taken over: a run of other settings or data may still be writing to it.
     if (found := newest_state(store)) is not None:
         is_changed(store, *found, Wanted(prepared.identity, prepared.provenance, spec.resume.on_change))
-    with _taking_over(store, prepared, session) as output:
-        return _train(prepared, accelerator, output, session)
+    return _train_within_memory(store, prepared, session)
+
+
+def _train_within_memory(store: Store, prepared: Prepared, session: Session) -> Ended:
+    """Trains; after a step that was too large for the GPU once more, from the newest state, with less."""
+    rungs = _rungs_taken(store, prepared)
+    while True:
+        try:
+            with _taking_over(store, prepared, rungs, session) as output:
+                return _train(prepared, rungs, output, session)
+        except StepTooLarge as error:
+            rungs = (*rungs, _next_rung(prepared.training.spec, rungs, error))
+        # Model and optimizer go with the frames of the error; this gives their room back to the device.
+        gc.collect()
+        torch.cuda.empty_cache()
+        logger.warning("too little memory: %s; going on from the newest state", rungs[-1].message)
+        session.audience.tracker.add_notice(rungs[-1].name, rungs[-1].message)
+
+
+def _rungs_taken(store: Store, prepared: Prepared) -> tuple[MemoryRung, ...]:
+    if prepared.training.spec.retry.on_out_of_memory == "Fail":
+        return ()
+    try:
+        return memory.from_json(store.get_bytes(memory.RUNGS_KEY), spec_digest=prepared.identity.spec_digest)
+    except MissingFile:
+        return ()
+
+
+def _next_rung(spec: LoraTrainingSpec, rungs: Sequence[MemoryRung], error: StepTooLarge) -> MemoryRung:
+    """Raises OutOfMemory when the spec wants no ladder, or its end is reached."""
+    message = f"the GPU has too little memory for a step: {error}"
+    if spec.retry.on_out_of_memory == "Fail":
+        cure = outcome_of(ExitCode.OUT_OF_MEMORY).hint + " Or set retry.onOutOfMemory: Ladder."
+        raise OutOfMemory(message, hint=cure) from error
+    rung = memory.next_rung(spec, rungs, step=error.step)
+    if rung is None:
+        tried = ", ".join(rung.name for rung in rungs) or "nothing, for there was nothing to give up"
+        raise OutOfMemory(f"{message}; the ladder has ended, it gave up {tried}") from error
+    return rung
 
 
 @contextmanager
-def _taking_over(store: Store, prepared: Prepared, session: Session) -> Iterator[RunOutput]:
+def _taking_over(
+    store: Store, prepared: Prepared, rungs: tuple[MemoryRung, ...], session: Session
+) -> Iterator[RunOutput]:
     """The output, which from now on belongs to this process; whatever happens, its log is kept there."""
     settings, spec, tracker = session.settings, prepared.training.spec, session.audience.tracker
     owner = prepared.training.metadata.uid or prepared.identity.spec_digest
     fence = Fence.acquire(store, owner=owner, attempt=settings.attempt, pod=settings.pod)
     tracker.set_starts(fence.token)
     start = next_start(store, fence.token)
-    run = Run(prepared.identity, prepared.provenance, attempt=settings.attempt, start=start)
+    run = Run(prepared.identity, prepared.provenance, attempt=settings.attempt, start=start, memory_rungs=rungs)
+    tracker.set_memory_rungs(rungs)
+    if rungs:
+        store.put_bytes(memory.to_json(rungs, spec_digest=prepared.identity.spec_digest), memory.RUNGS_KEY)
     with disk_errors(settings.work_dir):
         settings.work_dir.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(dir=settings.work_dir, prefix="output-", ignore_cleanup_errors=True)
@@ -123,14 +171,17 @@ def _close(output: RunOutput, session: Session) -> None:
         output.publish_log(session.log_file)
 
 
-def _train(prepared: Prepared, accelerator: Accelerator, output: RunOutput, session: Session) -> Ended:
-    training, plan = prepared.training, prepared.dataset.plan
-    spec = training.spec
+def _train(prepared: Prepared, rungs: Sequence[MemoryRung], output: RunOutput, session: Session) -> Ended:
+    """Trains with what `rungs` leave; adapters say so, but it is the same run."""
+    at_once = memory.examples_at_once(prepared.training.spec, rungs)
+    spec, plan = memory.apply(prepared.training.spec, rungs), prepared.dataset.plan
+    training = prepared.training.model_copy(update={"spec": spec})
+    prepared, accelerator = replace(prepared, training=training), make_accelerator(spec)
     model = load_model(prepared, accelerator.device, session)
     _warn_of_cut_captions(prepared, model, session)
     learner = make_learner(model, spec, prepared=prepared)
     residence = make_residence(model, spec, accelerator.device)
-    trainer = Trainer(learner, plan=plan, spec=spec, accelerator=accelerator)
+    trainer = Trainer(learner, plan=plan, spec=spec, accelerator=accelerator, examples_at_once=at_once)
     painter = Painter(
         model, learner.objective.schedule, accelerator.autocast, session.check_stop, placing=residence.having
     )
@@ -140,7 +191,7 @@ def _train(prepared: Prepared, accelerator: Accelerator, output: RunOutput, sess
     with open_inputs(prepared, residence, accelerator.autocast, session) as inputs:
         _resume(recorder, output, session)
         if trainer.step == 0:
-            check_prediction(learner, inputs, accelerator.autocast, accelerator.device)
+            check_prediction(learner, inputs, accelerator.autocast, accelerator.device, examples=at_once)
         try:
             recorder.begin()
             train(

@@ -14,6 +14,7 @@ from lora_trainer.commands.import_ import import_
 from lora_trainer.commands.inspect import inspect
 from lora_trainer.commands.merge import merge
 from lora_trainer.commands.plan import plan
+from lora_trainer.commands.preflight import preflight
 from lora_trainer.commands.resize import resize
 from lora_trainer.commands.run import run
 from lora_trainer.commands.validate import validate
@@ -29,6 +30,7 @@ app = typer.Typer(
 _COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "plan": plan,
+    "preflight": preflight,
     "validate": validate,
     "import": import_,
     "inspect": inspect,
