@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_devcluster.downward import field_value
+from lora_devcluster.downward import field_value, resource_value
 from lora_devcluster.errors import Json
 
 Lookup = Callable[[str, str], Json | None]
@@ -125,16 +125,22 @@ def _config_map(source: Json, folder: Path, context: VolumeContext) -> None:
 
 
 def _downward(source: Json, folder: Path, context: VolumeContext) -> None:
+    """Files as they are when the pod starts: a field that the pod has not got is an empty file."""
+    mode = source.get("defaultMode", 0o644)
     for item in source.get("items") or ():
-        reference = item.get("fieldRef")
-        if reference is None:
-            raise MountError("resourceFieldRef does not exist in this cluster")
-        _write(
-            folder,
-            item["path"],
-            field_value(context.pod, reference["fieldPath"]).encode(),
-            source.get("defaultMode", 0o644),
-        )
+        text = _downward_text(item, context.pod)
+        _write(folder, item["path"], text.encode(), item.get("mode", mode))
+
+
+def _downward_text(item: Json, pod: Json) -> str:
+    if item.get("fieldRef"):
+        return field_value(pod, item["fieldRef"]["fieldPath"])
+    wanted = item["resourceFieldRef"]
+    containers = [*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]]
+    found = next((one for one in containers if one["name"] == wanted["containerName"]), None)
+    if found is None:
+        raise MountError(f"container {wanted['containerName']} not found")
+    return resource_value(found, wanted)
 
 
 def _projected(source: Json, folder: Path, context: VolumeContext) -> None:

@@ -122,8 +122,7 @@ def _volume_faults(volumes: list[Json], path: str) -> Iterator[Cause]:
                 yield required(f"{where}.{source}.{field}")
         for projection, place in _downward_sources(volume, where):
             for number, item in enumerate(projection.get("items") or ()):
-                target = f"{place}.items[{number}].fieldRef.fieldPath"
-                yield from _field_faults(item.get("fieldRef"), target, in_volume=True)
+                yield from _downward_faults(item, f"{place}.items[{number}]")
         if (volume.get("hostPath") or {}).get("path") and ".." in volume["hostPath"]["path"].split("/"):
             yield invalid_value(f"{where}.hostPath.path", volume["hostPath"]["path"], "must not contain '..'")
 
@@ -134,6 +133,27 @@ def _downward_sources(volume: Json, path: str) -> Iterator[tuple[Json, str]]:
     for index, source in enumerate((volume.get("projected") or {}).get("sources") or ()):
         if source.get("downwardAPI"):
             yield source["downwardAPI"], f"{path}.projected.sources[{index}].downwardAPI"
+
+
+def _downward_faults(item: Json, path: str) -> Iterator[Cause]:
+    """One file of a downward API volume (`validateDownwardAPIVolumeFile` of Kubernetes)."""
+    target = item.get("path") or ""
+    if not target:
+        yield required(f"{path}.path")
+    elif target.startswith("/"):
+        yield invalid_value(f"{path}.path", target, "must be a relative path")
+    elif ".." in target.split("/"):
+        yield invalid_value(f"{path}.path", target, "must not contain '..'")
+    elif target.startswith(".."):
+        yield invalid_value(f"{path}.path", target, "must not start with '..'")
+    field, resource = item.get("fieldRef"), item.get("resourceFieldRef")
+    if field is not None and resource is not None:
+        yield invalid_value(path, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously")
+    elif field is None and resource is None:
+        yield required(path, "one of fieldRef and resourceFieldRef is required")
+    elif resource is not None and not resource.get("containerName"):
+        yield required(f"{path}.resourceFieldRef.containerName")
+    yield from _field_faults(field, f"{path}.fieldRef.fieldPath", in_volume=True)
 
 
 def _container_faults(container: Json, path: str, volumes: list[str]) -> Iterator[Cause]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lora_devcluster.errors import Cause, Json, forbidden, invalid_value, required, unsupported
-from lora_devcluster.names import label_faults, labels_faults
+from lora_devcluster.names import annotations_faults, label_faults, labels_faults
 from lora_devcluster.pod_validation import pod_spec_faults
 from lora_devcluster.selectors import matches
 
@@ -14,7 +14,9 @@ _POLICY_ACTIONS = ("Count", "FailIndex", "FailJob", "Ignore")
 
 
 def _template_faults(template: Json, path: str) -> Iterator[Cause]:
-    yield from labels_faults(f"{path}.metadata.labels", (template.get("metadata") or {}).get("labels"))
+    meta = template.get("metadata") or {}
+    yield from labels_faults(f"{path}.metadata.labels", meta.get("labels"))
+    yield from annotations_faults(f"{path}.metadata.annotations", meta.get("annotations"))
     yield from pod_spec_faults(template["spec"], f"{path}.spec")
 
 

@@ -11,6 +11,7 @@ from tests.support.devcluster import Manifest, container, definition, job, pod
 GPU = "nvidia.com/gpu"
 SIDECAR = container("x", name="i", restartPolicy="Always")
 OWN_NAME = {"fieldRef": {"fieldPath": "metadata.name"}}
+OWN_CPU = {"resourceFieldRef": {"resource": "limits.cpu"}}
 OWN_LABELS = {"fieldRef": {"fieldPath": "metadata.labels"}}
 OWN_FILE: dict[str, Any] = {"path": "p", "fieldRef": {"fieldPath": "spec.containers"}}
 OWN_SPEC: dict[str, Any] = {"name": "v", "projected": {"sources": [{"downwardAPI": {"items": [OWN_FILE]}}]}}
@@ -19,6 +20,16 @@ NO_UID = {"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": ""}
 
 def resources(**kinds: dict[str, Any]) -> dict[str, Any]:
     return {"resources": kinds}
+
+
+def own_file(**item: Any) -> dict[str, Any]:
+    return {"name": "v", "downwardAPI": {"items": [item]}}
+
+
+def noted(text: str) -> dict[str, Any]:
+    body = job()
+    body["spec"]["template"]["metadata"] = {"annotations": {"note": text}}
+    return body
 
 
 def env(*variables: dict[str, Any]) -> dict[str, Any]:
@@ -107,6 +118,12 @@ def test_a_pod_failure_policy_implies_replacing_only_failed_pods() -> None:
         (pod(container("true"), terminationGracePeriodSeconds=-1), "must be greater than or equal to 0"),
         (pod(container("true", **env({"name": "A", "valueFrom": OWN_LABELS}))), "field label not supported"),
         (pod(container("true"), volumes=[OWN_SPEC]), "sources[0].downwardAPI.items[0].fieldRef.fieldPath"),
+        (pod(container("true"), volumes=[own_file(path="/p", **OWN_NAME)]), "must be a relative path"),
+        (pod(container("true"), volumes=[own_file(path="a/../b", **OWN_NAME)]), "must not contain '..'"),
+        (pod(container("true"), volumes=[own_file(**OWN_NAME)]), "downwardAPI.items[0].path"),
+        (pod(container("true"), volumes=[own_file(path="p")]), "one of fieldRef and resourceFieldRef is required"),
+        (pod(container("true"), volumes=[own_file(path="p", **OWN_CPU)]), "resourceFieldRef.containerName"),
+        (pod(container("true"), volumes=[own_file(path="p", **OWN_NAME, **OWN_CPU)]), "specified simultaneously"),
         (pod(container("true", livenessProbe={"exec": {"command": ["true"]}})), "probes by httpGet and tcpSocket only"),
         (pod(container("true", lifecycle={"preStop": {"sleep": {"seconds": 1}}})), "runs no hooks"),
         (pod(container("true"), initContainers=[SIDECAR]), "no sidecar containers"),
@@ -116,6 +133,7 @@ def test_a_pod_failure_policy_implies_replacing_only_failed_pods() -> None:
         (job(name="n" * 63, completionMode="Indexed", completions=1), "will not able to create pod DNS hostname"),
         (job(pod_spec={"restartPolicy": "OnFailure"}, **policy(codes(1))), 'only "Never" is supported'),
         (job(**policy(codes(1)), podReplacementPolicy="TerminatingOrFailed"), 'value: "TerminatingOrFailed"'),
+        (noted("x" * 262144), "template.metadata.annotations: Too long: may not be more than 262144 bytes"),
         (job(**policy(codes(0))), "must not be 0 for the In operator"),
         (job(**policy(codes(2, 1))), "must be ordered"),
         (job(**policy(codes(1, 1))), "Duplicate value"),

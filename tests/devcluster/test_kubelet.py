@@ -233,6 +233,23 @@ async def test_projected_and_downward_volumes_gather_files(node: Node) -> None:
     assert node.log() == 'mexpsystem:serviceaccount:default:defaultapp="x"'
 
 
+async def test_an_annotation_is_a_file_to_the_letter(node: Node) -> None:
+    text = '{"a": "1e-2", "b": "\u00e9\U0001f600"}\n# no more'
+    annotation = {"path": "sub/training.yaml", "fieldRef": {"fieldPath": "metadata.annotations['example.com/x']"}}
+    absent = {"path": "none", "fieldRef": {"fieldPath": "metadata.annotations['example.com/none']"}}
+    memory = {"path": "memory", "resourceFieldRef": {"containerName": "main", "resource": "limits.memory"}}
+    volumes = [{"name": "v", "downwardAPI": {"items": [annotation, absent, memory]}}]
+    script = "cd /v; cat sub/training.yaml none memory"
+    main = shell(script, volumeMounts=[{"name": "v", "mountPath": "/v"}], resources={"limits": {"memory": "1Mi"}})
+    body = pod({**main, "name": "main"}, volumes=volumes)
+    body["metadata"]["annotations"] = {"example.com/x": text}
+    node.create(body)
+
+    await node.finished()
+
+    assert node.log() == f"{text}1048576"
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
