@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -93,6 +94,26 @@ def test_time_is_up_a_second_before_the_kill(grace: float | None, passed: float,
 
 def test_who_was_not_told_is_never_overdue() -> None:
     assert not StopSignal(grace_seconds=0).is_overdue()
+
+
+def test_a_signal_ends_what_has_nothing_to_lose_at_once() -> None:
+    with listening() as stop, pytest.raises(StopRequested), stop.at_once():
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("it went on")
+
+
+def test_a_stop_that_a_library_swallows_is_raised_afterwards() -> None:
+    with listening() as stop, pytest.raises(StopRequested), stop.at_once(), suppress(Exception):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_that_comes_later_only_sets_the_flag() -> None:
+    with listening() as stop:
+        with stop.at_once():
+            pass
+        signal.raise_signal(signal.SIGTERM)
+
+        assert stop()
 
 
 def test_a_check_raises_once_told() -> None:

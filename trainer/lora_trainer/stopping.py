@@ -26,6 +26,7 @@ class StopSignal:
     """How long the process lives after it was told to stop; None: as long as it wants."""
     clock: Callable[[], float] = time.monotonic
     _told_at: float | None = field(default=None, init=False)
+    _raises: bool = field(default=False, init=False)
 
     def tell(self) -> None:
         """Tells the process to stop; the time left begins to run with the first call."""
@@ -57,6 +58,23 @@ class StopSignal:
             # Whoever presses Ctrl-C twice does not want to wait for the state to be saved.
             raise KeyboardInterrupt
         self.tell()
+        if self._raises:
+            raise StopRequested
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Lets a signal raise StopRequested itself: for imports, which take long, cannot ask, and have nothing to lose.
+
+        Raises:
+            StopRequested: at the latest when the context ends, should a library have swallowed it.
+        """
+        self.check()
+        self._raises = True
+        try:
+            yield
+        finally:
+            self._raises = False
+        self.check()
 
     def _grace_left(self) -> float | None:
         if self._told_at is None or self.grace_seconds is None:

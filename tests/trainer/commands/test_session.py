@@ -64,6 +64,15 @@ def test_sigterm_is_heard_and_the_grace_period_comes_from_the_pod(
         assert 110 < (here.stop.seconds_left() or 0) <= 117
 
 
+def test_a_stop_that_nobody_took_ends_as_interrupted(tmp_path: Path, termination_log: Path) -> None:
+    with pytest.raises(Interrupted), open_surroundings(work_dir=tmp_path, serve_progress=False) as here:
+        signal.raise_signal(signal.SIGTERM)
+        here.stop.check()
+
+    word = TerminationMessage.model_validate_json(termination_log.read_bytes())
+    assert (word.exit_code, word.reason) == (75, "Interrupted")
+
+
 def test_a_crash_is_told_with_its_place_and_the_end_of_the_log(tmp_path: Path) -> None:
     word = end(tmp_path, ZeroDivisionError("division by zero"))
 

@@ -27,8 +27,9 @@ def preflight(
         training = load_training_file(file, overrides or ())
         here.tracker.set_stall_seconds(training.spec.limits.stall_seconds)
         # These read S3, hub and pictures, which takes seconds to import; the other commands do without.
-        from lora_trainer.preflight import check_before_training  # noqa: PLC0415
-        from lora_trainer.prepare import Session  # noqa: PLC0415
+        with here.stop.at_once():
+            from lora_trainer.preflight import check_before_training  # noqa: PLC0415
+            from lora_trainer.prepare import Session  # noqa: PLC0415
 
         audience = Audience(here.tracker, here.metrics, lambda _: None)
         session = Session(here.settings, audience, here.should_stop, here.stop.seconds_left, here.log_file)

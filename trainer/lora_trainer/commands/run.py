@@ -38,8 +38,9 @@ def run(
         training = load_training_file(file, overrides or ())
         here.tracker.set_stall_seconds(training.spec.limits.stall_seconds)
         # torch and diffusers take ten seconds to import; `lora --help`, `plan` and `validate` do without them.
-        from lora_trainer.prepare import Session  # noqa: PLC0415
-        from lora_trainer.run import run_training  # noqa: PLC0415
+        with here.stop.at_once():
+            from lora_trainer.prepare import Session  # noqa: PLC0415
+            from lora_trainer.run import run_training  # noqa: PLC0415
 
         with showing(Console(stderr=True)) as on_progress:
             audience = Audience(here.tracker, here.metrics, on_progress)

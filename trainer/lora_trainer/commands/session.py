@@ -15,12 +15,12 @@ from prometheus_client import CollectorRegistry
 from lora_api.exit_codes import ExitCode, outcome_of
 from lora_api.progress import TerminationMessage
 from lora_api.redaction import redact
-from lora_trainer.errors import InvalidConfiguration, TrainingError
+from lora_trainer.errors import Interrupted, InvalidConfiguration, TrainingError
 from lora_trainer.metrics import TrainingMetrics
 from lora_trainer.progress import ProgressTracker, serve, write_termination
 from lora_trainer.run_log import RunLog, logging_to, record_failure
 from lora_trainer.settings import Settings
-from lora_trainer.stopping import StopSignal, listening
+from lora_trainer.stopping import StopRequested, StopSignal, listening
 from lora_trainer.watchdog import Watched, watching
 
 logger = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ def open_surroundings(*, work_dir: Path | None, serve_progress: bool) -> Iterato
 
     Raises:
         InvalidConfiguration: an environment variable is wrong, or the address cannot be listened on.
+        Interrupted: in place of a StopRequested that nobody else took.
     """
     settings = Settings.from_environment()
     settings = replace(settings, work_dir=work_dir or settings.work_dir)
@@ -97,7 +98,11 @@ def open_surroundings(*, work_dir: Path | None, serve_progress: bool) -> Iterato
         if serve_progress and settings.listen:
             stack.enter_context(_serving(settings, tracker, registry))
         stack.enter_context(watching(_watched(here)))
-        yield here
+        try:
+            yield here
+        except StopRequested as stop:
+            message = "told to stop before the work had begun; nothing was lost"
+            raise Interrupted(message, hint="The next attempt begins where this one did.") from stop
 
 
 def _open_log(work_dir: Path, secrets: tuple[str, ...]) -> RunLog | None:
