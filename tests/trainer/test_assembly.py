@@ -1,13 +1,17 @@
-"""Where the parts of a model live when memory is saved."""
+"""Where the parts of a model live when memory is saved, and where latents are kept."""
 
+import logging
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from lora_trainer.assembly import Residence, make_residence
+from lora_trainer.assembly import Residence, load_model, make_residence, open_inputs
 from lora_trainer.families import catalogue
-from tests.support.tiny_run import make_training
+from lora_trainer.prepare import prepare
+from tests.support.tiny_run import make_session, make_training
 
 
 class Moves:
@@ -56,3 +60,35 @@ def test_only_what_is_not_used_by_every_step_visits(
     residence.settle()
 
     assert {part for part, _ in moves.made} == visiting
+
+
+def encode(base: Path, pictures: Path, work_dir: Path, *, cache: Path | None) -> None:
+    """What a training does up to its first batch, with latents on disk."""
+    changes = {"dataset": {"latentCache": "Disk"}, "optimizer": {"textEncoderLearningRate": 0}}
+    session = make_session(work_dir).session
+    session = replace(session, settings=replace(session.settings, cache_dir=cache))
+    prepared = prepare(make_training(base, pictures, work_dir / "out", **changes), session)
+    model = load_model(prepared, torch.device("cpu"), session)
+    residence = make_residence(model, prepared.training.spec, torch.device("cpu"))
+    with open_inputs(prepared, residence, nullcontext, session):
+        pass
+
+
+def test_a_later_training_with_the_same_cache_encodes_no_picture(
+    tiny_pipeline: Path, tiny_pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    encode(tiny_pipeline, tiny_pictures, tmp_path / "first", cache=tmp_path / "cache")
+
+    with caplog.at_level(logging.INFO):
+        encode(tiny_pipeline, tiny_pictures, tmp_path / "second", cache=tmp_path / "cache")
+
+    counts = [line for line in caplog.messages if "lay in the cache" in line]
+    assert counts[-1] == "0 latents were encoded, 5 lay in the cache"
+
+
+def test_without_a_cache_latents_stay_in_the_work_directory(
+    tiny_pipeline: Path, tiny_pictures: Path, tmp_path: Path
+) -> None:
+    encode(tiny_pipeline, tiny_pictures, tmp_path / "work", cache=None)
+
+    assert len(list((tmp_path / "work" / "latents").rglob("*.safetensors"))) == 5

@@ -194,12 +194,13 @@ def _latents(
 
 
 def _latent_files(spec: LoraTrainingSpec, session: Session) -> LatentFiles:
-    """On disk; for `Store` in a folder of that store, so that what lies there lies in the store as well."""
-    folder = session.settings.work_dir / "latents"
+    """On disk, where later runs find them if there is a cache; for `Store` in a folder of that store, so that what
+    lies there lies in the store as well."""
+    folder = (session.settings.cache_dir or session.settings.work_dir) / "latents"
     uri = spec.dataset.latent_store_uri
     if uri is None:
         return LatentFiles(folder / "disk")
-    connection = Connection(spec.storage, session.settings)
+    connection = Connection.for_section(spec, session.settings, "dataset")
     store = open_store(uri, connection, field="spec.dataset.cacheUri", on_bytes=session.audience.stored)
     return LatentFiles(folder / connection.folder_for(uri).name, StoredLatents(store))
 
@@ -242,11 +243,20 @@ def _texts(prepared: Prepared, residence: Residence, session: Session) -> TextSo
 
 
 def check_prediction(
-    learner: Learner, inputs: Inputs, autocast: Callable[[], AbstractContextManager[object]], device: torch.device
+    learner: Learner,
+    inputs: Inputs,
+    autocast: Callable[[], AbstractContextManager[object]],
+    device: torch.device,
+    *,
+    examples: int,
 ) -> None:
-    """Tries the base model on the first batch. Raises InvalidConfiguration if it clearly predicts something else."""
+    """Tries the base model on `examples` of the first batch.
+
+    Raises:
+        InvalidConfiguration: it clearly predicts something else than it is said to.
+    """
     model = learner.model
-    batch = next(inputs.steps(1, 0))[0]
+    batch = next(inputs.steps(1, 0))[0].rows(slice(examples))
     alpha_bars = learner.objective.schedule.alphas_cumprod
     latents, sizes = batch.latents.to(device), batch.sizes.to(device)
     with torch.no_grad(), autocast():
