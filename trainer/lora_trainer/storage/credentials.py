@@ -3,11 +3,13 @@
 Used by `s3_client`. Session tokens rotate: the kubelet replaces the mounted files while a pod runs.
 """
 
+import functools
 from pathlib import Path
 
 import boto3
 import botocore.session
 from botocore.credentials import CredentialProvider, CredentialResolver, Credentials, ReadOnlyCredentials
+from botocore.loaders import Loader, create_loader
 
 from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.storage.connection import Connection
@@ -26,11 +28,18 @@ def open_session(connection: Connection) -> boto3.session.Session:
     """
     folder = connection.credentials_dir
     session = botocore.session.Session()
+    session.register_component("data_loader", _descriptions())
     if folder is not None and not connection.storage.anonymous:
         _read(folder, connection.field)
         provider = _MountedSecret(folder, connection.field)
         session.register_component("credential_provider", CredentialResolver([provider]))
     return boto3.session.Session(botocore_session=session)
+
+
+@functools.cache
+def _descriptions() -> Loader:
+    """boto3's descriptions of AWS' services, which take far longer to read than a client takes to be made."""
+    return create_loader()
 
 
 class _MountedSecret(CredentialProvider):

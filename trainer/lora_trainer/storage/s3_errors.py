@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import urllib3
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -98,7 +99,8 @@ def s3_errors(operation: str, *, place: str, field: str, storage: str = "spec.st
         raise InvalidConfiguration(f"{field}: {place} is no place of an object store; correct the URI") from error
     except FlexibleChecksumError as error:
         raise Transient(f"{field}: {place} arrived damaged") from error
-    except (BotoCoreError, HTTPClientError) as error:
+    except (BotoCoreError, HTTPClientError, urllib3.exceptions.HTTPError) as error:
+        # urllib3's own: what botocore lets through when the body of an error answer is cut.
         problem = f"the store does not answer ({type(error).__name__})"
         raise Transient(f"{field}: cannot {operation} {place}: {problem}") from error
 
