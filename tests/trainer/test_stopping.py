@@ -107,6 +107,19 @@ def test_a_stop_that_a_library_swallows_is_raised_afterwards() -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
+def test_a_stop_that_a_library_renames_is_one_all_the_same() -> None:
+    with listening() as stop, pytest.raises(StopRequested), stop.at_once():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except StopRequested as error:
+            raise RuntimeError("failed to import") from error
+
+
+def test_other_errors_pass_unchanged() -> None:
+    with pytest.raises(ImportError), StopSignal().at_once():
+        raise ImportError("no module")
+
+
 def test_a_signal_that_comes_later_only_sets_the_flag() -> None:
     with listening() as stop:
         with stop.at_once():

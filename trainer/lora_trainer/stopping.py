@@ -66,12 +66,16 @@ class StopSignal:
         """Lets a signal raise StopRequested itself: for imports, which take long, cannot ask, and have nothing to lose.
 
         Raises:
-            StopRequested: at the latest when the context ends, should a library have swallowed it.
+            StopRequested: at the latest when the context ends, should a library have swallowed or renamed it.
         """
         self.check()
         self._raises = True
         try:
             yield
+        except Exception as error:
+            if self():
+                raise StopRequested from error
+            raise
         finally:
             self._raises = False
         self.check()
