@@ -101,9 +101,7 @@ def _out_of_patience(view: View, attempts: Attempts, conditions: tuple[Condition
 
 def _queue(observed: Observed, before: LoraTrainingStatus) -> tuple[QueueStatus | None, int]:
     """What the queue says, and evictions that were not known of."""
-    if observed.queue is None:
-        return before.queue, 0
-    told = kueue.queue_status(observed.queue, before.queue)
+    told = kueue.queue_status(observed.queue, before.queue, has_job=observed.current_job is not None)
     return told, kueue.new_evictions(told, before.queue)
 
 

@@ -176,3 +176,11 @@ def test_words_of_any_length_fit_the_status() -> None:
 def test_no_kueue_is_told_apart_from_no_workload() -> None:
     assert kueue.absent("main").is_absent
     assert not kueue.without_workload("main").is_absent
+
+
+def test_without_a_job_only_the_queue_is_still_told() -> None:
+    told, _ = look(None, EVICTED, **stats(2))
+
+    assert queue_status(None, told, has_job=False) == QueueStatus(name="main")
+    assert queue_status(None, told, has_job=True) == told
+    assert queue_status(None, None, has_job=False) is None
