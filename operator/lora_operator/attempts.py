@@ -12,8 +12,6 @@ from lora_api import ProgressReport, TerminationMessage
 from lora_api.status import Attempts, LoraTrainingStatus, PodCount
 from lora_operator.observed import Job, Observed, Pod, Subject, format_time, parse_time
 
-DEADLINE_EXCEEDED = "DeadlineExceeded"
-
 
 def derive_attempts(
     subject: Subject, observed: Observed, *, report: ProgressReport | None, evictions: int, now: datetime
@@ -57,8 +55,7 @@ def stop_clocks(attempts: Attempts, time: str) -> Attempts:
 def is_paused(subject: Subject, job: Job | None) -> bool:
     """Whether pods end because somebody wants it so."""
     asked = subject.training is not None and subject.training.spec.suspend
-    out_of_time = job is not None and job.end is not None and job.end.reason == DEADLINE_EXCEEDED
-    return asked or out_of_time or (job is not None and job.suspend)
+    return asked or (job is not None and (job.suspend or job.is_failing))
 
 
 def _count_pods(pods: tuple[Pod, ...], known: PodCount, report: ProgressReport | None) -> PodCount:
@@ -85,7 +82,8 @@ def _missing(observed: Observed, pods: tuple[Pod, ...], made: int, failures: int
     completed = sum(pod.phase == "Succeeded" for pod in pods)
     if job is not None and job.end is not None and job.end.succeeded:
         completed = max(1, completed)
-    alive = sum(not pod.is_over for pod in pods)
+    # A pod that is told to stop is explained now: by the time it is gone its Job may have been set going again.
+    alive = sum(not pod.is_over and not pod.is_deleting for pod in pods)
     return max(0, made - alive - completed - max(failures, _failed_before_told(job, pods)))
 
 

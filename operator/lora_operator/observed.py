@@ -159,6 +159,8 @@ class Job:
     """Failures of the Jobs before it."""
     failed: int
     is_deleting: bool
+    is_failing: bool
+    """It will end as failed, and stops its pods: a pod failed for good, or its time is over."""
     end: JobEnd | None
 
     @property
@@ -198,6 +200,7 @@ def parse_job(body: Manifest) -> Job:
         failures_before=_count(annotations.get(ANNOTATION_FAILURES_BEFORE)),
         failed=(status.get("failed") or 0) + len(uncounted),
         is_deleting="deletionTimestamp" in meta,
+        is_failing="FailureTarget" in conditions or "Failed" in conditions,
         end=_job_end(conditions, status),
     )
 
@@ -358,7 +361,7 @@ def _disruption(condition: Manifest) -> Disruption | None:
 
 
 def _memory_limit(spec: Manifest) -> str:
-    found = next((c for c in spec.get("containers") or () if c.get("name") == names.TRAINER_CONTAINER), {})
+    found: Manifest = next((c for c in spec.get("containers") or () if c.get("name") == names.TRAINER_CONTAINER), {})
     return str(((found.get("resources") or {}).get("limits") or {}).get("memory") or "")
 
 

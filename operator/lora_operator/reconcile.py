@@ -13,6 +13,7 @@ from lora_operator.changes import Event, derive_events
 from lora_operator.deadlines import seconds_to_next
 from lora_operator.observed import Manifest, Observed, Subject, parse_time
 from lora_operator.profiles import Profiles
+from lora_operator.stall import measure_silence
 from lora_operator.status import derive_status, is_finished, is_urgent, is_worth_writing
 from lora_operator.view import ACCEPTED, Acceptance
 
@@ -191,12 +192,26 @@ def _seconds_until_due(subject: Subject, observed: Observed, status: LoraTrainin
     lacks_pods = pod is None and job is not None and job.is_active and not job.suspend
     if lacks_pods or (pod is not None and pod.waiting is not None):
         waits.append(WAIT_FOR_START_SECONDS)
+    if pod is not None and (silence := _seconds_to_stall(subject, observed, now)) is not None:
+        waits.append(silence)
     if job is None and observed.pods:
         waits.append(WAIT_FOR_PODS_SECONDS)
     if subject.training is not None and status.attempts is not None:
         deadline = seconds_to_next(subject.training.spec, status.attempts, now)
         waits += [deadline] if deadline is not None else []
     return min(waits, default=None)
+
+
+def _seconds_to_stall(subject: Subject, observed: Observed, now: datetime) -> float | None:
+    """When a running pod that says nothing more will have been silent for too long; None: it does not run, or was."""
+    pod, training = observed.pod, subject.training
+    if pod is None or training is None or not (pod.is_running or pod.is_checking):
+        return None
+    limit = training.spec.limits.stall_seconds
+    silence = measure_silence(observed.report, running_since=pod.running_since, stall_seconds=limit, now=now)
+    if silence is None or silence.is_too_long:
+        return None
+    return silence.patience_seconds - silence.seconds + 1
 
 
 def _decide_finished(subject: Subject, observed: Observed, now: datetime) -> Decision:

@@ -138,6 +138,22 @@ def test_the_end_of_the_time_is_no_interruption() -> None:
     assert numbers(count(observed(make_job(status=ended("Failed", "DeadlineExceeded"))), before)) == (1, 0, 0)
 
 
+def test_a_pod_that_is_stopped_with_its_failing_job_is_no_interruption() -> None:
+    failing = {"conditions": [{"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}]}
+    before = count(observed(make_job(), pod(1)))
+
+    assert numbers(count(observed(make_job(status=failing), pod(1, dead_pod, 75)), before)) == (1, 0, 0)
+
+
+def test_a_pod_that_still_stops_when_its_job_goes_on_was_paused() -> None:
+    before = count(observed(make_job(), pod(1)))
+    stopping = pod(1)
+    stopping = type(stopping)(**{**stopping.__dict__, "is_deleting": True})
+    paused = count(observed(make_job(suspend=True), stopping), before, changes=(("suspend", True),))
+
+    assert numbers(count(observed(make_job(), pod(2)), paused)) == (1, 0, 0)
+
+
 def test_an_eviction_by_the_queue_is_counted_once() -> None:
     before = count(observed(make_job(), pod(1)))
     evicted = count(observed(make_job(suspend=True)), before, evictions=1)

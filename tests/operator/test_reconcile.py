@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lora_api import LoraTrainingStatus
+from lora_api import LoraTrainingStatus, ProgressReport
 from lora_operator.observed import Observed, Subject
 from lora_operator.profiles import load_profiles
 from lora_operator.reconcile import Create, Decision, Delete, PatchJob, decide
@@ -61,7 +61,16 @@ def test_what_is_done_is_not_done_again() -> None:
     seen = observed(make_job(), running_pod())
     subject = make_subject(status=status_after(seen))
 
-    assert look(subject, seen, seconds=60) == Decision()
+    again = look(subject, seen, seconds=60)
+
+    assert (again.actions, again.status, again.events) == ((), None, ())
+
+
+def test_a_silent_pod_is_looked_at_when_its_silence_is_unusual() -> None:
+    seen = observed(make_job(), running_pod(), report=ProgressReport(active_time=EARLIER, patience_seconds=3700))
+    subject = make_subject(status=status_after(seen))
+
+    assert look(subject, seen, seconds=60).requeue_after_seconds == 41
 
 
 def test_a_training_that_is_being_deleted_is_left_to_the_garbage_collector() -> None:

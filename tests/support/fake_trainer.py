@@ -2,6 +2,8 @@
 
 FAKE_EXIT: exit code. FAKE_EXIT_ONCE: exit code of the first pod only, which leaves a mark in FAKE_MARKS.
 FAKE_GATE: file that must exist before it ends. FAKE_TEXT: last word instead of the usual JSON.
+FAKE_LOG: what it prints instead of leaving a last word. FAKE_REPORT: JSON that its answers hold besides.
+FAKE_STARTS: file with a line for each pod that began. FAKE_DEAF: it does not end when it is told to.
 """
 
 import json
@@ -44,9 +46,21 @@ def report(step: int) -> dict[str, Any]:
     }
 
 
+def count_start() -> None:
+    """Leaves a line in FAKE_STARTS."""
+    if place := os.environ.get("FAKE_STARTS"):
+        with Path(place).open("a") as marks:
+            marks.write(".\n")
+
+
+def starts() -> dict[str, int]:
+    place = os.environ.get("FAKE_STARTS")
+    return {"starts": len(Path(place).read_text().splitlines())} if place else {}
+
+
 class Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        body = json.dumps(report(5)).encode()
+        body = json.dumps(report(5) | starts() | json.loads(os.environ.get("FAKE_REPORT", "{}"))).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -66,6 +80,9 @@ def last_word(code: int) -> str:
 
 
 def end(code: int) -> None:
+    if log := os.environ.get("FAKE_LOG"):
+        print(log, file=sys.stderr, flush=True)
+        os._exit(code)
     text = os.environ.get("FAKE_TEXT") or last_word(code)
     Path(os.environ["LORA_TERMINATION_LOG"]).write_text(text)
     os._exit(code)
@@ -87,16 +104,18 @@ def check() -> None:
     said = json.loads(last_word(code)) if code else {"plan": report(0)["plan"], "message": "the data can train"}
     word = {"exitCode": code, "reason": os.environ.get("FAKE_CHECK_REASON", "Verified")}
     word |= {name: said[name] for name in ("plan", "message", "hint") if name in said and not (code and name == "plan")}
-    Path(os.environ["LORA_TERMINATION_LOG"]).write_text(json.dumps(word))
+    Path(os.environ["LORA_TERMINATION_LOG"]).write_text(os.environ.get("FAKE_TEXT") or json.dumps(word))
     os._exit(code)
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: end(INTERRUPTED))
+    deaf = os.environ.get("FAKE_DEAF")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if deaf else lambda *_: end(INTERRUPTED))
     if "spec" not in Path(sys.argv[2]).read_text():
         end(64)
     if sys.argv[1] == "preflight":
         check()
+    count_start()
     host, port = os.environ["LORA_LISTEN_ADDRESS"].rsplit(":", 1)
     threading.Thread(target=HTTPServer((host, int(port)), Answer).serve_forever, daemon=True).start()
     gate = os.environ.get("FAKE_GATE")

@@ -31,6 +31,7 @@ PROFILES = {
     "elsewhere": {"image": "missing:1"},
     "picky": {"image": "trainer:1", "nodeSelector": {"room": "cellar"}},
     "inside": {"image": "trainer:1", "preflight": "InitContainer"},
+    "other-gpu": {"image": "trainer:1", "preflight": "Off", "gpuResource": "amd.com/gpu"},
 }
 TIMEOUT_SECONDS = 20
 TRAININGS = f"/apis/{names.API_VERSION}/namespaces/ml/{names.PLURAL}"
