@@ -53,6 +53,10 @@ def test_length_and_saving(arguments: str, epochs: int, steps: int | None, perio
         ("--enable_bucket --resolution 768 --min_bucket_reso 300", "dataset.buckets.minPx", 256),
         ("--enable_bucket --resolution 512 --max_bucket_reso 700", "dataset.buckets.maxPx", 704),
         ("--prior_loss_weight 0.5", "dataset.regularization.lossWeight", 0.5),
+        ("--save_every_n_steps 100 --save_state", "checkpoints.everySteps", 100),
+        ("--save_last_n_epochs_state 3", "checkpoints.keepLast", 3),
+        ("--save_last_n_epochs_state 500", "checkpoints.keepLast", 100),
+        ("--save_every_n_steps 100 --save_last_n_steps_state 500", "checkpoints.keepLast", 6),
     ],
 )
 def test_settings_find_their_fields(arguments: str, path: str, value: object) -> None:
@@ -68,7 +72,8 @@ def test_settings_find_their_fields(arguments: str, path: str, value: object) ->
         ("--min_snr_gamma 5 --debiased_estimation_loss", "training.loss.debiasedEstimation"),
         ("--face_crop_aug_range 2,4 --cache_latents", "face_crop_aug_range"),
         ("--resize_interpolation magic", "resize_interpolation"),
-        ("--save_every_n_steps 100", "checkpoints.everySteps"),
+        ("--save_last_n_steps_state 100", "save_last_n_steps_state"),
+        ("--save_state_on_train_end", "save_state_on_train_end"),
         ("--torch_compile", "training.compile"),
         ("--save_model_as ckpt", "save_model_as"),
         ("--network_dim 2000", "network.rank"),

@@ -43,7 +43,6 @@ _ALWAYS = "always so"
 _CAPTIONS, _AUGMENTATION, _BUCKETS = "dataset.captions", "dataset.augmentation", "dataset.buckets"
 _LOSS, _SCHEDULE = "training.loss", "optimizer.schedule"
 _VALIDATION = "a validation loss is not measured yet; dataset.validationFraction will hold the share"
-_STATES = "the newest two states are kept, at the end none is needed"
 _KEEP = "every adapter that is written is kept; delete what you do not need"
 _RESUME = "a run that was stopped goes on by itself from its last state, at the right step"
 _DDP = "a setting of torch's DDP; one GPU trains"
@@ -227,13 +226,13 @@ _OUTPUT = {
     "training_comment": _same(_TEXT, "output.comment"),
     "save_every_n_epochs": _decides(_INTEGER, "checkpoints.everyEpochs"),
     "save_n_epoch_ratio": _decides(_INTEGER, "checkpoints.everyEpochs"),
-    "save_every_n_steps": _same(_INTEGER, "checkpoints.everySteps"),
+    "save_every_n_steps": _decides(_INTEGER, "checkpoints.everySteps"),
     "save_last_n_epochs": _none(_INTEGER, _KEEP),
     "save_last_n_steps": _none(_INTEGER, _KEEP),
-    "save_last_n_epochs_state": _none(_INTEGER, _STATES),
-    "save_last_n_steps_state": _none(_INTEGER, _STATES),
-    "save_state": _none(_FLAG, f"{_ALWAYS}: {_STATES}"),
-    "save_state_on_train_end": _none(_FLAG, _STATES),
+    "save_last_n_epochs_state": _decides(_INTEGER, "checkpoints.keepLast"),
+    "save_last_n_steps_state": _decides(_INTEGER, "checkpoints.keepLast"),
+    "save_state": _none(_FLAG, f"{_ALWAYS}: every epoch, every quarter of an hour, and when a run is told to stop"),
+    "save_state_on_train_end": _none(_FLAG, "a training that has ended is never gone on with"),
     "huggingface_repo_id": _none(_TEXT, _HUB),
     "huggingface_repo_type": _none(_TEXT, _HUB),
     "huggingface_path_in_repo": _none(_TEXT, _HUB),

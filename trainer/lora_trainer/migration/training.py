@@ -7,6 +7,7 @@ from lora_trainer.migration.draft import Draft
 
 _MOST_EPOCHS = 10000
 _LONGEST_PERIOD = 1000
+_MOST_STATES = 100
 _PRECISIONS = {"no": "fp32", "fp16": "fp16", "bf16": "bf16"}
 _HUBER = {"huber_schedule": "huberSchedule", "huber_c": "huberC", "huber_scale": "huberScale"}
 _OFFSETS = {"noise_offset_random_strength": "noiseOffsetRandomStrength", "adaptive_noise_scale": "adaptiveNoiseScale"}
@@ -31,6 +32,7 @@ def _translate_length(arguments: Arguments, draft: Draft) -> None:
         draft.put("training.epochs", _MOST_EPOCHS, "no limit: maxSteps ends the training; `lora plan` shows the epochs")
         draft.put("training.maxSteps", steps)
     _translate_saving(arguments, epochs, draft)
+    _translate_states(arguments, draft)
 
 
 def _translate_saving(arguments: Arguments, epochs: int | None, draft: Draft) -> None:
@@ -44,6 +46,17 @@ def _translate_saving(arguments: Arguments, epochs: int | None, draft: Draft) ->
     elif arguments.complete:
         rarest = min(epochs or _LONGEST_PERIOD, _LONGEST_PERIOD)
         draft.put("checkpoints.everyEpochs", rarest, "only at the end, as sd-scripts does unless told otherwise")
+
+
+def _translate_states(arguments: Arguments, draft: Draft) -> None:
+    """States every n steps and how many are kept: a number of them for epochs, a stretch of steps for steps."""
+    every, stretch = arguments["save_every_n_steps"], arguments["save_last_n_steps_state"]
+    draft.put("checkpoints.everySteps", every, "states to go on from; adapters are written after epochs")
+    kept = [arguments["save_last_n_epochs_state"] or 0, stretch // every + 1 if stretch and every else 0]
+    if max(kept) > 0:
+        draft.put("checkpoints.keepLast", min(max(kept), _MOST_STATES))
+    elif stretch:
+        draft.leave("save_last_n_steps_state", stretch, "has no effect without save_every_n_steps")
 
 
 def _translate_precision(arguments: Arguments, draft: Draft) -> None:
