@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from lora_api.progress import MAX_TERMINATION_BYTES, Notice, ProgressReport, TerminationMessage
-from lora_api.status import Artifacts, BucketSummary, Checkpoint, MemoryRung, Plan, Progress, SavedState
+from lora_api.progress import MAX_TERMINATION_BYTES, ProgressReport, TerminationMessage
+from lora_api.status import Artifacts, BucketSummary, Checkpoint, MemoryRung, Notice, Plan, Progress, SavedState
 
 
 def make_checkpoint(epoch: int) -> Checkpoint:

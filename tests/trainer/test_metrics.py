@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lora_api.status import Progress, SavedState
 from lora_trainer.metrics import TrainingMetrics
+from tests.support.prometheus import check_metrics
 
 NAMES = {
     "lora_trainer_step": "gauge",
@@ -55,6 +56,13 @@ def test_every_metric_says_what_it_is(metrics: TrainingMetrics, registry: Collec
     families = list(text_string_to_metric_families(generate_latest(registry).decode()))
 
     assert all(family.documentation.endswith(".") for family in families)
+
+
+def test_promtool_finds_nothing_to_complain_about(metrics: TrainingMetrics, registry: CollectorRegistry) -> None:
+    metrics.observe(Progress(step=1, loss=0.5), learning_rates={"unet": 1e-4}, images_per_step=1.0)
+    metrics.observe_state(SavedState(step=1, uri="s3://b/state", size_bytes=1, save_seconds=0.5))
+
+    assert check_metrics(generate_latest(registry).decode()) == ""
 
 
 def test_a_report_sets_all_values(metrics: TrainingMetrics, registry: CollectorRegistry) -> None:

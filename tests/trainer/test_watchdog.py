@@ -168,6 +168,26 @@ def test_a_real_process_that_hangs_ends_with_72_and_says_where(hang: str, tmp_pa
     assert message.log_tail
 
 
+def test_a_real_process_that_cannot_stop_in_time_ends_with_76_before_it_is_killed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "never")
+    word = tmp_path / "last-word"
+    told_then_stuck = STUCK.format(hang="import signal; signal.raise_signal(15); open(sys.argv[2]).read()")
+
+    process = subprocess.run(
+        [sys.executable, "-c", told_then_stuck.replace("0.2", "60"), tmp_path / "work", tmp_path / "never"],
+        env=os.environ | {names.ENV_TERMINATION_LOG: str(word), names.ENV_GRACE_SECONDS: "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    message = TerminationMessage.model_validate_json(word.read_bytes())
+    assert process.returncode == message.exit_code == 76, process.stderr
+    assert message.reason == "InterruptedUnsaved"
+    assert message.message.startswith("told to stop, but did not in time; it was in ")
+
+
 def test_code_that_holds_the_interpreter_cannot_keep_the_process(tmp_path: Path) -> None:
     """PyDLL keeps the lock of the interpreter: no other Python thread runs meanwhile."""
     program = (

@@ -41,7 +41,7 @@ class TrainingMetrics:
         self._state_time = gauge("state_timestamp_seconds", "When the newest state was stored, in seconds since 1970.")
         self._state_saves = Histogram(
             "state_save_duration_seconds",
-            "Time from the decision to save a state until it lies verified in the store.",
+            "Time that writing, storing and reading back a state took.",
             namespace=_PREFIX,
             registry=registry,
             buckets=_SAVE_SECONDS,

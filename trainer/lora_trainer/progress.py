@@ -19,8 +19,8 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from lora_api.progress import Notice, ProgressReport, TerminationMessage
-from lora_api.status import Artifacts, Checkpoint, MemoryRung, Plan, Progress, SavedState
+from lora_api.progress import ProgressReport, TerminationMessage
+from lora_api.status import Artifacts, Checkpoint, MemoryRung, Notice, Plan, Progress, SavedState
 from lora_trainer.pulse import Pulse
 from lora_trainer.settings import Address
 
