@@ -7,7 +7,7 @@ volume gets no DisruptionTarget, so its Job counts the failure).
 
 import signal
 
-from lora_api import ExitCode, codes_with, outcome_of
+from lora_api import ExitCode, codes_with, names, outcome_of
 from lora_api.redaction import redact
 from lora_api.status import Failure
 from lora_operator.observed import Pod, Terminated
@@ -51,6 +51,9 @@ def diagnose(pod: Pod) -> Failure | None:
         return _rejected(pod)
     if ended.reason == "OOMKilled" or ended.exit_code == ExitCode.KILLED:
         return _killed(pod, ended)
+    if ended.message is not None and ended.message.reason == outcome_of(ExitCode.KILLED).reason:
+        # The trainer lived long enough to say that this machine gave it no more memory.
+        return _failure(HOST_OUT_OF_MEMORY, describe(ended), _memory_hint(pod), ended)
     return _ended(ended)
 
 
@@ -99,7 +102,7 @@ def _disrupted(pod: Pod) -> Failure:
     reason, words = _DISRUPTIONS.get(pod.disruption.reason, (EVICTED, "was taken away by the cluster"))
     said = redact(pod.disruption.message.strip().rstrip(".")) or pod.disruption.reason
     message = f"pod {pod.name} {words.format(node=pod.node or 'unknown')}: {said}"
-    hint = _eviction_hint(pod.disruption.message) if reason == EVICTED else ""
+    hint = _eviction_hint(pod.disruption.message) if pod.disruption.reason == "TerminationByKubelet" else ""
     return _failure(reason, message, hint, pod.terminated)
 
 
@@ -134,8 +137,14 @@ def _killed(pod: Pod, ended: Terminated) -> Failure:
         known = f"its own limit is {limit}" if limit else "it has no limit of its own"
         why = "most often because the node has no memory left"
         message = f"the trainer was killed ({_exit(ended.exit_code)}), {why}; {known}"
-    hint = f"Raise spec.pod.resources.limits.memory (now {limit or 'none'}) and requests.memory, or lower what is held "
-    return _failure(HOST_OUT_OF_MEMORY, message, f"{hint}in memory: dataset.workers, dataset.latentCache.", ended)
+    return _failure(HOST_OUT_OF_MEMORY, message, _memory_hint(pod), ended)
+
+
+def _memory_hint(pod: Pod) -> str:
+    checks = pod.stage == names.STAGE_PREFLIGHT
+    field = "preflightPod.resources.limits.memory of the profile" if checks else "spec.pod.resources.limits.memory"
+    lower = "dataset.workers" if checks else "dataset.workers, dataset.latentCache"
+    return f"Raise {field} (now {pod.memory_limit or 'none'}) and requests.memory, or lower what is held in memory: {lower}."
 
 
 def _ended(ended: Terminated) -> Failure:

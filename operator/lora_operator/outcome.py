@@ -11,6 +11,8 @@ from lora_operator.observed import Job, JobEnd, Pod, Terminated
 ALREADY_TRAINED = "AlreadyTrained"
 DEADLINE_EXCEEDED = "DeadlineExceeded"
 START_DEADLINE_EXCEEDED = "StartDeadlineExceeded"
+WILL_START = "the pod then starts by itself"
+"""How words end about what only keeps a pod waiting."""
 _RETRIES_USED_UP = "BackoffLimitExceeded"
 
 
@@ -59,7 +61,8 @@ def out_of_time(seconds: int | None, *, time: str) -> Ending:
 
 def never_started(seconds: int, words: str, *, time: str) -> Ending:
     """The end of a training that no pod was started for; `words`: what the scheduler or the queue said last."""
-    said = f"; last heard: {redact(words)}" if words else ""
+    heard = redact(words).removesuffix(f"; {WILL_START}")
+    said = f"; last heard: {heard}" if heard else ""
     failure = Failure(
         reason=START_DEADLINE_EXCEEDED,
         message=f"no pod started within spec.scheduling.startDeadlineSeconds ({seconds} s){said}"[:MESSAGE_CHARACTERS],

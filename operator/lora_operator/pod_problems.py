@@ -9,6 +9,7 @@ import re
 
 from lora_api import LoraTraining
 from lora_operator.observed import Waiting
+from lora_operator.outcome import WILL_START
 from lora_operator.references import Kind, Reference, references_of
 from lora_operator.view import Finding
 
@@ -33,7 +34,6 @@ _KINDS: dict[str, Kind] = {
     "persistentvolumeclaim": "PersistentVolumeClaim",
 }
 _NO_CAUSE = "the kubelet tells no cause"
-_SELF_STARTING = "the pod then starts by itself"
 
 
 def explain_waiting(waiting: Waiting, training: LoraTraining | None) -> Finding | None:
@@ -57,7 +57,7 @@ def explain_unschedulable(words: str, training: LoraTraining | None) -> Finding:
         cure = "; a volume claim that the spec names is not bound: see `kubectl get pvc`"
     else:
         cure = ""
-    return Finding("False", "Unschedulable", f"{words.rstrip('. ')}{cure}; {_SELF_STARTING}")
+    return Finding("False", "Unschedulable", f"{words.rstrip('. ')}{cure}; {WILL_START}")
 
 
 def explain_refused_pod(words: str) -> Finding:
@@ -75,7 +75,7 @@ def _quota(words: str) -> Finding | None:
     if "exceeded quota" not in words and "failed quota" not in words:
         return None
     cure = "free what the quota of this namespace counts, or have it raised"
-    return Finding("False", "QuotaExceeded", f"{words}; {cure}; {_SELF_STARTING}")
+    return Finding("False", "QuotaExceeded", f"{words}; {cure}; {WILL_START}")
 
 
 def keeps_the_words(before: str, now: str) -> bool:
@@ -108,7 +108,7 @@ def _missing(words: str, training: LoraTraining | None) -> Finding | None:
 
 def _finding(kind: Kind, message: str) -> Finding:
     reason = {"Secret": "SecretMissing", "ConfigMap": "ConfigMapMissing"}.get(kind, "PodConfigFailed")
-    return Finding("False", reason, f"{message}; {_SELF_STARTING}")
+    return Finding("False", reason, f"{message}; {WILL_START}")
 
 
 def _references(training: LoraTraining | None) -> tuple[Reference, ...]:

@@ -73,14 +73,14 @@ def _before(view: View) -> str:
 
 
 def _why_again(pod: Pod) -> Finding:
-    """Why a pod ended or is about to, while its Job goes on."""
+    """Why a pod ended or is about to; its Job waits until it is gone, and goes on."""
     again = "the Job starts another one"
     cause = diagnose(pod)
     if cause is None:
         return Finding("False", "Retrying", f"pod {pod.name} ended ({pod.words or pod.phase}); {again}")
     if pod.disruption is not None:
-        when = again if pod.is_over else f"{again} when it is gone"
-        return Finding("False", _disruption_reason(cause.reason), f"{cause.message}; {when}")
+        cure = f". {cause.hint}" if cause.hint else ""
+        return Finding("False", _disruption_reason(cause.reason), f"{cause.message}; {again}{cure}")
     return Finding("False", "Retrying", f"pod {pod.name} ended with {cause.reason}: {cause.message}; {again}")
 
 

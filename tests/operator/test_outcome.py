@@ -87,6 +87,18 @@ def test_a_pod_killed_for_its_memory_says_which_memory() -> None:
     assert "spec.pod.resources.limits.memory (now 16Gi)" in failure.hint
 
 
+def test_a_trainer_that_says_that_it_got_no_memory_is_believed() -> None:
+    failure = fail(dead_pod(1, {"reason": "Killed", "message": "MemoryError: 2 GiB"}, memory="2Gi"))
+
+    assert (failure.reason, failure.exit_code, failure.message) == ("HostOutOfMemory", 1, "MemoryError: 2 GiB")
+
+
+def test_memory_of_the_check_is_the_profiles_matter() -> None:
+    failure = fail(dead_pod(137, "", reason="OOMKilled", memory="2Gi", stage="preflight"))
+
+    assert "preflightPod.resources.limits.memory of the profile (now 2Gi)" in failure.hint
+
+
 def test_a_pod_that_the_kernel_killed_without_a_limit_says_so() -> None:
     failure = fail(dead_pod(137, ""))
 
@@ -203,11 +215,13 @@ def test_time_that_is_used_up_is_told_by_its_field() -> None:
 
 
 def test_a_training_that_never_started_says_what_it_waited_for() -> None:
-    ending = never_started(600, "0/3 nodes are available: 3 Insufficient nvidia.com/gpu", time=EARLIER)
+    waits = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu; the pod then starts by itself"
+
+    ending = never_started(600, waits, time=EARLIER)
 
     assert ending.reason == "StartDeadlineExceeded"
     assert "spec.scheduling.startDeadlineSeconds (600 s)" in ending.message
-    assert "3 Insufficient nvidia.com/gpu" in ending.message
+    assert ending.message.endswith("3 Insufficient nvidia.com/gpu")
 
 
 def test_the_deadline_is_told_by_its_field_whatever_the_pod_said() -> None:
