@@ -7,8 +7,9 @@ from typing import Any
 from lora_api import LoraTrainingStatus
 from lora_api.status import Phase
 from lora_operator.kueue import QueueState, absent
-from lora_operator.manifests import Used, build_job_patch
+from lora_operator.manifests import Used, build_job, build_job_patch, build_preflight_job
 from lora_operator.observed import Job, Observed, Subject, format_time
+from lora_operator.profiles import Profile
 from lora_operator.status import derive_status
 from lora_operator.view import ACCEPTED
 from tests.support.observations import EARLIER, make_job, make_subject, moment
@@ -121,3 +122,36 @@ def test_the_start_deadline_counts_the_queue_and_tells_its_last_words() -> None:
     assert (status.phase, late.phase) == (Phase.QUEUED, Phase.FAILED)
     assert told(late, "Succeeded")[1] == "StartDeadlineExceeded"
     assert "1 more needed" in told(late, "Succeeded")[2]
+
+
+def test_a_job_enters_its_queue_suspended_and_its_pods_carry_no_label_of_it() -> None:
+    training = make_subject(QUEUE, ("scheduling.queuePriorityClass", "urgent")).training
+    assert training is not None
+
+    job = build_job(training, Profile(image="trainer:1"), attempt=1)
+
+    ours = {"kueue.x-k8s.io/queue-name": "main", "kueue.x-k8s.io/priority-class": "urgent"}
+    assert job["metadata"]["labels"].items() >= ours.items()
+    assert job["spec"]["suspend"] is True
+    assert not set(ours) & set(job["spec"]["template"]["metadata"]["labels"])
+
+
+def test_whether_a_queued_job_runs_is_never_written_again() -> None:
+    training = make_subject(QUEUE, ("suspend", True)).training
+    assert training is not None
+
+    labelled = build_job_patch(training.spec, running(moment(0)), Used())
+    taken = build_job_patch(training.spec, make_job(), Used(), queued=True)
+
+    assert labelled is None
+    assert taken is None
+
+
+def test_the_check_of_the_data_enters_no_queue() -> None:
+    training = make_subject(QUEUE).training
+    assert training is not None
+
+    job = build_preflight_job(training, Profile(image="trainer:1"))
+
+    assert "kueue.x-k8s.io/queue-name" not in job["metadata"]["labels"]
+    assert job["spec"]["suspend"] is False
