@@ -144,7 +144,8 @@ def _memory_hint(pod: Pod) -> str:
     checks = pod.stage == names.STAGE_PREFLIGHT
     field = "preflightPod.resources.limits.memory of the profile" if checks else "spec.pod.resources.limits.memory"
     lower = "dataset.workers" if checks else "dataset.workers, dataset.latentCache"
-    return f"Raise {field} (now {pod.memory_limit or 'none'}) and requests.memory, or lower what is held in memory: {lower}."
+    now = pod.memory_limit or "none"
+    return f"Raise {field} (now {now}) and requests.memory, or lower what is held in memory: {lower}."
 
 
 def _ended(ended: Terminated) -> Failure:

@@ -393,8 +393,10 @@ Report = TypeVar("Report", bound=ProgressReport)
 def parse_report(content: str | bytes, kind: type[Report]) -> Report:
     """What a pod says. Raises ValueError unless all of it is sound: pods are not trusted."""
     report = kind.model_validate_json(content)
-    if report.progress and report.progress.updated_time and parse_time(report.progress.updated_time).tzinfo is None:
-        raise ValueError(f"progress.updatedTime is {report.progress.updated_time}, but must have a time zone")
+    updated = report.progress.updated_time if report.progress else None
+    for field, time in (("progress.updatedTime", updated), ("activeTime", report.active_time)):
+        if time is not None and parse_time(time).tzinfo is None:
+            raise ValueError(f"{field} is {time}, but must have a time zone")
     return report
 
 

@@ -1,6 +1,5 @@
 """lora_operator.observed"""
 
-import json
 from typing import Any
 
 import pytest
@@ -115,9 +114,10 @@ def test_a_last_word_of_another_kind_is_only_text(text: str) -> None:
 
 
 @pytest.mark.parametrize("time", ["today", "2026-11-22T11:00:00"], ids=["no time", "no zone"])
-def test_a_report_without_a_sound_time_is_refused(time: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        parse_report(json.dumps({"progress": {"updatedTime": time}}), ProgressReport)
+@pytest.mark.parametrize("report", ['{"progress": {"updatedTime": "TIME"}}', '{"activeTime": "TIME"}'])
+def test_a_report_without_a_sound_time_is_refused(report: str, time: str) -> None:
+    with pytest.raises(ValueError, match=time):
+        parse_report(report.replace("TIME", time), ProgressReport)
 
 
 @pytest.mark.parametrize(
