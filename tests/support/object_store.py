@@ -2,6 +2,8 @@
 
 import contextlib
 import itertools
+import re
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -61,6 +63,8 @@ class FaultyStore:
     requests: list[str] = field(default_factory=list)
     """`METHOD path` of every request since the last `reset`."""
 
+    signed_with: list[str] = field(default_factory=list)
+    """Access key of every signed request since the last `reset`."""
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
     page_size: int | None = None
@@ -102,12 +106,14 @@ class FaultyStore:
         self.page_size = None
         self.faults.clear()
         self.requests.clear()
+        self.signed_with.clear()
 
     def wrap(self, app: App) -> App:
         """`app` with the faults in front of it."""
 
         def failing(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
             self.requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
+            self.signed_with += re.findall(r"Credential=([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
             if self.page_size and "list-type=2" in environ["QUERY_STRING"]:
                 environ["QUERY_STRING"] += f"&max-keys={self.page_size}"
             fault = next((fault for fault in self.faults if fault.applies(environ)), None)
@@ -148,12 +154,12 @@ def _cut(body: bytes) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def faulty_store() -> Iterator[FaultyStore]:
-    """A server on a free loopback port for the time of the `with` block."""
+def faulty_store(certificate: ssl.SSLContext | None = None) -> Iterator[FaultyStore]:
+    """A server on a free loopback port for the time of the `with` block; with a certificate it speaks TLS."""
     store = FaultyStore()
     app = store.wrap(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    store.endpoint = f"http://127.0.0.1:{server.server_port}"
+    server = make_server("127.0.0.1", 0, app, threaded=True, ssl_context=certificate)
+    store.endpoint = f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
