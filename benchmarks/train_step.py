@@ -40,7 +40,6 @@ from lora_trainer.prepare import BaseFiles, Prepared, Session
 from lora_trainer.progress import ProgressTracker
 from lora_trainer.settings import Settings
 from lora_trainer.sources import Fetcher, fetch_dataset, plan_dataset
-from lora_trainer.storage import Connection
 
 PICTURES = 4
 PARTS = ("data", "textEncoder", "unetForward", "backward", "optimizer")
@@ -161,7 +160,7 @@ def prepare(training: LoraTraining, session: Session, options: argparse.Namespac
     """What the product knows before it loads a model, with random weights instead of fetched ones."""
     spec = training.spec
     files = open_model(options.base, spec.base_model) if options.base else RandomWeights(options.family, device)
-    fetcher = Fetcher(Connection(spec.storage, session.settings), lambda _: None, spec.dataset.workers)
+    fetcher = Fetcher(spec, session.settings, lambda _: None)
     dataset = plan_dataset(spec, fetch_dataset(spec, fetcher))
     return Prepared(training, BaseFiles(files), dataset)
 

@@ -47,11 +47,9 @@ class Provenance:
         content = json.loads(text)
         if not isinstance(content, dict):
             raise ValueError("it holds no JSON object")
-        parts = [content.get(name) for name in ("spec", "dataset", "base")]
-        for part in parts:
-            if not isinstance(part, dict):
-                raise ValueError("it holds no spec, dataset and base")
-        spec, dataset, base = parts
+        spec, dataset, base = (content.get(name) for name in ("spec", "dataset", "base"))
+        if not (isinstance(spec, dict) and isinstance(dataset, dict) and isinstance(base, dict)):
+            raise ValueError("it holds no spec, dataset and base")
         if not all(isinstance(value, str) for value in (*dataset.values(), *base.values())):
             raise ValueError("a digest in it is no text")
         return cls(spec, dataset, base)
