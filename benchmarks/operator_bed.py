@@ -28,6 +28,8 @@ DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 WRITES = frozenset({"create", "update", "patch", "delete"})
 
 Manifest = dict[str, Any]
+Stored = Callable[[str, str], list[Manifest]]
+"""The objects of an API group and plural."""
 
 
 @dataclass

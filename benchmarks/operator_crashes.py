@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from benchmarks.operator_bed import TRAINER, TRAININGS, Bed, Manifest, is_call, make_training, open_bed
+from benchmarks.operator_bed import TRAINER, TRAININGS, Bed, Manifest, Stored, is_call, make_training, open_bed
 from benchmarks.resuming_trainer import read_state
 from lora_api import names
 from lora_devcluster.cluster import ClusterSetting
@@ -88,19 +88,21 @@ class Crash:
 class Watcher:
     """The most training Jobs and pods that were ever active at once."""
 
-    bed: Bed
+    stored: Stored
     most_jobs: int = 0
     most_pods: int = 0
 
     def look(self, change: Change) -> None:
         """Called after every write."""
         if change.key.plural in {"jobs", "pods"}:
-            self.most_jobs = max(self.most_jobs, sum(_is_active(job) for job in _of_stage(self.bed, "batch", "jobs")))
-            self.most_pods = max(self.most_pods, len(running_pods(self.bed)))
+            self.most_jobs = max(
+                self.most_jobs, sum(_is_active(job) for job in _of_stage(self.stored, "batch", "jobs"))
+            )
+            self.most_pods = max(self.most_pods, len(running_pods(self.stored)))
 
 
-def _of_stage(bed: Bed, group: str, plural: str) -> Iterable[Manifest]:
-    for found in bed.stored(group, plural):
+def _of_stage(stored: Stored, group: str, plural: str) -> Iterable[Manifest]:
+    for found in stored(group, plural):
         if found["metadata"].get("labels", {}).get(names.LABEL_STAGE) == names.STAGE_TRAINING:
             yield found
 
@@ -110,10 +112,10 @@ def _is_active(job: Manifest) -> bool:
     return not ended & {"Complete", "Failed"} and not job["spec"].get("suspend")
 
 
-def running_pods(bed: Bed) -> list[Manifest]:
+def running_pods(stored: Stored) -> list[Manifest]:
     """Training pods whose container runs."""
     found = []
-    for pod in _of_stage(bed, "", "pods"):
+    for pod in _of_stage(stored, "", "pods"):
         states = [status.get("state", {}) for status in pod.get("status", {}).get("containerStatuses", ())]
         if any("running" in state for state in states):
             found.append(pod)
@@ -172,12 +174,12 @@ async def live(bed: Bed) -> str:
     env = {"GATE": str(gate), "STATE": str(state)}
     await bed.send("POST", TRAININGS, make_training(NAME, gpus=1, env=env))
     await _until_started(bed, state, 1)
-    [first] = running_pods(bed)
+    [first] = running_pods(bed.stored)
     await bed.send("POST", EVICTION.format(first["metadata"]["name"]), _eviction(first))
     await _until_started(bed, state, 2)
     await bed.until(lambda: _status(bed).get("attempts", {}).get("preemptions") == 1)
     await bed.send("PATCH", f"{TRAININGS}/{NAME}", {"spec": {"suspend": True}})
-    await bed.until(lambda: not running_pods(bed) and _status(bed).get("phase") == "Suspended")
+    await bed.until(lambda: not running_pods(bed.stored) and _status(bed).get("phase") == "Suspended")
     await bed.send("PATCH", f"{TRAININGS}/{NAME}", {"spec": {"suspend": False}})
     await _until_started(bed, state, 3)
     gate.touch()
@@ -193,7 +195,7 @@ async def _until_started(bed: Bed, state: Path, times: int) -> None:
     async with asyncio.timeout(WAIT_SECONDS):
         while read_state(state)["starts"] < times:
             await asyncio.sleep(0.02)
-    await bed.until(lambda: running_pods(bed))
+    await bed.until(lambda: running_pods(bed.stored))
 
 
 def _uid(found: Manifest) -> str:
@@ -231,7 +233,7 @@ async def trial(call: int, cut: Cut | None, folder: Path) -> Row:
     images = {"trainer:*": TRAINER}
     setting = ClusterSetting(images=images, node=NodeSpec(gpus=1), job_backoff_seconds=0.05, retry_seconds=0.05)
     async with open_bed(folder, setting, {"default": {"image": "trainer:1"}}) as bed:
-        crash, watcher = Crash(call, cut), Watcher(bed)
+        crash, watcher = Crash(call, cut), Watcher(bed.stored)
         bed.cluster.server.breaks.append(crash)
         unsubscribe = bed.cluster.store.subscribe(watcher.look)
         async with immortal_operator(bed, crash) as operators:
