@@ -10,9 +10,10 @@ import pytest
 
 from lora_api.cluster_spec import Storage
 from lora_demo.seaweed import ObjectStore
-from lora_trainer.errors import AccessDenied, InvalidConfiguration, InvalidDataset, StorageUnavailable
+from lora_trainer.errors import AccessDenied, InvalidConfiguration, InvalidDataset, StorageUnavailable, Superseded
 from lora_trainer.settings import Settings
-from lora_trainer.storage import Connection, Source, check_writable, fetch, open_store
+from lora_trainer.storage import Connection, Fence, Source, check_writable, fetch, open_store
+from lora_trainer.storage.store import ABSENT, Changed
 
 BUCKET = "lora"
 Connect = Callable[..., Connection]
@@ -104,3 +105,45 @@ def test_a_second_start_fetches_nothing(client: Any, connect: Connect, tmp_path:
         fetch(source, tmp_path / "t", connect(), on_bytes=counted.append)
 
     assert sum(counted) == 100
+
+
+def test_the_server_keeps_conditions(client: Any, connect: Connect) -> None:
+    output = open_store(f"s3://{BUCKET}/conditions", connect(), field="f", on_bytes=nothing)
+    output.put_bytes(b"1", "x", only_if=ABSENT)
+    first = output.get_versioned("x").version
+    output.put_bytes(b"2", "x", only_if=first)
+
+    for version in (ABSENT, first):
+        with pytest.raises(Changed):
+            output.put_bytes(b"3", "x", only_if=version)
+
+    assert output.get_bytes("x") == b"2"
+
+
+def test_each_start_gets_the_next_token(client: Any, connect: Connect) -> None:
+    output = open_store(f"s3://{BUCKET}/fenced", connect(), field="f", on_bytes=nothing)
+
+    first = Fence.acquire(output, owner="lora/hina", attempt=1, pod="a")
+    second = Fence.acquire(output, owner="lora/hina", attempt=1, pod="b")
+
+    assert (first.token, second.token) == (1, 2)
+    with pytest.raises(Superseded):
+        first.check()
+
+
+def test_a_file_in_parts_comes_back_in_ranges(
+    client: Any, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lora_trainer.storage.s3_store.SINGLE_PUT_BYTES", 1 << 20)
+    monkeypatch.setattr("lora_trainer.storage.s3_upload.PART_BYTES", 5 << 20)
+    monkeypatch.setattr("lora_trainer.storage.s3_download.RANGE_BYTES", 2 << 20)
+    data = bytes(range(256)) * ((11 << 20) // 256)
+    (tmp_path / "large.bin").write_bytes(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    output = open_store(f"s3://{BUCKET}/parts", connect(), field="f", on_bytes=nothing)
+
+    output.put_file(tmp_path / "large.bin", "large.bin", sha256=sha256)
+    output.get_file("large.bin", tmp_path / "back.bin", sha256=sha256)
+
+    assert (tmp_path / "back.bin").read_bytes() == data
+    assert client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", []) == []
