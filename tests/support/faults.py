@@ -12,6 +12,8 @@ Change = tuple[str, Any]
 
 GPU: Change = ("parallelism.gpusPerNode", 1)
 NO_RETRY: Change = ("retry.maxFailures", 0)
+SIDE_BY_SIDE = 6
+"""Faults at a time: each has a process of its own, and must not wait too long for a core."""
 LONG_AGO = "2026-01-01T00:00:00Z"
 
 
@@ -279,10 +281,19 @@ async def inject_all(scenario: Scenario, words: dict[str, str]) -> dict[str, Sho
     """What the status shows of every fault, by its name; those that harm others come last."""
     gate = str(scenario.folder / "never")
     await _furnish(scenario)
-    together = await asyncio.gather(*(inject(scenario, fault) for fault in faults(words, gate)))
+    turns = asyncio.Semaphore(SIDE_BY_SIDE)
+    together = await asyncio.gather(*(_in_turn(turns, scenario, fault) for fault in faults(words, gate)))
     rejected = await inject(scenario, REJECTED)
     lost = await inject(scenario, replace(NODE_LOST, env={"FAKE_GATE": gate}))
     return {shown.fault.name: shown for shown in (*together, rejected, lost)}
+
+
+async def _in_turn(turns: asyncio.Semaphore, scenario: Scenario, fault: Fault) -> Shown:
+    async with turns:
+        try:
+            return await inject(scenario, fault)
+        except AssertionError as error:
+            raise AssertionError(f"{fault.name}: {scenario.training(fault.name)}") from error
 
 
 async def _furnish(scenario: Scenario) -> None:
