@@ -324,3 +324,30 @@ async def test_a_deactivated_workload_is_told_and_waited_for(scenario: Scenario)
 
     assert body["status"]["queue"]["message"] == "The workload is deactivated"
     await scenario.until_phase("Queued")
+
+
+async def test_the_check_of_the_data_waits_where_kueue_manages_every_job(scenario: Scenario) -> None:
+    install(scenario, manages_all=True)
+    await scenario.start_operator()
+
+    await scenario.create(("parallelism.gpusPerNode", 1), QUEUED)
+    await scenario.until_phase("Queued")
+    held = scenario.jobs()
+    await scenario.change({"metadata": {"labels": {"kueue.x-k8s.io/queue-name": "main"}}}, name="hina-data", path=JOBS)
+    await scenario.until_phase("Succeeded")
+
+    assert held == ["hina-data"]
+    assert scenario.jobs() == ["hina-a1", "hina-data"]
+    assert [r.verb for r in job_writes(scenario)] == ["create", "create"]
+
+
+async def test_the_data_are_checked_before_the_queue_is_asked_for_a_gpu(scenario: Scenario) -> None:
+    queue = install(scenario, room=0)
+    await scenario.start_operator()
+
+    await scenario.create(("parallelism.gpusPerNode", 1), QUEUED)
+    body = await scenario.until_phase("Queued")
+
+    assert condition(body, "DatasetReady")["status"] == "True"
+    assert queue.workload("ml", "hina-data") is None
+    assert queue.workload("ml", "hina-a1") is not None
