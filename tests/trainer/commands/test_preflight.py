@@ -1,5 +1,7 @@
 """`lora preflight` from the outside: a process of its own that never imports torch."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +63,19 @@ def test_bad_data_end_it_with_65_and_the_file_by_name(file: Path, termination_lo
     assert (message.exit_code, message.reason) == (65, "InvalidDataset")
     assert "2_zwx shape/1.png" in message.message
     assert [path.name for path in (file.parent / "out").rglob("*.*") if path.suffix] == ["preflight.log"]
+
+
+def test_told_to_stop_it_ends_with_75_and_says_that_nothing_was_lost(
+    file: Path, termination_log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lora_trainer.preflight.check_training", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+
+    result = preflight(file)
+
+    message = TerminationMessage.model_validate_json(termination_log.read_text())
+    assert result.exit_code == 75
+    assert (message.exit_code, message.reason) == (75, "Interrupted")
+    assert "nothing was lost" in message.message
 
 
 def test_overrides_change_the_plan(file: Path) -> None:

@@ -198,3 +198,35 @@ def test_any_change_of_content_changes_the_digest(tmp_path: Path, change: str) -
             (root / "3_hina").rename(root / "4_hina")
 
     assert scan_root(root, spec_of()).digest != before
+
+
+def test_each_picture_has_a_digest_of_its_own(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path)
+    before = scan_root(root, spec_of()).digests
+
+    (root / "3_hina" / "a.txt").write_text("hina smiling")
+
+    now = scan_root(root, spec_of()).digests
+    assert [path for path in before if before[path] != now[path]] == ["3_hina/a.png"]
+    assert list(now) == ["3_hina/a.png", "3_hina/b.png"]
+
+
+class Stopped(Exception):
+    """What a caller raises to end a scan."""
+
+
+def test_a_scan_ends_when_its_caller_says_so(tmp_path: Path) -> None:
+    for index in range(20):
+        write_picture(tmp_path / "3_hina" / f"{index:02}.png", caption="hina")
+    seen = 0
+
+    def stop() -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        scan(DatasetSources(root=tmp_path), spec_of(), on_picture=stop)
+
+    assert seen == 3

@@ -47,6 +47,38 @@ def test_subsets_come_in_the_order_of_the_spec_with_their_own_rules(tmp_path: Pa
     assert (first.is_regularization, second.is_regularization) == (False, True)
 
 
+def test_the_order_of_subsets_changes_the_digest_but_no_picture_s_own(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_picture(tmp_path / name / "a.png", caption="zwx")
+    one, two = Subset(uri="s3://lora/one"), Subset(uri="s3://lora/two")
+
+    first = scan(DatasetSources(subsets=(tmp_path / "one", tmp_path / "two")), Dataset(subsets=(one, two)))
+    second = scan(DatasetSources(subsets=(tmp_path / "two", tmp_path / "one")), Dataset(subsets=(two, one)))
+
+    changed = {name for name in first.digests if first.digests[name] != second.digests[name]}
+    assert first.digests.keys() == second.digests.keys() == {"one/a.png", "two/a.png", *changed}
+    assert changed == {"(order of spec.dataset.subsets)"}
+
+
+def test_two_pictures_of_one_name_both_count(tmp_path: Path) -> None:
+    write_metadata(
+        tmp_path / "data",
+        {"file": "a.png", "caption": "a"},
+        {"file": "reg/1_woman/a.png", "caption": "b", "regularization": True},
+    )
+    for path in ("data/a.png", "data/reg/1_woman/a.png", "apart/1_woman/a.png"):
+        write_picture(tmp_path / path)
+    spec = Dataset(uri="s3://lora/x", workers=0, regularization=Regularization(uri="s3://lora/apart"))
+    sources = DatasetSources(root=tmp_path / "data", regularization=tmp_path / "apart")
+    keys = [example.key for example in scan(sources, spec).examples]
+    before = scan(sources, spec).digest
+
+    write_picture(tmp_path / "data" / "reg" / "1_woman" / "a.png", color=(1, 2, 4))
+
+    assert keys.count("reg/1_woman/a.png") == 2
+    assert scan(sources, spec).digest != before
+
+
 def test_each_subset_may_have_its_own_caption_extension(tmp_path: Path) -> None:
     for name in ("one", "two"):
         path = write_picture(tmp_path / name / "a.png", caption="text")
