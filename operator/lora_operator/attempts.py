@@ -66,10 +66,14 @@ def _count_pods(pods: tuple[Pod, ...], known: PodCount, report: ProgressReport |
     of_that_second = tuple(pod.uid for pod in new if pod.created == newest)
     if newest == until:
         of_that_second = (*known.newest, *of_that_second)
-    # The trainer knows of pods that came and went while nobody watched.
-    starts = (report.starts if report else None) or 0
+    made, starts, before = known.made + len(new), report.starts if report else None, known.starts_before
+    if starts is not None:
+        # The trainer knows of pods that came and went while nobody watched, but also of earlier trainings' pods.
+        before = max(0, starts - made) if before is None else before
+        made = max(made, starts - before)
     return PodCount(
-        made=max(known.made + len(new), starts),
+        made=made,
+        starts_before=before,
         begun=known.begun or any(pod.has_begun for pod in pods),
         until=newest or None,
         newest=of_that_second[-16:],

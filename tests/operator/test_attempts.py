@@ -98,9 +98,17 @@ def test_many_failed_pods_are_not_counted_anew() -> None:
 
 
 def test_starts_that_only_the_trainer_knows_of_count() -> None:
-    report = ProgressReport(reason="Training", starts=4)
+    before = count(observed(make_job(), pod(1)), report=ProgressReport(starts=1))
 
-    assert numbers(count(observed(make_job(status={"failed": 1}), pod(9)), report=report)) == (1, 1, 2)
+    seen = observed(make_job(status={"failed": 1}), pod(9))
+    assert numbers(count(seen, before, report=ProgressReport(starts=4))) == (1, 1, 2)
+
+
+def test_starts_of_an_earlier_training_at_the_same_place_do_not_count() -> None:
+    before = count(observed(make_job(), pod(1)), report=ProgressReport(starts=8))
+    after = count(observed(make_job(), pod(2)), before, report=ProgressReport(starts=10))
+
+    assert (numbers(before), numbers(after)) == ((1, 0, 0), (1, 0, 2))
 
 
 def test_pods_of_an_object_that_had_the_name_before_do_not_count() -> None:

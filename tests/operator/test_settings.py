@@ -25,6 +25,7 @@ def test_everything_can_be_said() -> None:
             "LORA_HTTP_PORT": "9090",
             "POD_NAME": "one",
             "LORA_PROGRESS_INTERVAL_SECONDS": "0.5",
+            "LORA_STATUS_INTERVAL_SECONDS": "10",
             "LORA_RESYNC_SECONDS": "60",
             "LORA_WORKERS": "2",
             "LORA_LOG_LEVEL": "debug",
@@ -33,7 +34,7 @@ def test_everything_can_be_said() -> None:
     )
 
     assert settings == Settings(
-        Path("/etc/lora/profiles.yaml"), ("ml", "art"), "127.0.0.1", 9090, "one", 0.5, 60.0, 2, "DEBUG",
+        Path("/etc/lora/profiles.yaml"), ("ml", "art"), "127.0.0.1", 9090, "one", 0.5, 10.0, 60.0, 2, "DEBUG",
         "/home/me/.kube/config",
     )  # fmt: skip
 
