@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_trainer.errors import Interrupted
 from lora_trainer.run_log import RunLog, is_for_the_file_only, logging_to, record_failure
 
 SECRET = "wJalrXUtnFEMI+K7MDENG"
@@ -26,10 +27,10 @@ def opened(tmp_path: Path) -> Opened:
     @contextmanager
     def open_log(**sizes: int) -> Iterator[RunLog]:
         log = RunLog(tmp_path / "logs" / "attempt.log", (SECRET,), **sizes)
-        logger.setLevel(logging.INFO)
+        logging.getLogger("lora_trainer").setLevel(logging.INFO)
         with logging_to(log, (SECRET,)):
             yield log
-        logger.setLevel(logging.NOTSET)
+        logging.getLogger("lora_trainer").setLevel(logging.NOTSET)
 
     return open_log
 
@@ -79,6 +80,20 @@ def test_a_failure_is_written_once_with_its_traceback(opened: Opened) -> None:
     text = log.path.read_text()
     assert text.count("Traceback") == text.count("in fail") == 1
     assert text.endswith("ZeroDivisionError: division by zero\n")
+
+
+def test_an_interruption_needs_no_traceback(opened: Opened) -> None:
+    try:
+        raise Interrupted("told to stop at step 3")
+    except Interrupted as error:
+        interruption = error
+    with opened() as log:
+        record_failure(interruption)
+        record_failure(interruption)
+
+    text = log.path.read_text()
+    assert text.count("Interrupted: told to stop at step 3\n") == 1
+    assert "Traceback" not in text
 
 
 def test_a_failure_is_not_told_twice_to_who_watches_stderr(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,10 +9,14 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
+from lora_api.exit_codes import outcome_of
 from lora_api.redaction import redact
+from lora_trainer.errors import TrainingError
 
 _failures = logging.getLogger(__name__ + ".failures")
 
+_FAILURE = "failure"
+"""Attribute of a record: the error that it tells."""
 _HEAD_BYTES = 1 << 20
 _TAIL_BYTES = 3 << 20
 _SLACK_BYTES = 2 << 20
@@ -62,12 +66,11 @@ class RunLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes a record; the traceback of a failure only once."""
-        failure = record.exc_info[1] if record.exc_info else None
-        if record.name == _failures.name and failure is self._told:
-            return
-        self._told = failure or self._told
         if record.name == _failures.name:
-            self._failed_at = self._file.seek(0, os.SEEK_END)
+            failure = getattr(record, _FAILURE, None)
+            if failure is self._told:
+                return
+            self._told, self._failed_at = failure, self._file.seek(0, os.SEEK_END)
         # A full disk must not end the training: the log is not the result.
         with suppress(OSError, ValueError):
             self._write(self.format(record) + "\n")
@@ -124,9 +127,18 @@ def _open_alone(path: Path) -> FileIO:
     return file
 
 
+def is_interruption(error: BaseException) -> bool:
+    """Whether nobody has to do anything about what ended the run."""
+    return isinstance(error, TrainingError) and outcome_of(error.exit_code).actor == "nobody"
+
+
 def record_failure(error: BaseException) -> None:
-    """Writes the traceback of what ends the run into its log, once however often it is told; not to stderr."""
-    _failures.error("%s: %s", type(error).__name__, error, exc_info=error)
+    """Writes what ends the run into its log, once however often it is told, with the traceback if it is a failure.
+
+    Not to stderr, where the commands tell it to people.
+    """
+    level, traceback = (logging.INFO, None) if is_interruption(error) else (logging.ERROR, error)
+    _failures.log(level, "%s: %s", type(error).__name__, error, exc_info=traceback, extra={_FAILURE: error})
 
 
 def is_for_the_file_only(record: logging.LogRecord) -> bool:

@@ -18,7 +18,7 @@ from lora_api.redaction import redact
 from lora_trainer.errors import Interrupted, InvalidConfiguration, TrainingError
 from lora_trainer.metrics import TrainingMetrics
 from lora_trainer.progress import ProgressTracker, serve, write_termination
-from lora_trainer.run_log import RunLog, logging_to, record_failure
+from lora_trainer.run_log import RunLog, is_interruption, logging_to, record_failure
 from lora_trainer.settings import Settings
 from lora_trainer.stopping import StopRequested, StopSignal, listening
 from lora_trainer.watchdog import Watched, watching
@@ -140,7 +140,7 @@ def _last_word(here: Surroundings) -> Iterator[None]:
     except TrainingError as error:
         record_failure(error)
         # The end of the log as people know it; the traceback after it is for us.
-        tail = "" if _is_interruption(error) else here.log_tail(before_failure=True)
+        tail = "" if is_interruption(error) else here.log_tail(before_failure=True)
         here.leave(
             here.tracker.termination(
                 error.exit_code, reason=error.reason, message=str(error), hint=error.hint, log_tail=tail
@@ -160,10 +160,6 @@ def _last_word(here: Surroundings) -> Iterator[None]:
             )
         )
         raise
-
-
-def _is_interruption(error: TrainingError) -> bool:
-    return outcome_of(error.exit_code).actor == "nobody"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
