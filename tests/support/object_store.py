@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import re
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -141,6 +142,7 @@ def _fail(fault: Fault, app: App, environ: dict[str, Any], start_response: Calla
         return []
     if fault.lose_answer:
         list(app(environ, lambda *_: None))
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         raise ConnectionAbortedError("the test loses this answer")
     body = b"".join(app(environ, start_response))
     if fault.flip_byte:

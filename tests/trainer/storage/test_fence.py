@@ -84,13 +84,12 @@ def test_a_record_that_was_tidied_away_is_no_successor(open_output: Callable[[],
 def test_two_starts_at_once_never_share_a_token(open_output: Callable[[], Store]) -> None:
     together = threading.Barrier(3)
 
-    def start(_: int) -> int:
-        output = open_output()
+    def start(output: Store) -> int:
         together.wait(timeout=60)
         return acquire(output).token
 
     with ThreadPoolExecutor(3) as pool:
-        tokens = list(pool.map(start, range(3)))
+        tokens = list(pool.map(start, [open_output() for _ in range(3)]))
 
     assert max(tokens) == len(set(tokens))
 
