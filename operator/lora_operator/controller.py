@@ -165,7 +165,7 @@ class Controller:
             return observed
         elif observed.job is None and (subject.attempt or (job is None and subject.status.conditions)):
             await self._look_for_job(subject)
-        elif job is not None and job.end is not None and (pod is None or pod.terminated is None):
+        elif job is not None and _may_lack_words(job, observed.job_pods):
             # The watch of pods may lag behind that of Jobs, and the last word decides the status for ever.
             await self._list_pods(subject)
         elif pod is not None and _is_stuck(pod, self._clock()):
@@ -321,6 +321,16 @@ class Controller:
             # Events are told as well as can be; the status holds the truth.
             self._world.metrics.errors.labels("event").inc()
             log.debug("%s: the event %s was lost: %s", subject.key, event.reason, error)
+
+
+def _may_lack_words(job: Job, pods: tuple[Pod, ...]) -> bool:
+    """Whether the Job has ended, and pods that it counted are not known to have."""
+    if job.end is None:
+        return False
+    ended = [pod for pod in pods if pod.terminated is not None]
+    if job.end.succeeded:
+        return not any(pod.phase == "Succeeded" for pod in ended)
+    return len(ended) < max(1, job.failed)
 
 
 def _is_stuck(pod: Pod, now: datetime) -> bool:

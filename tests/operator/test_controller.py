@@ -304,6 +304,20 @@ async def test_the_last_word_is_looked_for_before_the_end_is_told(bench: Bench) 
     assert next(c.message for c in bench.status.conditions if c.type == "Succeeded") == "10 epochs trained"
 
 
+async def test_the_last_word_is_looked_for_though_an_earlier_pod_left_one(bench: Bench) -> None:
+    bench.training()
+    bench.job(status=COMPLETE)
+    interrupted = {"terminated": {"exitCode": 75, "message": json.dumps({"exitCode": 75})}}
+    bench.pod(state=interrupted, phase="Failed")
+    bench.cluster.put("pods", pod_body(name="hina-a1-0-later", created="2026-11-22T11:30:00Z", **_dead(message="done")))
+
+    await bench.look()
+
+    assert next(c.message for c in bench.status.conditions if c.type == "Succeeded") == "done"
+    assert bench.status.attempts is not None
+    assert bench.status.attempts.preemptions == 1
+
+
 async def test_an_end_that_another_operator_told_does_not_delete_its_job(bench: Bench) -> None:
     bench.training(status={"conditions": [FINISHED], "observedGeneration": 1, "phase": "Succeeded"})
     bench.job()
