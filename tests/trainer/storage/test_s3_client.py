@@ -6,6 +6,7 @@ import pytest
 from botocore import UNSIGNED
 
 from lora_api.cluster_spec import Storage
+from lora_api.spec import LoraTrainingSpec
 from lora_trainer.errors import AccessDenied, InvalidConfiguration, StorageUnavailable
 from lora_trainer.settings import Settings
 from lora_trainer.storage import Connection, Source, fetch
@@ -97,3 +98,25 @@ def test_a_plain_server_behind_https_is_unavailable(store: FaultyStore, tmp_path
         )
 
     assert caught.value.hint == "Give the store's certificate authority in spec.storage.caBundleRef."
+
+
+def test_each_part_of_the_spec_is_reached_by_its_own_section_else_by_the_common_one(tmp_path: Path) -> None:
+    own = Storage(endpoint="http://127.0.0.1:9000")
+    spec = LoraTrainingSpec.model_validate(
+        {
+            "baseModel": {"uri": "s3://bucket/model"},
+            "dataset": {"uri": "s3://bucket/data"},
+            "output": {"uri": "s3://bucket/out", "storage": {"endpoint": "http://127.0.0.1:9000"}},
+            "storage": {"endpoint": MINIO},
+        }
+    )
+    settings = Settings(work_dir=tmp_path)
+
+    reached = {
+        field: Connection.for_field(spec, settings, field)
+        for field in ("spec.output.uri", "spec.dataset.uri", "spec.network.initialUri")
+    }
+
+    assert (reached["spec.output.uri"].storage, reached["spec.output.uri"].field) == (own, "spec.output.storage")
+    assert {reached[field].field for field in list(reached)[1:]} == {"spec.storage"}
+    assert reached["spec.dataset.uri"].storage.endpoint == MINIO
