@@ -34,6 +34,8 @@ from lora_operator.workloads import WorkloadReader
 log = logging.getLogger(__name__)
 
 CONFLICT_SECONDS = 0.2
+LAST_WORD_TRIES = 5
+"""So often a refused last status is tried as it is, before it is written without the trainer's report."""
 MOUNT_PATIENCE_SECONDS = 3.0
 """A pod whose volumes are not mounted after this time is asked for the reason."""
 POD_PATIENCE_SECONDS = 3.0
@@ -291,6 +293,9 @@ class Controller:
         try:
             await self._patch_status(subject, status)
         except Refused as error:
+            if status.completion_time and self._world.queue.failures(subject.key) < LAST_WORD_TRIES:
+                # What a finished training does not tell now it never tells.
+                raise
             await self._patch_status(subject, without_report(subject.status, status, str(error)))
             raise
 

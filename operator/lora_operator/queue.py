@@ -88,6 +88,10 @@ class WorkQueue(Generic[Key]):
         self.add_after(key, delay)
         return delay
 
+    def failures(self, key: Key) -> int:
+        """Failures of a key in a row."""
+        return self._failures.get(key, 0)
+
     def forget(self, key: Key) -> None:
         """The key is gone: no plans for it any more."""
         self.succeeded(key)

@@ -11,7 +11,7 @@ from prometheus_client import generate_latest
 
 from lora_api import LoraTrainingStatus
 from lora_operator.cache import Cache
-from lora_operator.controller import Controller, World
+from lora_operator.controller import LAST_WORD_TRIES, Controller, World
 from lora_operator.errors import ClusterUnavailable, Conflict, Refused
 from lora_operator.metrics import Metrics
 from lora_operator.observed import Key
@@ -224,7 +224,7 @@ async def test_a_refused_job_is_told_in_the_servers_words(bench: Bench) -> None:
     assert condition.message.startswith('exceeded quota: "gpus"')
 
 
-async def test_a_refused_status_is_written_without_the_trainers_part_and_tried_again(bench: Bench) -> None:
+async def test_a_last_status_that_stays_refused_is_written_without_the_trainers_part(bench: Bench) -> None:
     bench.training()
     bench.job(status=COMPLETE)
     plan = {"images": 1, "batchesPerEpoch": 1, "stepsPerEpoch": 1, "totalSteps": 1}
@@ -237,10 +237,17 @@ async def test_a_refused_status_is_written_without_the_trainers_part_and_tried_a
 
     with pytest.raises(Refused, match=r"status\.plan"):
         await bench.look()
+    at_first = bench.status
+    for _ in range(LAST_WORD_TRIES):
+        bench.queue.failed(KEY)
+    with pytest.raises(Refused, match=r"status\.plan"):
+        await bench.look()
     without = bench.status
     bench.cluster.refuse = lambda *_: None
     await bench.look()
 
+    bench.queue.forget(KEY)
+    assert at_first.completion_time is None
     assert without.plan is None
     assert "cannot be written: status.plan" in next(c.message for c in without.conditions if c.type == "Running")
 

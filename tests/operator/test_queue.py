@@ -92,3 +92,15 @@ async def test_a_forgotten_key_has_no_plans() -> None:
     assert queue._timers == {}
     assert queue.failed("a") == pytest.approx(0.1)
     queue.forget("a")
+
+
+async def test_failures_are_counted_until_a_success() -> None:
+    queue = WorkQueue[str]()
+    queue.failed("a")
+    queue.failed("a")
+    counted = queue.failures("a")
+
+    queue.succeeded("a")
+
+    assert (counted, queue.failures("a"), queue.failures("b")) == (2, 0, 0)
+    queue.forget("a")
