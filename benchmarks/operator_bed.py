@@ -74,7 +74,7 @@ class Bed:
         """What operators asked of the API server, watches and kopf's own lists aside."""
         return [request for request in self.cluster.requests[since:] if is_call(request)]
 
-    async def until(self, holds: Callable[[], Any], *, seconds: float = 30.0) -> Any:
+    async def until(self, holds: Callable[[], Any], *, seconds: float = 120.0) -> Any:
         """Looks after every change in the cluster; what `holds` returned when it first was true."""
         changed = asyncio.Event()
         unsubscribe = self.cluster.store.subscribe(lambda _: changed.set())

@@ -33,7 +33,7 @@ from lora_operator.__main__ import main as operate
 
 NAME = "hina"
 EVICTION = "/api/v1/namespaces/ml/pods/{}/eviction"
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 120.0
 COUNTED = ("number", "failures", "preemptions", "resumedFromStep", "lostSteps")
 """What of the attempts does not depend on how long things took."""
 KILL_SECONDS = 0.05
