@@ -18,7 +18,6 @@ USER_AGENT = f"{names.MANAGER}/{names.VERSION}"
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
 PAGE_SIZE = 500
 MERGE_PATCH = "application/merge-patch+json"
-APPLY_PATCH = "application/apply-patch+yaml"
 WORDS_CHARACTERS = 1000
 
 OnRequest = Callable[[str, str, str], None]
@@ -47,10 +46,8 @@ class Resource:
 TRAININGS = Resource(f"apis/{names.API_VERSION}", names.PLURAL, names.KIND, names.API_VERSION)
 JOBS = Resource("apis/batch/v1", "jobs", "Job", "batch/v1")
 PODS = Resource("api/v1", "pods", "Pod", "v1")
-CONFIG_MAPS = Resource("api/v1", "configmaps", "ConfigMap", "v1")
 EVENTS = Resource("api/v1", "events", "Event", "v1")
 LEASES = Resource("apis/coordination.k8s.io/v1", "leases", "Lease", "coordination.k8s.io/v1")
-BY_KIND = {resource.kind: resource for resource in (JOBS, CONFIG_MAPS)}
 
 
 @dataclass(frozen=True)
@@ -113,14 +110,6 @@ class Cluster:
         answer = await self._call("create", resource, path, body=manifest, query={"fieldManager": FIELD_MANAGER})
         return None if _is_there(answer) else _checked(answer)
 
-    async def apply(self, resource: Resource, manifest: Manifest) -> Manifest:
-        """The object after server-side apply; fields that others changed are taken back."""
-        meta = manifest["metadata"]
-        path = resource.path(meta["namespace"], meta["name"])
-        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        answer = await self._call("apply", resource, path, body=manifest, query=query)
-        return _checked(answer)
-
     async def patch(
         self, resource: Resource, namespace: str, name: str, body: Manifest, *, subresource: str = ""
     ) -> Manifest | None:
@@ -182,10 +171,9 @@ _METHODS = {
     "list": "GET",
     "create": "POST",
     "patch": "PATCH",
-    "apply": "PATCH",
     "delete": "DELETE",
 }
-_CONTENT_TYPES = {"patch": MERGE_PATCH, "apply": APPLY_PATCH}
+_CONTENT_TYPES = {"patch": MERGE_PATCH}
 
 
 @asynccontextmanager

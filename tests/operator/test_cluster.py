@@ -9,7 +9,7 @@ import pytest
 import yaml
 from aiohttp import web
 
-from lora_operator.cluster import CONFIG_MAPS, JOBS, TRAININGS, Cluster, merge_diff, open_cluster
+from lora_operator.cluster import JOBS, TRAININGS, Cluster, merge_diff, open_cluster
 from lora_operator.connection import Connection
 from lora_operator.errors import ClusterUnavailable, Conflict, LeadershipLost, Refused
 
@@ -104,18 +104,6 @@ async def test_creating_names_the_field_manager(server: Server) -> None:
 
     assert await server.cluster.create(JOBS, JOB) == {"kind": "Job"}
     assert server.asked[0][2] == {"fieldManager": "lora-operator"}
-
-
-async def test_applying_takes_fields_back(server: Server) -> None:
-    server.answer(200, {"kind": "ConfigMap"})
-
-    await server.cluster.apply(CONFIG_MAPS, JOB)
-
-    assert server.asked[0][:3] == (
-        "PATCH",
-        "/api/v1/namespaces/ml/configmaps/a",
-        {"fieldManager": "lora-operator", "force": "true"},
-    )
 
 
 async def test_deleting_takes_what_belongs_to_the_object_along(server: Server) -> None:
