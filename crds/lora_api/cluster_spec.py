@@ -186,7 +186,8 @@ class Scheduling(ApiModel):
     """Kubernetes affinity, passed through; a change applies to the next attempt."""
     start_deadline_seconds: Annotated[int, Field(ge=60, le=31536000)] | None = None
     """Give up when no pod of the training has started this many seconds after the training was created, or was
-    resumed before its first start. Waiting in a queue counts, the check of the data and a pause do not."""
+    resumed before its first start. Waiting in a queue counts, a pause does not; after the check of the data the waiting
+    is counted anew."""
 
 
 class EnvVar(ApiModel):
