@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,8 @@ class Trial:
 class Laboratory:
     """The store, the fork server and the folder in which trials are made."""
 
-    def __init__(self, store: ObjectStore, folder: Path, number: signal.Signals) -> None:
+    def __init__(self, store: ObjectStore, folder: Path) -> None:
         """Puts model and pictures into the store."""
-        self.number = number
         self._store, self._folder = store, folder
         self._bucket = Bucket(store, BUCKET)
         self._server = ForkServer()
@@ -112,22 +112,23 @@ class Laboratory:
             raise RuntimeError(f"the undisturbed run failed: {self._log(trial)}")
         return Reference(results(content), stretches(ended.events), trial.steps_made)
 
-    def trial(self, index: int, seed: int, references: Mapping[str, Reference]) -> Trial:
-        """Kills up to three times, then lets it end."""
+    def trial(self, index: int, *, seed: int, number: signal.Signals, references: Mapping[str, Reference]) -> Trial:
+        """Kills up to three times, then lets it end; the variants of `references` take turns."""
         variant = list(references)[index % len(references)]
         reference, lot = references[variant], random.Random(f"{seed} {index}")
         trial = Trial(f"{index:04}-{variant}")
         for _ in range(lot.randint(1, MOST_KILLS)):
             share_left = 1 - trial.steps_made / reference.steps
             trial.aims.append(draw_moment(lot, reference, share_left=share_left))
-            ended = self.start(trial, variant, moment=trial.aims[-1])
-            trial.problems += self._problems_of_kill(trial, ended)
+            ended = self.start(trial, variant, moment=trial.aims[-1], number=number)
+            trial.problems += problems_of(self._bucket.content(f"runs/{trial.name}"))
+            trial.problems += _problems_of_stop(ended) if number == signal.SIGTERM else []
             if ended.hit is None:
                 break
         if trial.starts[-1].exit_code != 0:
             trial.problems += _problems_of_end(self.start(trial, variant))
         trial.problems += self._differences(trial, reference)
-        if self.number == signal.SIGTERM and any(trial.lost_steps):
+        if number == signal.SIGTERM and any(trial.lost_steps):
             trial.problems.append(f"steps were lost: {trial.lost_steps}")
         if trial.problems:
             trial.problems.append(f"the log ends with:\n{self._log(trial)}")
@@ -135,7 +136,9 @@ class Laboratory:
             shutil.rmtree(self._folder / trial.name)
         return trial
 
-    def start(self, trial: Trial, variant: str, *, moment: Moment | None = None) -> Ended:
+    def start(
+        self, trial: Trial, variant: str, *, moment: Moment | None = None, number: signal.Signals = signal.SIGKILL
+    ) -> Ended:
         """Starts the trial's training once more, in a new pod, as it were."""
         folder, attempt = self._folder / trial.name, len(trial.starts) + 1
         folder.mkdir(exist_ok=True)
@@ -151,19 +154,9 @@ class Laboratory:
             "LORA_GRACE_SECONDS": str(GRACE_SECONDS),
         }
         command = Command(file, folder / "log", environment)
-        trial.starts.append(self._server.run(command, moment=moment, number=self.number))
+        trial.starts.append(self._server.run(command, moment=moment, number=number))
         shutil.rmtree(folder / f"work-{attempt}", ignore_errors=True)
         return trial.starts[-1]
-
-    def _problems_of_kill(self, trial: Trial, ended: Ended) -> list[str]:
-        found = problems_of(self._bucket.content(f"runs/{trial.name}"))
-        if ended.hit is None or self.number == signal.SIGKILL:
-            return found
-        if ended.exit_code not in (INTERRUPTED, 0):
-            found.append(f"told to stop while {ended.hit}, it ended with exit code {ended.exit_code}")
-        if ended.seconds_to_end > GRACE_SECONDS:
-            found.append(f"told to stop while {ended.hit}, it took {ended.seconds_to_end:.0f} s")
-        return found
 
     def _differences(self, trial: Trial, reference: Reference) -> list[str]:
         content = self._bucket.content(f"runs/{trial.name}")
@@ -225,6 +218,18 @@ def _few_pictures(target: Path) -> Path:
     return target
 
 
+def _problems_of_stop(ended: Ended) -> list[str]:
+    """Whether a start that was told to stop did so in time; one that was just done may end as completed."""
+    if ended.hit is None:
+        return []
+    found = []
+    if ended.exit_code not in (INTERRUPTED, 0):
+        found.append(f"told to stop while {ended.hit}, it ended with exit code {ended.exit_code}")
+    if ended.seconds_to_end > GRACE_SECONDS:
+        found.append(f"told to stop while {ended.hit}, it took {ended.seconds_to_end:.0f} s")
+    return found
+
+
 def _problems_of_end(ended: Ended) -> list[str]:
     return [] if ended.exit_code == 0 else [f"the last start ended with exit code {ended.exit_code}"]
 
@@ -257,16 +262,15 @@ def table(trials: Sequence[Trial], number: signal.Signals, seconds: float) -> st
     return "\n".join(lines)
 
 
-def run_trials(
-    count: int, *, seed: int, number: signal.Signals, folder: Path, variants: Sequence[str] = tuple(VARIANTS)
-) -> list[Trial]:
+def run_trials(count: int, *, seed: int, number: signal.Signals, folder: Path) -> list[Trial]:
     """All trials, `SIDE_BY_SIDE` at a time, each told in a line; `folder` is empty."""
     (folder / "trials").mkdir()
     with seaweed(folder / "store", folder) as store, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        laboratory = Laboratory(store, folder / "trials", number)
-        references = dict(zip(variants, pool.map(laboratory.reference, variants), strict=True))
+        laboratory = Laboratory(store, folder / "trials")
+        references = dict(zip(VARIANTS, pool.map(laboratory.reference, VARIANTS), strict=True))
         trials = []
-        for trial in pool.map(lambda index: laboratory.trial(index, seed, references), range(count)):
+        one = partial(laboratory.trial, seed=seed, number=number, references=references)
+        for trial in pool.map(one, range(count)):
             print(one_line(trial), flush=True)
             trials.append(trial)
     return trials

