@@ -142,7 +142,7 @@ class Cache:
         """Pods that can be asked for their progress."""
         for key, family in tuple(self._families.items()):
             for entry in tuple(family.members["pod"].values()):
-                if entry.value.is_running and entry.value.ip:
+                if entry.value.answers:
                     yield key, entry.value
 
 
