@@ -1,6 +1,6 @@
 """A large file on its way into a bucket, in parts: an object appears only when all of them have arrived.
 
-Used by `s3_store`. Memory: `PARTS_AT_ONCE` and one more parts of `PART_BYTES`, 80 MiB.
+Used by `s3_store`. Memory: `PARTS_AT_ONCE` and one more parts of `PART_BYTES`, together 80 MiB.
 """
 
 import base64
