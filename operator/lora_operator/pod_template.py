@@ -39,6 +39,8 @@ def build_pod_template(training: LoraTraining, profile: Profile, role: PodRole) 
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        # For process 1 the kernel drops a SIGTERM that comes before Python can catch it; here that is the pause container.
+        "shareProcessNamespace": True,
         "terminationGracePeriodSeconds": role.grace_seconds,
         "serviceAccountName": spec.pod.service_account_name or profile.service_account_name,
         "priorityClassName": spec.scheduling.priority_class or profile.priority_class,
