@@ -331,7 +331,9 @@ def test_a_gpu_without_enough_memory_is_the_users_to_solve(
 
     monkeypatch.setattr("lora_trainer.run.make_accelerator", refuse)
 
-    with pytest.raises(OutOfMemory, match=r"too little memory \(\w*\): CUDA out of memory\. Tried to allocate 2 GiB\.$"):
+    with pytest.raises(
+        OutOfMemory, match=r"too little memory \(\w*\): CUDA out of memory\. Tried to allocate 2 GiB\.$"
+    ):
         run_training(finished.training, make_session(tmp_path / "work").session)
 
 
