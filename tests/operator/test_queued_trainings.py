@@ -320,10 +320,11 @@ async def test_a_deactivated_workload_is_told_and_waited_for(scenario: Scenario)
 
     path = "/apis/kueue.x-k8s.io/v1beta2/namespaces/ml/workloads"
     await scenario.change({"spec": {"active": False}}, name=workload["metadata"]["name"], path=path)
-    body = await until_queue_says(scenario, "Deactivated")
+    await until_queue_says(scenario, "Deactivated", words="The workload is deactivated")
+    body = await scenario.until_phase("Queued")
 
-    assert body["status"]["queue"]["message"] == "The workload is deactivated"
-    await scenario.until_phase("Queued")
+    assert condition(body, "Finished")["status"] == "False"
+    assert scenario.jobs() == ["hina-a1"]
 
 
 async def test_the_check_of_the_data_waits_where_kueue_manages_every_job(scenario: Scenario) -> None:
