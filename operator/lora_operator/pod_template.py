@@ -39,7 +39,7 @@ def build_pod_template(training: LoraTraining, profile: Profile, role: PodRole) 
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        # For process 1 the kernel drops a SIGTERM that comes before Python can catch it; here that is the pause container.
+        # The kernel drops a SIGTERM that comes to process 1 before Python can catch it: let the pause container be that.
         "shareProcessNamespace": True,
         "terminationGracePeriodSeconds": role.grace_seconds,
         "serviceAccountName": spec.pod.service_account_name or profile.service_account_name,
