@@ -88,7 +88,7 @@ class ApiServer:
             info = replace(info, user=_user(request), user_agent=request.headers.get("User-Agent", ""))
         cut = self._cut(info)
         if cut is Cut.BEFORE:
-            raise _dropped(request)
+            return _dropped(request)
         try:
             response = await (self._answer_resource(request, info) if info else self._answer_other(request))
         except ApiError as error:
@@ -101,7 +101,7 @@ class ApiServer:
             # Until the client has had enough: it then takes this task away.
             await asyncio.Event().wait()
         if cut is Cut.AFTER:
-            raise _dropped(request)
+            return _dropped(request)
         return response
 
     def _cut(self, info: RequestInfo | None) -> Cut | None:
@@ -227,11 +227,11 @@ class ApiServer:
                 await asyncio.sleep(_FOLLOW_SECONDS)
 
 
-def _dropped(request: web.Request) -> ConnectionError:
-    """The end of a request whose connection is gone: the server has nobody left to answer."""
+def _dropped(request: web.Request) -> web.Response:
+    """Ends the connection at once; the answer goes nowhere."""
     if request.transport is not None:
         request.transport.abort()
-    return ConnectionResetError("the connection was cut on purpose")
+    return web.Response(status=500)
 
 
 def _nothing_here() -> ApiError:
