@@ -40,10 +40,18 @@ class TrainingState:
 
 
 def write_state(state: TrainingState, path: Path) -> None:
-    """Writes the state; what is on a GPU is copied."""
+    """Writes the state; what is on a GPU is copied. Raises OSError."""
     # Not dataclasses.asdict: it would copy every tensor.
     content = {field.name: getattr(state, field.name) for field in fields(state)}
-    torch.save({"format_version": _FORMAT_VERSION, **content}, path)
+    try:
+        with path.open("wb") as file:
+            torch.save({"format_version": _FORMAT_VERSION, **content}, file)
+    except RuntimeError as error:
+        # After a failed write torch ends its archive all the same, and complains only of where that is.
+        refused = error.__context__
+        if isinstance(refused, OSError):
+            raise OSError(refused.errno, refused.strerror) from error
+        raise
 
 
 def read_state(path: Path) -> TrainingState:

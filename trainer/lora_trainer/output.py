@@ -49,7 +49,7 @@ class RunOutput:
     def __init__(self, store: Store, run: Run, settings: OutputSettings) -> None:
         self._store, self._run, self._settings = store, run, settings
         self._folder = settings.folder
-        self._publisher = Publisher(store)
+        self._publisher = Publisher(store, check_owner=settings.check_owner)
         self._files: dict[str, ManifestFile] = {}
         self._uploads = UploadQueue()
         self._states = States(
@@ -108,7 +108,6 @@ class RunOutput:
         self._files[path] = description
 
         def store() -> None:
-            self._settings.check_owner()
             self._publisher.publish(local, description)
             on_stored(description)
 
@@ -130,7 +129,6 @@ class RunOutput:
 
     def _store_state(self, staged: StagedState, on_saved: Callable[[SavedState], None]) -> None:
         try:
-            self._settings.check_owner()
             on_saved(self._states.publish(staged))
         finally:
             self._states_waiting.discard(id(staged))
@@ -150,12 +148,7 @@ class RunOutput:
         self.write(PROVENANCE_PATH, lambda path: path.write_text(self._run.provenance.to_json()))
         self.publish(PROVENANCE_PATH, "provenance", step=step)
         manifest = manifest_of(self._run, self.files, complete=True, epoch=epoch, step=step)
-
-        def store() -> None:
-            self._settings.check_owner()
-            self._publisher.publish_manifest(manifest)
-
-        self._uploads.submit(store)
+        self._uploads.submit(partial(self._publisher.publish_manifest, manifest))
         self._uploads.wait()
 
     def check(self) -> None:

@@ -101,13 +101,12 @@ class States:
     def publish(self, staged: StagedState) -> SavedState:
         """Stores a state, reads its manifest back and then lets go of the older ones that are too many."""
         begun, place = time.monotonic(), staged.place
-        publisher = Publisher(self._store, folder=place.folder)
+        publisher = Publisher(self._store, folder=place.folder, check_owner=self._check_owner)
         for file in staged.files:
             local = self._folder / place.folder / file.path
             publisher.publish(local, file)
             local.unlink()
         manifest = manifest_of(self._run, publisher.files, complete=False, epoch=place.epoch, step=place.step)
-        self._check_owner()
         publisher.publish_manifest(manifest)
         if read_manifest(self._store, folder=place.folder) != manifest:
             raise DamagedFile(f"{self._store.uri_of(place.folder)} does not hold the manifest that was just stored")

@@ -144,7 +144,7 @@ def test_a_ghost_publishes_nothing(open_output: Callable[[], Store], tmp_path: P
     acquire(output)
     local = tmp_path / "x.bin"
     local.write_bytes(b"x")
-    publisher = Publisher(output, fence=ghost)
+    publisher = Publisher(output, check_owner=ghost.check)
 
     with pytest.raises(Superseded):
         publisher.publish(local, describe(local, "adapters/x.bin", "adapter"))
@@ -159,12 +159,12 @@ def test_a_manifest_that_appeared_after_the_last_check_is_not_overwritten(
 ) -> None:
     output = open_output()
     fence = acquire(output)
-    publisher = Publisher(output, fence=fence)
+    publisher = Publisher(output, check_owner=fence.check)
     check = fence.check
 
     def check_then_lose_the_output() -> None:
         check()
-        successor = Publisher(output, fence=acquire(output))
+        successor = Publisher(output, check_owner=acquire(output).check)
         successor.publish_manifest(manifest_of(successor, "successor"))
 
     monkeypatch.setattr(fence, "check", check_then_lose_the_output)

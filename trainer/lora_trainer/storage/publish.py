@@ -2,13 +2,13 @@
 
 import hashlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from lora_api.run_manifest import MANIFEST_NAME, FileKind, ManifestFile, RunManifest
 from lora_trainer.errors import Superseded
-from lora_trainer.storage.fence import Fence
 from lora_trainer.storage.store import ABSENT, Changed, MissingFile, Store, Version
 
 logger = logging.getLogger(__name__)
@@ -21,11 +21,11 @@ class UnreadableManifest(ValueError):
 class Publisher:
     """Uploads the files of one folder of the store and remembers them for its manifest."""
 
-    def __init__(self, store: Store, *, folder: str = "", fence: Fence | None = None) -> None:
-        """`folder` is relative to the store's root, such as `state/step-100`; `fence` is asked before each upload."""
+    def __init__(self, store: Store, *, folder: str = "", check_owner: Callable[[], None] = lambda: None) -> None:
+        """`folder` is relative to the store's root; `check_owner` (`Fence.check`) is asked before each upload."""
         self._store = store
         self._folder = folder
-        self._fence = fence
+        self._check_owner = check_owner
         self._files: dict[str, ManifestFile] = {}
 
     @property
@@ -43,7 +43,7 @@ class Publisher:
 
     def publish(self, local: Path, description: ManifestFile) -> None:
         """Uploads `local` as `description.path`; make the description with `describe`. Raises as `Fence.check`."""
-        self._check_fence()
+        self._check_owner()
         self._store.put_file(local, _key(self._folder, description.path), sha256=description.sha256)
         self._files[description.path] = description
         logger.info("stored %s (%s bytes)", self.uri_of(description.path), description.size_bytes)
@@ -64,16 +64,12 @@ class Publisher:
         data = manifest.model_dump_json(by_alias=True, exclude_none=True, indent=2).encode() + b"\n"
         key = _key(self._folder, MANIFEST_NAME)
         before = _version(self._store, key)
-        self._check_fence()
+        self._check_owner()
         try:
             self._store.put_bytes(data, key, only_if=before)
         except Changed as error:
-            self._check_fence()
+            self._check_owner()
             raise Superseded(f"another process has just written {self._store.uri_of(key)}") from error
-
-    def _check_fence(self) -> None:
-        if self._fence is not None:
-            self._fence.check()
 
 
 def describe(
