@@ -1,6 +1,7 @@
 """The resumable state as a file."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,14 @@ def test_a_cut_file_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UnreadableState, match=r"state\.pt cannot be read \("):
         read_state(path)
+
+
+@pytest.mark.parametrize("numbers", [1, 1_000_000], ids=["at the end", "in the middle"])
+def test_a_full_disk_is_told_as_such(numbers: int) -> None:
+    state = replace(STATE, losses=torch.zeros(numbers))
+
+    with pytest.raises(OSError, match="No space left on device"):
+        write_state(state, Path("/dev/full"))
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
