@@ -159,7 +159,7 @@ def test_a_manifest_that_appeared_after_the_last_check_is_not_overwritten(
 ) -> None:
     output = open_output()
     fence = acquire(output)
-    publisher = Publisher(output, check_owner=fence.check)
+    publisher = Publisher(output, check_owner=lambda: fence.check())
     check = fence.check
 
     def check_then_lose_the_output() -> None:
