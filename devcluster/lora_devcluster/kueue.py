@@ -2,8 +2,8 @@
 
 What it does to a Job and in which order, and its reasons and messages, follow Kueue's `pkg/controller/jobframework/
 reconciler.go`, `pkg/controller/jobs/job/job_controller.go` and `pkg/scheduler/flavorassigner` (versions 0.8 to 0.19).
-Every LocalQueue has a ClusterQueue with one flavor of its own; there are neither cohorts nor admission checks, and who is
-preempted is the caller's choice (`preempt`). https://kueue.sigs.k8s.io/docs/concepts/workload/
+Every LocalQueue has a ClusterQueue with one flavor of its own; there are neither cohorts nor admission checks, and who
+is preempted is the caller's choice (`preempt`). https://kueue.sigs.k8s.io/docs/concepts/workload/
 """
 
 from collections.abc import Callable, Mapping

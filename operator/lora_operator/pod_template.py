@@ -39,7 +39,7 @@ def build_pod_template(training: LoraTraining, profile: Profile, role: PodRole) 
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        # The kernel drops a SIGTERM that comes to process 1 before Python can catch it: let the pause container be that.
+        # The kernel drops a SIGTERM that comes to process 1 before Python can catch it; the pause container is that.
         "shareProcessNamespace": True,
         "terminationGracePeriodSeconds": role.grace_seconds,
         "serviceAccountName": spec.pod.service_account_name or profile.service_account_name,
