@@ -1,6 +1,6 @@
 """How a training ended, read from its Jobs and the last words of their pods; pure. Used by `status`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lora_api import names
 from lora_api.redaction import redact
@@ -27,17 +27,22 @@ class Ending:
     failure: Failure | None = None
 
 
-def derive_ending(job: Job, pods: tuple[Pod, ...], *, failures: int | None = None) -> Ending | None:
+def derive_ending(
+    job: Job, pods: tuple[Pod, ...], *, failures: int | None = None, allowed_seconds: int | None = None
+) -> Ending | None:
     """How the training ended, or None while it goes on.
 
-    `pods`: those of the Job, oldest first; `failures`: failed pods of all attempts, if the Job is not the first. The
-    Job that checks the data ends the training when it fails, and when the output already holds this very run.
+    `pods`: those of the Job, oldest first; `failures`: failed pods of all attempts, if the Job is not the first;
+    `allowed_seconds`: `spec.limits.activeSeconds`. The Job that checks the data ends the training when it fails, and
+    when the output already holds this very run.
     """
     if job.end is None:
         return None
     if job.end.succeeded:
         return _success(job, job.end, pods)
-    failure = _failure(job, job.end, pods, failures or job.failed)
+    if job.end.reason == DEADLINE_EXCEEDED:
+        return _too_late(out_of_time(allowed_seconds, time=job.end.time), pods)
+    failure = _failure(job.end, pods, failures or job.failed)
     if job.stage == names.STAGE_PREFLIGHT:
         failure = failure.model_copy(update={"message": f"{failure.message}; no GPU was asked for"})
     return failed(failure, time=job.end.time)
@@ -87,11 +92,15 @@ def _success(job: Job, end: JobEnd, pods: tuple[Pod, ...]) -> Ending | None:
     return Ending(True, "Completed", (message and message.message) or "all epochs are trained and stored", end.time)
 
 
-def _failure(job: Job, end: JobEnd, pods: tuple[Pod, ...], failures: int) -> Failure:
-    if end.reason == DEADLINE_EXCEEDED:
-        ending = out_of_time(None, time=end.time)
-        assert ending.failure is not None
-        return ending.failure
+def _too_late(ending: Ending, pods: tuple[Pod, ...]) -> Ending:
+    """The end with the step that the last pod had come to."""
+    word = last_terminated(pods)
+    if ending.failure is None or word is None or word.message is None:
+        return ending
+    return replace(ending, failure=ending.failure.model_copy(update={"step": word.message.step}))
+
+
+def _failure(end: JobEnd, pods: tuple[Pod, ...], failures: int) -> Failure:
     cause = _cause(pods)
     if cause is None:
         words = next((pod.words for pod in reversed(pods) if pod.words), "")

@@ -196,7 +196,8 @@ def _seconds_until_due(subject: Subject, observed: Observed, status: LoraTrainin
         waits.append(silence)
     if job is None and observed.pods:
         waits.append(WAIT_FOR_PODS_SECONDS)
-    if subject.training is not None and status.attempts is not None:
+    is_failing = job is not None and job.is_failing
+    if subject.training is not None and status.attempts is not None and not is_failing:
         deadline = seconds_to_next(subject.training.spec, status.attempts, now)
         waits += [deadline] if deadline is not None else []
     return min(waits, default=None)

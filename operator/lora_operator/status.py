@@ -14,7 +14,7 @@ from lora_operator.changes import derive_events
 from lora_operator.conditions import MESSAGE_CHARACTERS, derive_conditions, derive_phase
 from lora_operator.deadlines import seconds_to_run, seconds_to_start
 from lora_operator.notices import merge_notices
-from lora_operator.observed import Job, Observed, Subject, format_time, parse_time
+from lora_operator.observed import Observed, Subject, format_time, parse_time
 from lora_operator.outcome import Ending, derive_ending, never_started, out_of_time
 from lora_operator.summary import derive_summary
 from lora_operator.view import Acceptance, View
@@ -64,13 +64,13 @@ def _view(
     attempts: Attempts,
     now: datetime,
 ) -> View:
-    before, job = subject.status, observed.current_job
+    before = subject.status
     return View(
         acceptance=acceptance,
         training=subject.training,
         observed=observed,
         report=report,
-        ending=_ending(job, observed, attempts),
+        ending=_ending(subject, observed, attempts),
         plan=_plan(report, _plan(_word_of_check(observed), before.plan)),
         progress=_progress(report, before.progress),
         checkpoints=_checkpoints(before.checkpoints, report.checkpoints if report else ()),
@@ -79,15 +79,22 @@ def _view(
     )
 
 
-def _ending(job: Job | None, observed: Observed, attempts: Attempts) -> Ending | None:
-    if job is None:
+def _ending(subject: Subject, observed: Observed, attempts: Attempts) -> Ending | None:
+    job, training = observed.current_job, subject.training
+    if job is None or (job.is_failing and any(not pod.is_over for pod in observed.job_pods)):
+        # What pods save while they end, and their last words, belong to the end.
         return None
-    return derive_ending(job, observed.job_pods, failures=attempts.failures if observed.job else None)
+    limit = training.spec.limits.active_seconds if training else None
+    failures = attempts.failures if observed.job else None
+    return derive_ending(job, observed.job_pods, failures=failures, allowed_seconds=limit)
 
 
 def _out_of_patience(view: View, attempts: Attempts, conditions: tuple[Condition, ...]) -> Ending | None:
     """The end of a training whose time to start or to run is over; its own Job may not know that."""
     if view.training is None or view.training.spec.suspend:
+        return None
+    job = view.observed.current_job
+    if job is not None and job.is_failing:
         return None
     spec, time = view.training.spec, format_time(view.now)
     to_run, to_start = seconds_to_run(spec, attempts, view.now), seconds_to_start(spec, attempts, view.now)

@@ -25,6 +25,7 @@ from tests.support.observations import (
     FAILED,
     NOW,
     dead_pod,
+    ended,
     make_job,
     make_pod,
     make_preflight_job,
@@ -254,6 +255,32 @@ def test_time_that_is_used_up_over_several_jobs_ends_the_training() -> None:
 
     assert status.failure is not None
     assert status.failure.reason == "DeadlineExceeded"
+
+
+def test_a_pod_that_still_saves_when_time_is_over_has_the_last_word() -> None:
+    limit = ("limits.activeSeconds", 600)
+    failing = {"conditions": [{"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}]}
+    before = LoraTrainingStatus(attempts=Attempts(number=1, active_since=EARLIER))
+    saved = {"step": 30, "epoch": 1, "uri": "s3://b/run/state/step-30", "sizeBytes": 9, "savedTime": EARLIER}
+    word = {"reason": "Interrupted", "message": "told to stop at step 30", "step": 30, "savedState": saved}
+
+    saving = derive(observed(make_job(status=failing), running_pod(is_deleting=True)), before, changes=(limit,))
+    # Before Kubernetes 1.31 the Job has failed while its pods still end.
+    early = derive(
+        observed(make_job(status=ended("Failed", "DeadlineExceeded")), running_pod(is_deleting=True)),
+        before,
+        changes=(limit,),
+    )
+    over = derive(
+        observed(make_job(status=ended("Failed", "DeadlineExceeded")), dead_pod(75, word)), before, changes=(limit,)
+    )
+
+    assert (saving.completion_time, early.completion_time) == (None, None)
+    assert over.saved_state is not None
+    assert over.saved_state.step == 30
+    assert over.failure is not None
+    assert (over.failure.reason, over.failure.step) == ("DeadlineExceeded", 30)
+    assert "(600 s)" in over.failure.message
 
 
 def test_a_start_that_is_waited_for_too_long_ends_the_training_with_the_last_words() -> None:
