@@ -84,8 +84,14 @@ class DirectoryStore:
 
     def list(self, prefix: str = "") -> list[str]:
         """Keys that begin with `prefix`, ascending; unfinished files are none."""
-        files = (path for path in self._root.rglob("*") if path.is_file() and not path.name.startswith(_PARTIAL))
-        return sorted(key for path in files if (key := path.relative_to(self._root).as_posix()).startswith(prefix))
+        begin, keys = self._root / prefix.rpartition("/")[0], []
+        try:
+            for folder, _, names in os.walk(begin, onerror=_unless_gone):
+                files = (Path(folder, name) for name in names if not name.startswith(_PARTIAL))
+                keys += [path.relative_to(self._root).as_posix() for path in files]
+        except OSError as error:
+            raise StorageUnavailable(f"{self.uri_of(prefix)} cannot be listed: {error.strerror}") from error
+        return sorted(key for key in keys if key.startswith(prefix))
 
     def delete(self, key: str) -> None:
         """Removes a file, and the folders that this leaves empty."""
@@ -142,3 +148,9 @@ class DirectoryStore:
                     partial.replace(path)
                 finally:
                     partial.unlink(missing_ok=True)
+
+
+def _unless_gone(error: OSError) -> None:
+    """A folder that another process removes meanwhile holds nothing; one that cannot be read may hold anything."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NewType, Protocol
+from uuid import uuid4
 
 from lora_trainer.errors import StorageUnavailable
 
@@ -76,6 +77,8 @@ class Store(Protocol):
 
 def check_writable(store: Store) -> None:
     """Writes, reads back and deletes a probe, so that a wrong bucket or key is found before the training."""
-    store.put_bytes(b"probe", _PROBE)
-    store.get_bytes(_PROBE)
-    store.delete(_PROBE)
+    # A name of its own: another start at the same output may delete its probe between these lines.
+    probe = f"{_PROBE}-{uuid4().hex}"
+    store.put_bytes(b"probe", probe)
+    store.get_bytes(probe)
+    store.delete(probe)
