@@ -4,10 +4,10 @@ Only what is read of an object is kept: Jobs and pods as values, a finished trai
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from lora_api import ProgressReport, names
+from lora_api import ProgressReport, TerminationMessage, names
 from lora_operator.observed import (
     Job,
     Key,
@@ -43,7 +43,17 @@ class _Family:
     members: dict[Kind, dict[str, _Entry]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     report: tuple[str, ProgressReport] | None = None
     """Uid of the pod, and what it said last."""
+    word: tuple[str, TerminationMessage] | None = None
+    """When the newest pod was created that left a last word, and the word: a pod goes within moments of its end."""
     is_finished: bool = False
+
+    def keep_word(self, pod: Pod) -> None:
+        """Keeps the last word of a pod that trained, if it is the newest."""
+        message = pod.terminated.message if pod.terminated else None
+        if message is None or pod.stage == names.STAGE_PREFLIGHT:
+            return
+        if self.word is None or self.word[0] <= pod.created:
+            self.word = (pod.created, message)
 
 
 class Cache:
@@ -68,10 +78,13 @@ class Cache:
         if known is not None and known.uid == meta["uid"] and known.version >= version:
             return None
         value = _value(kind, body)
+        if isinstance(value, Pod):
+            family.keep_word(value)
         if kind == "training":
             family.is_finished = is_finished(body)
         members[meta["name"]] = _Entry(version, meta["uid"], value)
         if family.is_finished:
+            family.word = None
             _forget_ended_pods(family)
         return None if kind == "pod" and meta["name"] not in members else key
 
@@ -81,6 +94,9 @@ class Cache:
         family = self._families.get(key) if key else None
         if key is None or family is None:
             return None
+        if kind == "pod":
+            # Its end may never have been an event of its own.
+            family.keep_word(parse_pod(body))
         known = family.members[kind].get(meta["name"])
         if known is not None and known.uid == meta["uid"]:
             self._remove(key, kind, meta["name"])
@@ -128,7 +144,8 @@ class Cache:
         family = self._families[subject.key]
         jobs = [entry.value for entry in family.members["job"].values() if entry.value.owner_uid == subject.uid]
         pods = [entry.value for entry in family.members["pod"].values()]
-        return Observed.of(jobs, pods, family.report)
+        word = family.word[1] if family.word and family.word[0] >= subject.created else None
+        return replace(Observed.of(jobs, pods, family.report), last_word=word)
 
     def put_report(self, key: Key, pod_uid: str, report: ProgressReport) -> bool:
         """Keeps what a pod said; true when it is something new."""

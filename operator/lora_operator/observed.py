@@ -413,6 +413,8 @@ class Observed:
     """By age, oldest first; those of the check and of Jobs that are gone included."""
     report: ProgressReport | None = None
     """What the newest pod said last, if it still runs."""
+    last_word: TerminationMessage | None = None
+    """What the newest pod said last that ended, also when it is gone."""
     mount_problem: str = ""
     """The kubelet's words about a volume of the newest pod that cannot be mounted."""
     pod_refusal: str = ""

@@ -1,6 +1,6 @@
 """How a training ended, read from its Jobs and the last words of their pods; pure. Used by `status`."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lora_api import names
 from lora_api.redaction import redact
@@ -41,7 +41,7 @@ def derive_ending(
     if job.end.succeeded:
         return _success(job, job.end, pods)
     if job.end.reason == DEADLINE_EXCEEDED:
-        return _too_late(out_of_time(allowed_seconds, time=job.end.time), pods)
+        return out_of_time(allowed_seconds, time=job.end.time)
     failure = _failure(job.end, pods, failures or job.failed)
     if job.stage == names.STAGE_PREFLIGHT:
         failure = failure.model_copy(update={"message": f"{failure.message}; no GPU was asked for"})
@@ -90,14 +90,6 @@ def _success(job: Job, end: JobEnd, pods: tuple[Pod, ...]) -> Ending | None:
     if job.stage == names.STAGE_PREFLIGHT:
         return None
     return Ending(True, "Completed", (message and message.message) or "all epochs are trained and stored", end.time)
-
-
-def _too_late(ending: Ending, pods: tuple[Pod, ...]) -> Ending:
-    """The end with the step that the last pod had come to."""
-    word = last_terminated(pods)
-    if ending.failure is None or word is None or word.message is None:
-        return ending
-    return replace(ending, failure=ending.failure.model_copy(update={"step": word.message.step}))
 
 
 def _failure(end: JobEnd, pods: tuple[Pod, ...], failures: int) -> Failure:

@@ -15,7 +15,7 @@ from lora_operator.conditions import MESSAGE_CHARACTERS, derive_conditions, deri
 from lora_operator.deadlines import seconds_to_run, seconds_to_start
 from lora_operator.notices import merge_notices
 from lora_operator.observed import Observed, Subject, format_time, parse_time
-from lora_operator.outcome import Ending, derive_ending, never_started, out_of_time
+from lora_operator.outcome import DEADLINE_EXCEEDED, Ending, derive_ending, never_started, out_of_time
 from lora_operator.summary import derive_summary
 from lora_operator.view import Acceptance, View
 
@@ -26,7 +26,8 @@ def derive_status(subject: Subject, observed: Observed, *, acceptance: Acceptanc
     """What is to be told about the training at `now`."""
     before, report = subject.status, last_report(observed)
     queue, evictions = _queue(observed, before)
-    attempts = derive_attempts(subject, observed, report=report if observed.job else None, evictions=evictions, now=now)
+    said = report if observed.job and observed.pod else None
+    attempts = derive_attempts(subject, observed, report=said, evictions=evictions, now=now)
     view = _view(subject, observed, report, acceptance=acceptance, attempts=attempts, now=now)
     conditions = derive_conditions(view, previous=before.conditions, generation=subject.generation)
     if view.ending is None and (ending := _out_of_patience(view, attempts, conditions)):
@@ -86,7 +87,10 @@ def _ending(subject: Subject, observed: Observed, attempts: Attempts) -> Ending 
         return None
     limit = training.spec.limits.active_seconds if training else None
     failures = attempts.failures if observed.job else None
-    return derive_ending(job, observed.job_pods, failures=failures, allowed_seconds=limit)
+    ending = derive_ending(job, observed.job_pods, failures=failures, allowed_seconds=limit)
+    if ending is None or ending.reason != DEADLINE_EXCEEDED or ending.failure is None or observed.last_word is None:
+        return ending
+    return replace(ending, failure=ending.failure.model_copy(update={"step": observed.last_word.step}))
 
 
 def _out_of_patience(view: View, attempts: Attempts, conditions: tuple[Condition, ...]) -> Ending | None:
@@ -175,10 +179,10 @@ def without_report(before: LoraTrainingStatus, after: LoraTrainingStatus, refusa
 
 
 def last_report(observed: Observed) -> ProgressReport | None:
-    """What the newest pod said last: its last word, else its answer to the newest poll."""
+    """What the newest pod said last: its last word, also when it is gone, else its answer to the newest poll."""
     pod = observed.pod
     if pod is None:
-        return None
+        return observed.last_word
     if pod.terminated is not None:
         return pod.terminated.message or observed.report
     return observed.report

@@ -121,6 +121,32 @@ def test_what_a_pod_says_is_kept_while_it_is_the_newest() -> None:
     assert cache.observed(subject).report is None
 
 
+def test_the_last_word_of_a_pod_outlives_it() -> None:
+    cache, text = filled(), '{"exitCode": 75, "reason": "Interrupted", "message": "told to stop", "step": 28}'
+    ended = pod_body(state={"terminated": {"exitCode": 75, "message": text}}, phase="Failed")
+    subject = cache.subject(KEY)
+    assert subject is not None
+
+    # Its end and its deletion may come as one event.
+    cache.drop("pod", version(ended, 9))
+
+    seen = cache.observed(subject)
+    assert seen.pods == ()
+    assert seen.last_word is not None
+    assert seen.last_word.step == 28
+
+
+def test_the_last_word_of_another_objects_pod_is_not_ours() -> None:
+    cache, text = filled(), '{"exitCode": 75, "reason": "Interrupted", "message": "told to stop", "step": 28}'
+    ended = pod_body(state={"terminated": {"exitCode": 75, "message": text}}, phase="Failed")
+    cache.put("pod", version(ended, 9))
+    cache.put("training", version(training_body(), 10, uid="other", creationTimestamp="2027-01-01T00:00:00Z"))
+    subject = cache.subject(KEY)
+    assert subject is not None
+
+    assert cache.observed(subject).last_word is None
+
+
 def test_nothing_is_kept_about_a_training_that_is_gone() -> None:
     assert Cache().put_report(KEY, "x", ProgressReport()) is False
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lora_api import LoraTrainingStatus, ProgressReport
+from lora_api import LoraTrainingStatus, ProgressReport, TerminationMessage
 from lora_api.status import (
     Artifacts,
     Attempts,
@@ -52,6 +52,11 @@ def derive(
 ) -> LoraTrainingStatus:
     status = before.to_document() if before else None
     return derive_status(make_subject(*changes, status=status, **subject), seen, acceptance=ACCEPTED, now=NOW)
+
+
+def dead_word(code: int, word: dict[str, Any]) -> TerminationMessage | None:
+    ended_pod = dead_pod(code, word).terminated
+    return ended_pod.message if ended_pod else None
 
 
 def progress(step: int, seconds: float = 0.0) -> Progress:
@@ -271,9 +276,8 @@ def test_a_pod_that_still_saves_when_time_is_over_has_the_last_word() -> None:
         before,
         changes=(limit,),
     )
-    over = derive(
-        observed(make_job(status=ended("Failed", "DeadlineExceeded")), dead_pod(75, word)), before, changes=(limit,)
-    )
+    gone = observed(make_job(status=ended("Failed", "DeadlineExceeded")), last_word=dead_word(75, word))
+    over = derive(gone, before, changes=(limit,))
 
     assert (saving.completion_time, early.completion_time) == (None, None)
     assert over.saved_state is not None
@@ -281,6 +285,16 @@ def test_a_pod_that_still_saves_when_time_is_over_has_the_last_word() -> None:
     assert over.failure is not None
     assert (over.failure.reason, over.failure.step) == ("DeadlineExceeded", 30)
     assert "(600 s)" in over.failure.message
+
+
+def test_a_pause_tells_the_state_that_its_pod_saved_last() -> None:
+    saved = {"step": 28, "epoch": 0, "uri": "s3://b/run/state/step-28", "sizeBytes": 9, "savedTime": EARLIER}
+    word = dead_word(75, {"reason": "Interrupted", "message": "told to stop at step 28", "savedState": saved})
+
+    status = derive(observed(make_job(suspend=True), last_word=word), changes=(("suspend", True),))
+
+    assert status.saved_state is not None
+    assert status.saved_state.step == 28
 
 
 def test_a_start_that_is_waited_for_too_long_ends_the_training_with_the_last_words() -> None:
