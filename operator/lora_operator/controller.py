@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from lora_api import LoraTrainingStatus, names
-from lora_api.status import Phase
+from lora_api.status import ConditionType, Phase
 from lora_operator.cache import Cache
 from lora_operator.changes import Event
 from lora_operator.cluster import EVENTS, JOBS, PODS, TRAININGS, Cluster, merge_diff
@@ -167,8 +167,11 @@ class Controller:
             return observed
         elif observed.job is None and (subject.attempt or (job is None and subject.status.conditions)):
             await self._look_for_job(subject)
-        elif job is not None and _may_lack_words(job, observed.job_pods):
-            # The watch of pods may lag behind that of Jobs, and the last word decides the status for ever.
+        elif job is not None and (
+            _may_lack_words(job, observed.job_pods) or _is_pausing(subject, job, observed.job_pods)
+        ):
+            # The watch of pods may lag behind that of Jobs; the last word decides the status for ever, and a pod that
+            # is seen only when its training goes on again looks as if it had been interrupted.
             await self._list_pods(subject)
         elif pod is not None and _is_stuck(pod, self._clock()):
             return replace(observed, mount_problem=await self._last_words(subject, pod.uid, "FailedMount"))
@@ -336,6 +339,14 @@ def _may_lack_words(job: Job, pods: tuple[Pod, ...]) -> bool:
     if job.end.succeeded:
         return not any(pod.phase == "Succeeded" for pod in ended)
     return len(ended) < max(1, job.failed)
+
+
+def _is_pausing(subject: Subject, job: Job, pods: tuple[Pod, ...]) -> bool:
+    """Whether the Job is about to be paused, or it is about to be told that it is."""
+    asked = subject.training is not None and subject.training.spec.suspend
+    told = any(c.type == ConditionType.SUSPENDED and c.status == "True" for c in subject.status.conditions)
+    has_stopped = job.is_suspended and all(pod.is_over for pod in pods)
+    return job.is_active and asked and not told and (has_stopped or not job.suspend)
 
 
 def _is_stuck(pod: Pod, now: datetime) -> bool:

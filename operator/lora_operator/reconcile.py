@@ -79,11 +79,15 @@ def decide(
         return _tell(subject, observed, status, actions=(), wait_seconds=0.0)
     if (start := _start(subject, observed, acceptance, profiles, status=status)) is not None:
         return Decision((start,))
+    actions = _adjust(subject, observed, status)
+    if actions and _made(status) > _made(subject.status):
+        # Whoever looks next may find neither the pods of the Job nor a word of them: they are told of before it stops.
+        return _tell(subject, observed, status, actions=(), wait_seconds=0.0)
     wait = _seconds_until_due(subject, observed, status, now)
     if (early := _seconds_too_early(subject, observed, status, now, status_interval_seconds)) is not None:
         wait = early if wait is None else min(wait, early)
-        return Decision(_adjust(subject, observed, status), requeue_after_seconds=wait)
-    return _tell(subject, observed, status, actions=_adjust(subject, observed, status), wait_seconds=wait)
+        return Decision(actions, requeue_after_seconds=wait)
+    return _tell(subject, observed, status, actions=actions, wait_seconds=wait)
 
 
 def _accept(subject: Subject, observed: Observed, profiles: Profiles) -> Acceptance:
@@ -156,6 +160,11 @@ def _adjust(subject: Subject, observed: Observed, status: LoraTrainingStatus) ->
         return (*surplus, Delete(job.name, job.uid))
     patch = manifests.build_job_patch(subject.training.spec, job, _used(status), queued=queued)
     return (*surplus, PatchJob(job.name, patch)) if patch else surplus
+
+
+def _made(status: LoraTrainingStatus) -> int:
+    """Pods that the status tells of."""
+    return status.attempts.pods.made if status.attempts and status.attempts.pods else 0
 
 
 def _delete_surplus(subject: Subject, observed: Observed) -> tuple[Action, ...]:

@@ -325,6 +325,31 @@ async def test_the_last_word_is_looked_for_though_an_earlier_pod_left_one(bench:
     assert bench.status.attempts.preemptions == 1
 
 
+async def test_a_pod_that_the_watch_has_not_told_yet_is_no_interruption_of_the_paused_training(bench: Bench) -> None:
+    bench.training(("suspend", True))
+    bench.job(suspend=False)
+    late = bench.cluster.put("pods", pod_body(state={"running": {}}, phase="Running"))
+    await bench.look(2)
+    suspended = {"type": "Suspended", "status": "True", "lastTransitionTime": EARLIER}
+    bench.job(suspend=True, status={"conditions": [suspended]})
+    bench.cache.drop("pod", late)
+    del bench.cluster.objects["pods", late["metadata"]["name"]]
+    await bench.look()
+    paused = bench.status
+
+    bench.cache.put("training", bench.cluster.put("loratrainings", training_body(status=paused.to_document())))
+    bench.job(suspend=False)
+    bench.pod(name="hina-a1-0-next", created="2026-11-22T11:30:00Z", state={"running": {}}, phase="Running")
+    await bench.look()
+
+    assert paused.phase == "Suspended"
+    assert paused.attempts is not None
+    assert bench.status.attempts is not None
+    assert (paused.attempts.preemptions, bench.status.attempts.preemptions) == (0, 0)
+    assert bench.status.attempts.pods is not None
+    assert (bench.status.attempts.pods.made, bench.status.attempts.pods.paused) == (2, 1)
+
+
 async def test_an_end_that_another_operator_told_does_not_delete_its_job(bench: Bench) -> None:
     bench.training(status={"conditions": [FINISHED], "observedGeneration": 1, "phase": "Succeeded"})
     bench.job()

@@ -73,6 +73,19 @@ def test_a_silent_pod_is_looked_at_when_its_silence_is_unusual() -> None:
     assert look(subject, seen, seconds=60).requeue_after_seconds == 41
 
 
+def test_pods_are_told_of_before_their_job_is_paused() -> None:
+    seen = observed(make_job(), running_pod())
+    paused = ("suspend", True)
+
+    first = look(make_subject(paused, status=status_after(observed(make_job()))), seen)
+    assert first.status is not None
+    second = look(make_subject(paused, status=first.status.to_document()), seen)
+
+    assert (first.actions, first.requeue_after_seconds) == ((), 0)
+    assert [action.patch["spec"] for action in second.actions if isinstance(action, PatchJob)] == [{"suspend": True}]
+    assert second.status is None
+
+
 def test_a_training_that_is_being_deleted_is_left_to_the_garbage_collector() -> None:
     body = training_body()
     body["metadata"]["deletionTimestamp"] = "2026-11-22T11:59:00Z"
