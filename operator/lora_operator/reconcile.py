@@ -80,8 +80,8 @@ def decide(
     if (start := _start(subject, observed, acceptance, profiles, status=status)) is not None:
         return Decision((start,))
     actions = _adjust(subject, observed, status)
-    if actions and _made(status) > _made(subject.status):
-        # Whoever looks next may find neither the pods of the Job nor a word of them: they are told of before it stops.
+    if any(map(_stops_or_starts, actions)) and _made(status) > _made(subject.status):
+        # Whoever looks next may find neither the pods of the Job nor a word of them: first they are told of.
         return _tell(subject, observed, status, actions=(), wait_seconds=0.0)
     wait = _seconds_until_due(subject, observed, status, now)
     if (early := _seconds_too_early(subject, observed, status, now, status_interval_seconds)) is not None:
@@ -160,6 +160,11 @@ def _adjust(subject: Subject, observed: Observed, status: LoraTrainingStatus) ->
         return (*surplus, Delete(job.name, job.uid))
     patch = manifests.build_job_patch(subject.training.spec, job, _used(status), queued=queued)
     return (*surplus, PatchJob(job.name, patch)) if patch else surplus
+
+
+def _stops_or_starts(action: Action) -> bool:
+    """Whether pods come or go by it."""
+    return isinstance(action, Delete) or (isinstance(action, PatchJob) and "suspend" in action.patch["spec"])
 
 
 def _made(status: LoraTrainingStatus) -> int:
