@@ -66,14 +66,10 @@ def _count_pods(pods: tuple[Pod, ...], known: PodCount, report: ProgressReport |
     of_that_second = tuple(pod.uid for pod in new if pod.created == newest)
     if newest == until:
         of_that_second = (*known.newest, *of_that_second)
-    made, starts, before = known.made + len(new), report.starts if report else None, known.starts_before
-    if starts is not None:
-        # The trainer knows of pods that came and went while nobody watched, but also of earlier trainings' pods.
-        before = max(0, starts - made) if before is None else before
-        made = max(made, starts - before)
+    # The trainer knows of pods that came and went while nobody watched.
+    starts = report.starts if report and report.starts else 0
     return PodCount(
-        made=made,
-        starts_before=before,
+        made=max(known.made + len(new), starts),
         begun=known.begun or any(pod.has_begun for pod in pods),
         until=newest or None,
         newest=of_that_second[-16:],
@@ -150,15 +146,12 @@ def _last_step(said: ProgressReport | None) -> int | None:
 
 
 def _running_time(status: LoraTrainingStatus, observed: Observed, now: datetime) -> tuple[int, str | None]:
-    """Seconds of all running times that are over, and since when one goes on."""
+    """Seconds of all running times that are over, and since when one goes on; `stop_clocks` adds the last one."""
     before, job = status.attempts or Attempts(), observed.job
-    since = job.start_time if job is not None and job.end is None else None
+    since = job.start_time if job is not None else None
     used, old = before.active_seconds, before.active_since
     if old is not None and old != since:
         used += _seconds(old, _end_of_running(status, observed, now))
-    if job is not None and job.end is not None and job.start_time and job.start_time != old:
-        # It started and ended between two looks.
-        used += _seconds(job.start_time, parse_time(job.end.time))
     return used, since
 
 

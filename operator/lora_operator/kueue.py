@@ -26,6 +26,7 @@ PENDING = "Pending"
 DEACTIVATED = "Deactivated"
 CHECKS_PENDING = "AdmissionChecksPending"
 
+REASON_CHARACTERS = 128
 MESSAGE_CHARACTERS = 2000
 
 Manifest = dict[str, Any]
@@ -165,7 +166,7 @@ def queue_status(state: QueueState | None, before: QueueStatus | None, *, has_jo
     return QueueStatus(
         name=state.queue,
         workload=known.workload if known else state.workload,
-        reason=state.reason,
+        reason=state.reason[:REASON_CHARACTERS],
         message=state.message[:MESSAGE_CHARACTERS],
         evictions=_count(state, known),
         evicted_time=state.evicted_time or (known.evicted_time if known else None),

@@ -156,7 +156,9 @@ def _seconds_left(limit: int, used: Used) -> int:
 
 def _grace_seconds(profile: Profile, used: Used) -> int:
     """Time for saving: what the profile says, or what saving was seen to need."""
-    seen = 0 if used.save_seconds is None else math.ceil(SAVE_FACTOR * used.save_seconds) + SAVE_MARGIN_SECONDS
+    # Bounded first: trainers are not trusted with numbers either.
+    taken = min(used.save_seconds or 0.0, MAX_GRACE_SECONDS)
+    seen = 0 if used.save_seconds is None else math.ceil(SAVE_FACTOR * taken) + SAVE_MARGIN_SECONDS
     return min(max(profile.termination_grace_period_seconds, seen), MAX_GRACE_SECONDS)
 
 

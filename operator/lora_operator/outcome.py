@@ -14,6 +14,7 @@ START_DEADLINE_EXCEEDED = "StartDeadlineExceeded"
 WILL_START = "the pod then starts by itself"
 """How words end about what only keeps a pod waiting."""
 _RETRIES_USED_UP = "BackoffLimitExceeded"
+REASON_CHARACTERS = 128
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def _failure(end: JobEnd, pods: tuple[Pod, ...], failures: int) -> Failure:
     if cause is None:
         words = next((pod.words for pod in reversed(pods) if pod.words), "")
         message = redact(". ".join(filter(None, (end.message or end.reason, words))))[:MESSAGE_CHARACTERS]
-        return Failure(reason=end.reason or "Failed", message=message, hint="See the events of the Job and its pods.")
+        reason = end.reason[:REASON_CHARACTERS] or "Failed"
+        return Failure(reason=reason, message=message, hint="See the events of the Job and its pods.")
     if end.reason == _RETRIES_USED_UP and failures > 1:
         message = f"failed {failures} times; the last time: {cause.message}"[:MESSAGE_CHARACTERS]
         return cause.model_copy(update={"message": message})

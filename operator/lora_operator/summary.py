@@ -2,6 +2,9 @@
 
 from lora_api.status import Attempts, Checkpoint, Progress, Summary
 
+LARGE = 1e6
+"""Numbers from here on are told by their first digits."""
+
 
 def derive_summary(progress: Progress | None, best: Checkpoint | None, attempts: Attempts | None) -> Summary:
     """The columns; what is not known yet is left empty."""
@@ -9,7 +12,7 @@ def derive_summary(progress: Progress | None, best: Checkpoint | None, attempts:
     return Summary(
         epoch=_of(made.epoch, made.total_epochs),
         progress=f"{made.percent}%" if made.total_steps else "",
-        loss="" if made.loss is None else f"{made.loss:.4f}",
+        loss="" if made.loss is None else _loss(made.loss),
         left="" if made.remaining_seconds is None else format_duration(made.remaining_seconds),
         best="" if best is None else str(best.epoch),
         step=_of(made.step, made.total_steps),
@@ -31,11 +34,16 @@ def _of(done: int, total: int) -> str:
     return f"{done}/{total}" if total else ""
 
 
+def _loss(loss: float) -> str:
+    """A loss that runs away has more digits than a column."""
+    return f"{loss:.4f}" if abs(loss) < LARGE else f"{loss:.2e}"
+
+
 def _rate(steps_per_second: float) -> str:
     """Slow runs are told in seconds a step, where the digits are."""
-    if 0 < steps_per_second < 0.1:
+    if 1 / LARGE < steps_per_second < 0.1:
         return f"{1 / steps_per_second:.1f}s/step"
-    return f"{steps_per_second:.1f}/s"
+    return f"{steps_per_second:.1f}/s" if abs(steps_per_second) < LARGE else f"{steps_per_second:.0e}/s"
 
 
 def _attempts(attempts: Attempts | None) -> str:

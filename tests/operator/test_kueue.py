@@ -168,9 +168,11 @@ def test_a_workload_that_was_hidden_for_a_while_is_not_counted_again(hidden: Que
 
 
 def test_words_of_any_length_fit_the_status() -> None:
-    long = condition("QuotaReserved", "Pending", "x" * 30000, status="False")
+    long = condition("QuotaReserved", "P" * 1024, "x" * 30000, status="False")
 
-    assert len(look(None, long)[0].message) == 2000
+    told = look(None, long)[0]
+
+    assert (len(told.reason), len(told.message)) == (128, 2000)
 
 
 def test_no_kueue_is_told_apart_from_no_workload() -> None:

@@ -374,7 +374,7 @@ def test_the_pod_knows_its_name_and_how_long_it_may_take_to_stop() -> None:
     assert found[names.ENV_GRACE_SECONDS] == str(pod_of(job)["terminationGracePeriodSeconds"]) == "120"
 
 
-@pytest.mark.parametrize(("seconds", "grace"), [(None, 120), (10.0, 120), (100.5, 231), (1e6, 86400)])
+@pytest.mark.parametrize(("seconds", "grace"), [(None, 120), (10.0, 120), (100.5, 231), (1e308, 86400)])
 def test_saving_gets_twice_the_time_that_it_took(seconds: float | None, grace: int) -> None:
     job = build_job(make_training(), PLAIN, attempt=2, used=Used(save_seconds=seconds))
 

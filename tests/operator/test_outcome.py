@@ -252,6 +252,13 @@ def test_without_any_word_the_jobs_own_reason_stands() -> None:
     assert ending.failure.message == "Job has reached the specified backoff limit"
 
 
+def test_a_reason_of_any_length_fits_the_status() -> None:
+    ending = derive_ending(make_job(status=ended("Failed", "X" * 1024)), ())
+
+    assert ending is not None and ending.failure is not None
+    assert len(ending.failure.reason) == 128
+
+
 def test_only_the_end_of_a_long_line_is_told() -> None:
     terminated = dead_pod(1, "x" * 4000 + "the point").terminated
 

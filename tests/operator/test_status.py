@@ -262,6 +262,19 @@ def test_time_that_is_used_up_over_several_jobs_ends_the_training() -> None:
     assert status.failure.reason == "DeadlineExceeded"
 
 
+def test_running_time_is_added_once_when_the_job_has_ended_and_its_pod_has_not() -> None:
+    failed = ended("Failed", "DeadlineExceeded") | {"startTime": format_time(moment(-7200))}
+    saving = observed(make_job(status=failed), running_pod(is_deleting=True))
+
+    first = derive(saving)
+    second = derive(saving, first)
+    end = derive(observed(make_job(status=failed), dead_pod(75)), second)
+
+    assert first == second
+    assert end.attempts is not None
+    assert (end.attempts.active_seconds, end.attempts.active_since) == (3600, None)
+
+
 def test_a_pod_that_still_saves_when_time_is_over_has_the_last_word() -> None:
     limit = ("limits.activeSeconds", 600)
     failing = {"conditions": [{"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}]}

@@ -24,6 +24,20 @@ def test_durations_are_told_in_their_two_largest_units(seconds: int, words: str)
     assert format_duration(seconds) == words
 
 
+@pytest.mark.parametrize(
+    ("loss", "rate", "words"),
+    [
+        (1e300, 1e300, ("1.00e+300", "1e+300/s")),
+        (-1e300, 1e-300, ("-1.00e+300", "0.0/s")),
+        (12.5, 0.01, ("12.5000", "100.0s/step")),
+    ],
+)
+def test_numbers_of_any_size_fit_their_columns(loss: float, rate: float, words: tuple[str, str]) -> None:
+    summary = derive_summary(Progress(loss=loss, steps_per_second=rate), None, None)
+
+    assert (summary.loss, summary.rate) == words
+
+
 def test_the_columns_tell_how_far_it_is() -> None:
     progress = Progress(
         step=310, total_steps=1000, epoch=3, total_epochs=10, percent=31, loss=0.09123, steps_per_second=2.44,
