@@ -10,6 +10,7 @@ before its answer arrives; a fresh operator goes on. The pods are those of a fak
 import argparse
 import asyncio
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -30,6 +31,8 @@ from lora_devcluster.scheduler import NodeSpec
 from lora_devcluster.server import Cut
 from lora_devcluster.store import Change
 from lora_operator.__main__ import main as operate
+
+log = logging.getLogger(__name__)
 
 NAME = "hina"
 EVICTION = "/api/v1/namespaces/ml/pods/{}/eviction"
@@ -198,10 +201,6 @@ async def _until_started(bed: Bed, state: Path, times: int) -> None:
     await bed.until(lambda: running_pods(bed.stored))
 
 
-def _uid(found: Manifest) -> str:
-    return str(found["metadata"]["uid"])
-
-
 def _eviction(pod: Manifest) -> Manifest:
     return {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod["metadata"]["name"]}}
 
@@ -254,7 +253,9 @@ async def run_trials(calls: Iterable[int], folder: Path, *, side_by_side: int = 
         async with turn:
             own = folder / f"{call}-{cut.name if cut else 'undisturbed'}"
             own.mkdir()
-            return await trial(call, cut, own)
+            row = await trial(call, cut, own)
+            log.info("%s", _line(row))
+            return row
 
     wanted = [(0, None), *((call, cut) for call in calls for cut in (Cut.BEFORE, Cut.AFTER))]
     return await asyncio.gather(*(one(call, cut) for call, cut in wanted))
@@ -277,18 +278,17 @@ def table(rows: list[Row]) -> str:
     """The rows as a person reads them."""
     [undisturbed] = [row for row in rows if row.cut is None]
     lines = [f"{'call':>4}  {'what':36} {'killed when':22} {'starts':>6} {'calls':>5} {'writes':>6} {'Jobs':>4} end"]
-    for row in rows:
-        when = row.cut.value if row.cut else "never"
-        what = row.what or ("" if row.cut is None else "(no such call)")
-        same = "same" if row.end == undisturbed.end else "OTHER"
-        lines.append(
-            f"{row.call:4}  {what:36} {when:22} {row.starts:6} {row.calls:5} {row.writes:6} "
-            f"{row.most_active_jobs:4} {same}"
-        )
+    lines += [f"{_line(row)} {'same' if row.end == undisturbed.end else 'OTHER'}" for row in rows]
     kills = sum(row.starts > 1 for row in rows)
     ends, most = len({row.end for row in rows}), max(row.most_active_jobs for row in rows)
     lines += ["", f"{kills} kills, {ends} end state(s), at most {most} training Job(s) active at once", undisturbed.end]
     return "\n".join(lines)
+
+
+def _line(row: Row) -> str:
+    when = row.cut.value if row.cut else "never"
+    what = row.what or ("" if row.cut is None else "(no such call)")
+    return f"{row.call:4}  {what:36} {when:22} {row.starts:6} {row.calls:5} {row.writes:6} {row.most_active_jobs:4}"
 
 
 def _numbers(text: str) -> list[int]:
@@ -309,6 +309,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--calls", type=_numbers, default=[], help="numbers of calls, default: all of a life")
     parser.add_argument("--side-by-side", type=int, default=2)
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
     with tempfile.TemporaryDirectory() as folder:
         rows = asyncio.run(_main(parser.parse_args(), Path(folder)))
     print(table(rows))

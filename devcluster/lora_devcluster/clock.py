@@ -12,11 +12,6 @@ def timestamp(moment: datetime | None = None) -> str:
     return (moment or now()).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def micro_timestamp() -> str:
-    """RFC 3339 with microseconds, as in Leases."""
-    return now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def parse(text: str) -> datetime:
     return datetime.fromisoformat(text)
 

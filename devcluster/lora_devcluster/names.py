@@ -35,10 +35,6 @@ _LABEL_NAMED = {"namespaces", "services"}
 _PATH_NAMED = {"roles", "rolebindings", "clusterroles", "clusterrolebindings"}
 
 
-def is_label(text: str) -> bool:
-    return len(text) <= 63 and bool(_LABEL.fullmatch(text))
-
-
 def is_subdomain(text: str) -> bool:
     return len(text) <= 253 and bool(_SUBDOMAIN.fullmatch(text))
 

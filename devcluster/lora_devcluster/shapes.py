@@ -9,7 +9,6 @@ from lora_devcluster.builtin import object_meta, resolve
 from lora_devcluster.errors import Json
 
 ListType = Literal["atomic", "set", "map"]
-UNTYPED: Json = {"x-kubernetes-preserve-unknown-fields": True}
 
 
 def field_of(schema: Json | None, name: str, at_root: bool = False) -> Json | None:

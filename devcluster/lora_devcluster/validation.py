@@ -9,7 +9,6 @@ from lora_devcluster.pod_validation import pod_spec_faults
 from lora_devcluster.selectors import matches
 
 Check = Callable[[Json, Json | None], Iterator[Cause]]
-_FINISHED = ("Complete", "Failed")
 _POLICY_ACTIONS = ("Count", "FailIndex", "FailJob", "Ignore")
 
 

@@ -120,6 +120,7 @@ async def test_a_paused_and_resumed_training_makes_the_very_same_adapter(
 
     attempts = body["status"]["attempts"]
     assert 0 < step(paused) < STEPS
+    assert paused["status"]["savedState"]["step"] == attempts["resumedFromStep"]
     assert (attempts["number"], attempts["lostSteps"]) == (2, 0)
     assert 0 < attempts["resumedFromStep"] < STEPS
     adapter = client.get_object(Bucket=BUCKET, Key=f"out/{ADAPTER}")["Body"].read()
