@@ -20,6 +20,9 @@ from lora_operator.queue import backoff_seconds
 
 log = logging.getLogger(__name__)
 
+WATCH_PATIENCE_SECONDS = 60.0
+"""Watches begin at once, or after some tries while the API server is away."""
+
 OnError = Callable[[OperatorError], None]
 """Told of every list that failed; it is tried again."""
 
@@ -71,12 +74,32 @@ class Mirror:
             await self._insist("the definition", partial(self._cluster.probe, TRAININGS, namespace))
         self._start()
         while True:
-            path = await self._begun.get()
+            path = await self._next_begun()
             kind, namespace = self._places[path]
             await self._insist(path, partial(self._informer.relist, kind, namespace))
             self._unlisted.discard(path)
             if not self._unlisted:
                 self._listed.set()
+
+    async def _next_begun(self) -> str:
+        """Raises OperatorError when watches that should have begun long ago have not, although the server answers.
+
+        kopf asks the server once which kinds there are: one that was not named yet, as happens just after its
+        definition was made, is never watched.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(None if self.is_true else WATCH_PATIENCE_SECONDS):
+                    return await self._begun.get()
+            except TimeoutError:
+                for namespace in self._namespaces or (None,):
+                    await self._insist("the definition", partial(self._cluster.probe, TRAININGS, namespace))
+                if self._begun.empty():
+                    waiting = ", ".join(sorted(self._unlisted))
+                    raise OperatorError(
+                        f"no watch of {waiting} began within {WATCH_PATIENCE_SECONDS:.0f} s; starting anew helps when "
+                        "the API server did not name the kind yet"
+                    ) from None
 
     async def resync(self) -> None:
         """Lists everything again. Raises the errors of `cluster`."""

@@ -3,17 +3,22 @@
 import asyncio
 import os
 import sys
+from typing import Any
 
 import pytest
 
 from lora_api import names
+from lora_devcluster import discovery
 from lora_devcluster.errors import ApiError
 from lora_devcluster.requests import RequestInfo
 from lora_devcluster.server import Cut
+from lora_operator import mirror
 from lora_operator.application import Application
-from lora_operator.errors import LeadershipLost
+from lora_operator.errors import LeadershipLost, OperatorError
 from lora_operator.settings import Election
-from tests.support.scenario import DEFINITIONS, Scenario
+from tests.support.scenario import DEFINITIONS, TIMEOUT_SECONDS, Scenario
+
+NAMED = discovery.groups
 
 
 async def test_two_operators_do_the_work_of_one(scenario: Scenario) -> None:
@@ -60,6 +65,26 @@ async def test_an_operator_that_is_there_before_the_definition_waits_for_it(
 
     assert not_ready == 503
     assert (scenario.status_of(operator, "/readyz"), scenario.status_of(operator, "/healthz")) == (200, 200)
+
+
+async def test_a_kind_that_the_server_did_not_name_yet_ends_the_process_for_the_next_to_find_it(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "WATCH_PATIENCE_SECONDS", 1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(discovery, "groups", lambda registry: _without_ours(NAMED(registry)))
+        with pytest.raises(OperatorError, match=f"no watch of .*{names.PLURAL} began"):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                await Application(scenario.settings()).run(asyncio.Event())
+
+    await scenario.start_operator()
+    await scenario.create()
+
+    await scenario.until_phase("Succeeded")
+
+
+def _without_ours(found: dict[str, Any]) -> dict[str, Any]:
+    return {**found, "groups": [group for group in found["groups"] if group["name"] != names.GROUP]}
 
 
 async def test_an_outage_of_the_api_server_is_survived(scenario: Scenario) -> None:
