@@ -1,5 +1,7 @@
 """A training that was interrupted again and again leaves, byte for byte, what an uninterrupted one leaves."""
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from lora_trainer.errors import Interrupted
+from lora_trainer.errors import Interrupted, InvalidConfiguration
 from lora_trainer.run import run_training
-from tests.support.tiny_run import Observed, make_session, make_training
+from tests.support.tiny_run import Observed, make_session, make_session_until, make_training, write_pictures
 
 CHANGES: dict[str, Any] = {
     "training": {"epochs": 4, "gradientAccumulationSteps": 2, "ema": {"decay": 0.9}},
@@ -88,3 +90,44 @@ def test_a_state_of_another_start_is_gone_back_to_when_the_newest_is_damaged(
 
     assert resumed is not None and resumed < 7
     assert results(tmp_path / "out") == results(whole)
+
+
+WITHOUT_PICTURES: dict[str, Any] = {
+    "samples": {"prompts": []},
+    "checkpoints": {"everySteps": 1},
+    "resume": {"onChange": "Continue"},
+}
+
+
+def test_the_loss_told_on_changed_pictures_is_that_of_the_steps_made_on_them(
+    tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    data = write_pictures(tmp_path / "data")
+    training = make_training(tiny_pipeline, data, tmp_path / "out", **WITHOUT_PICTURES)
+    with pytest.raises(Interrupted):
+        run_training(training, make_session_until(tmp_path / "w1", step=8).session)
+    (data / "2_zwx shape" / "1.txt").write_text("other words")
+
+    with pytest.raises(Interrupted):
+        run_training(training, make_session_until(tmp_path / "w2", step=8).session)
+    run_training(training, make_session(tmp_path / "w3").session)
+
+    lines = (tmp_path / "out/evaluation/metrics.jsonl").read_text().splitlines()
+    losses = {line["step"]: line["loss"] for line in map(json.loads, lines)}
+    # Each step's is near 1; six steps are an epoch, and the steps before 7 are no part of any mean after it.
+    assert sorted(losses) == list(range(1, 13))
+    assert min(losses.values()) > 0.7
+
+
+def test_weights_that_do_not_fit_a_changed_base_model_are_refused(
+    tiny_pipeline: Path, tiny_sd2: Path, tiny_pictures: Path, tmp_path: Path
+) -> None:
+    base = shutil.copytree(tiny_pipeline, tmp_path / "base")
+    training = make_training(base, tiny_pictures, tmp_path / "out", **WITHOUT_PICTURES)
+    with pytest.raises(Interrupted):
+        run_training(training, make_session_until(tmp_path / "w1", step=2).session)
+    shutil.rmtree(base)
+    shutil.copytree(tiny_sd2, base)
+
+    with pytest.raises(InvalidConfiguration, match=r"do not fit spec\.baseModel\.uri any more: \w.* in the state and"):
+        run_training(training, make_session(tmp_path / "w2").session)

@@ -36,7 +36,7 @@ class TrainingState:
     average: Mapping[str, Any]
     """The moving average of the adapter, as `optim.Average` states it; empty without one."""
     losses: Tensor
-    """(steps per epoch,) the loss of each of the last steps, at place step modulo steps per epoch."""
+    """(at most steps per epoch,) the loss of each of the last steps, at place step modulo steps per epoch."""
 
 
 def write_state(state: TrainingState, path: Path) -> None:

@@ -17,7 +17,7 @@ from lora_trainer.checkpoint import TrainingState
 from lora_trainer.conditioning import TextStates
 from lora_trainer.data.loader import TrainingBatch
 from lora_trainer.diffusion.objective import Draw, Objective
-from lora_trainer.errors import Diverged
+from lora_trainer.errors import Diverged, InvalidConfiguration
 from lora_trainer.families.base import BaseModel
 from lora_trainer.lora.dropout import Share
 from lora_trainer.lora.inject import Adapters
@@ -98,6 +98,7 @@ class Trainer:
         self._optimizer = accelerator.prepare_optimizer(make_optimizer(spec.optimizer, groups))
         self._average = Average(self._trained, spec.training.ema) if spec.training.ema else None
         self._losses = torch.zeros(plan.steps_per_epoch, device=accelerator.device)
+        self._losses_since = 0  # The step that the first of them is of, while they do not fill an epoch.
         # A module that is left out by chance gets no gradient either.
         self._gradients_checked = spec.network.module_dropout > 0
 
@@ -132,8 +133,8 @@ class Trainer:
         Raises:
             Diverged: it is no number.
         """
-        made = min(self.step, len(self._losses))
-        mean = float(self._losses[:made].mean()) if made else 0.0
+        losses = self._measured()
+        mean = float(losses.mean()) if len(losses) else 0.0
         self._check_finite(mean)
         return mean
 
@@ -174,7 +175,7 @@ class Trainer:
             optimizer={**self._optimizer.state_dict(), "name": self._optimizer_name},
             scaler=scaler.state_dict() if scaler else {},
             average=self._average.state() if self._average else {},
-            losses=self._losses,
+            losses=self._measured().clone(),
         )
 
     def restore(self, state: TrainingState) -> None:
@@ -193,17 +194,35 @@ class Trainer:
             self._accelerator.scaler.load_state_dict(dict(state.scaler))
         if self._average is not None:
             self._average.restore(state.average)
-        self._losses.copy_(state.losses)
-        self.step, self.epoch = state.step, state.epoch
+        count = min(len(state.losses), state.step)
+        self._losses[:count] = state.losses[:count].to(self._losses.device)
+        self.step, self.epoch, self._losses_since = state.step, state.epoch, state.step - count
 
     def restore_weights(self, state: TrainingState) -> None:
         """Goes on with the weights of `state` on other pictures or another base model.
 
         Its place within an epoch means nothing on other pictures: the epoch it was in begins anew.
+
+        Raises:
+            InvalidConfiguration: the base model has other layers now, which the weights do not fit.
         """
-        self.restore(replace(state, losses=torch.zeros_like(self._losses)))
+        live = self._adapters.named_parameters()
+        kept = {name: tuple(tensor.shape) for name, tensor in state.adapters.items()}
+        wanted = {name: tuple(parameter.shape) for name, parameter in live.items()}
+        if kept != wanted:
+            example = min({name for name in kept.keys() | wanted.keys() if kept.get(name) != wanted.get(name)})
+            raise InvalidConfiguration(
+                "spec.resume.onChange is Continue, but the state's weights do not fit spec.baseModel.uri any more: "
+                f"{example} is {kept.get(example, 'absent')} in the state and {wanted.get(example, 'absent')} here; "
+                "choose another spec.output.uri, restore the base model, or remove the folder state/ there"
+            )
+        self.restore(replace(state, losses=state.losses[:0]))
         self.epoch = min(state.epoch, self.plan.epochs - 1)
-        self.step = self.epoch * self.plan.steps_per_epoch
+        self.step = self._losses_since = self.epoch * self.plan.steps_per_epoch
+
+    def _measured(self) -> Tensor:
+        """The losses of the last epoch's worth of steps; fewer where not so many were made on these pictures."""
+        return self._losses[: min(self.step - self._losses_since, len(self._losses))]
 
     def _backward(self, batch: TrainingBatch, micro: int, inputs: Inputs, *, batches: int) -> Tensor:
         """Adds the gradient of a batch, one of `batches` of the step; gives its loss.
