@@ -4,6 +4,7 @@ Memory is refused by a model that takes no more than so many examples at once wh
 optimizer that cannot make its step.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,12 @@ import torch
 from safetensors.torch import load_file
 
 from lora_api import LoraTraining, RunManifest
-from lora_trainer.errors import Interrupted, OutOfMemory
+from lora_trainer.errors import Interrupted, OutOfMemory, Superseded
 from lora_trainer.families.stable_diffusion import StableDiffusion
 from lora_trainer.lora.formats import read_adapter
 from lora_trainer.run import run_training
+from lora_trainer.storage.directory_store import DirectoryStore
+from lora_trainer.storage.fence import OWNER_KEY, Fence
 from tests.support.tiny_run import Observed, make_session, make_session_until, make_training
 
 Predict = Callable[..., torch.Tensor]
@@ -169,3 +172,19 @@ def test_memory_that_pictures_lack_is_no_rung_and_the_stage_is_named(
 
     with pytest.raises(OutOfMemory, match=r"too little memory \(Sampling\): CUDA out of memory"):
         run_training(training(samples=samples), make_session(tmp_path / "work").session)
+
+
+def test_a_process_that_was_superseded_does_not_take_the_output_back(
+    training: Callable[..., LoraTraining], tmp_path: Path
+) -> None:
+    output = DirectoryStore(tmp_path / "out", "file:///out", on_bytes=lambda _: None)
+
+    def fits(_: StableDiffusion, __: int) -> bool:
+        owner = json.loads(output.get_bytes(OWNER_KEY))
+        Fence.acquire(output, owner=owner["owner"], attempt=owner["attempt"], pod="successor")
+        return False
+
+    with refusing(fits), pytest.raises(Superseded):
+        run_training(training(), make_session(tmp_path / "work").session)
+
+    assert json.loads(output.get_bytes(OWNER_KEY))["pod"] == "successor"

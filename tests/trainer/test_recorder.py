@@ -6,7 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from lora_trainer.progress import ProgressTracker
 from lora_trainer.recorder import Recorder
 from tests.support.tiny_run import make_session, make_training
 
@@ -33,6 +35,7 @@ class Run:
     trainer: Any
     output: Output
     time: list[float]
+    tracker: ProgressTracker
 
     def step(self, *, seconds: float = 0.0) -> None:
         self.trainer.step += 1
@@ -43,14 +46,14 @@ class Run:
 def make_run(folder: Path, **checkpoints: Any) -> Run:
     training = make_training(folder / "base", folder / "data", folder / "out", checkpoints=checkpoints)
     plan = SimpleNamespace(steps_per_epoch=1000, total_steps=2000, samples_per_epoch=1000, epochs=2)
-    trainer = SimpleNamespace(step=0, epoch=0, plan=plan, device="cpu", mean_loss=lambda: 0.5)
+    trainer = SimpleNamespace(step=0, epoch=0, plan=plan, device=torch.device("cpu"), mean_loss=lambda: 0.5)
     trainer.state = lambda: trainer.step
     trainer.learning_rates = lambda: {"unet": 1e-4}
     output, time = Output(), [0.0]
     product = SimpleNamespace(training=training)
     audience = make_session(folder).session.audience
     recorder = Recorder(product, trainer, output, audience, clock=lambda: time[0])  # type: ignore[arg-type]
-    return Run(recorder, trainer, output, time)
+    return Run(recorder, trainer, output, time, audience.tracker)
 
 
 def test_a_state_is_saved_every_n_steps(tmp_path: Path) -> None:
@@ -90,6 +93,15 @@ def test_a_store_slower_than_the_steps_is_not_handed_more(tmp_path: Path) -> Non
     assert run.output.saved == [2]
 
 
+def test_a_state_that_was_due_while_another_was_stored_is_saved_right_after_it(tmp_path: Path) -> None:
+    run = make_run(tmp_path, everySteps=3)
+    for is_saving in (False, False, False, False, True, True, False, False, False):
+        run.output.is_saving = is_saving
+        run.step()
+
+    assert run.output.saved == [3, 7, 9]
+
+
 def test_no_state_is_saved_where_none_is_wanted(tmp_path: Path) -> None:
     run = make_run(tmp_path, saveState=False, everySeconds=60)
 
@@ -109,3 +121,15 @@ def test_the_same_position_is_saved_once(tmp_path: Path, more: dict[str, int]) -
     run.recorder.save_state()
 
     assert run.output.saved == [3]
+
+
+def test_who_is_told_to_stop_tells_the_very_step(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    for _ in range(13):
+        run.step()
+
+    run.recorder.tell_position()
+
+    progress = run.tracker.snapshot().progress
+    assert progress is not None
+    assert progress.step == 13

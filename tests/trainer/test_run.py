@@ -288,6 +288,22 @@ def test_the_log_of_a_failure_ends_with_its_traceback(
     assert kept.read_text().endswith("RuntimeError: an error of ours\n")
 
 
+def test_a_store_that_fails_while_the_process_is_told_to_stop_makes_no_failure(
+    again: Callable[..., LoraTraining], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bool] = []
+
+    def fail(*_: object, **__: object) -> None:
+        told.append(True)
+        raise StorageUnavailable("the store is down")
+
+    monkeypatch.setattr("lora_trainer.run.train", fail)
+    session = make_session(tmp_path / "work", should_stop=lambda: bool(told)).session
+
+    with pytest.raises(InterruptedUnsaved, match="could not be stored: the store is down"):
+        run_training(again(samples={"prompts": []}), session)
+
+
 def test_new_pictures_are_refused_or_taken_up_at_the_beginning_of_the_epoch(
     again: Callable[..., LoraTraining], tiny_pipeline: Path, tmp_path: Path
 ) -> None:

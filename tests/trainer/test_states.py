@@ -155,6 +155,25 @@ def test_two_processes_never_write_to_one_folder(states_of: Callable[..., States
     assert newest(states_of(replace(RUN, start=3))) == 4
 
 
+def test_a_process_that_wakes_up_late_removes_no_state_of_its_successor(
+    states_of: Callable[..., States], store: DirectoryStore
+) -> None:
+    ghost, successor = states_of(keep_last=1), states_of(replace(RUN, start=2), keep_last=1)
+    save(successor, 2)
+
+    save(ghost, 4)
+
+    assert newest(states_of(replace(RUN, start=3))) == 2
+
+
+def test_a_state_that_was_read_is_not_left_on_the_disk(states_of: Callable[..., States], tmp_path: Path) -> None:
+    save(states_of(), 4)
+
+    newest(states_of(replace(RUN, start=2)))
+
+    assert not [path for path in tmp_path.rglob("training.pt") if "store" not in path.parts]
+
+
 def test_changed_pictures_are_refused_by_name(states_of: Callable[..., States]) -> None:
     save(states_of(), 4)
 

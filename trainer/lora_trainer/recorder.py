@@ -114,8 +114,9 @@ class Recorder:
         """Whether a state is due between two epochs; one at a time, as fast as the store takes them."""
         if self._output.is_saving:
             return False
-        every = self._checkpoints.every_steps
-        in_steps = every is not None and self._trainer.step % every == 0
+        every, saved_step = self._checkpoints.every_steps, self._saved_position[0] if self._saved_position else 0
+        # Also after the step itself, if the state before was still on its way then.
+        in_steps = every is not None and self._trainer.step // every > saved_step // every
         return in_steps or self._clock() - self._last_saved >= self._checkpoints.every_seconds
 
     def after_epoch(self, epoch: int) -> None:
@@ -132,6 +133,11 @@ class Recorder:
         self._report(self._trainer.mean_loss(), self._trainer.learning_rates())
         logger.info("epoch %s of %s is done, mean loss %.5f", epoch, plan.epochs, loss)
         tracker.set_reason("Training")
+
+    def tell_position(self) -> None:
+        """Tells how far the training is, whenever the last report was. Raises Diverged."""
+        if self._trainer.step > 0:
+            self._report(self._trainer.mean_loss(), self._trainer.learning_rates())
 
     def save_state(self) -> None:
         """Hands the state over to be stored, unless that was done or there is nothing to keep. Raises Diverged."""

@@ -27,7 +27,7 @@ from lora_trainer.conditioning import size_conditions
 from lora_trainer.data.buckets import side_limits
 from lora_trainer.data.statistics import describe_dataset
 from lora_trainer.drawing import Painter
-from lora_trainer.errors import Interrupted, InterruptedUnsaved, OutOfMemory, TrainingError
+from lora_trainer.errors import Interrupted, InterruptedUnsaved, OutOfMemory, StorageUnavailable, TrainingError
 from lora_trainer.families.base import BaseModel
 from lora_trainer.families.opening import hashes_of_model, hashes_of_vae
 from lora_trainer.generators import generator
@@ -134,7 +134,7 @@ def _taking_over(
     settings, spec, tracker = session.settings, prepared.training.spec, session.audience.tracker
     owner = prepared.training.metadata.uid or prepared.identity.spec_digest
     fence = Fence.acquire(store, owner=owner, attempt=settings.attempt, pod=settings.pod)
-    tracker.set_starts(fence.token)
+    tracker.set_starts(fence.starts)
     start = next_start(store, fence.token)
     run = Run(prepared.identity, prepared.provenance, attempt=settings.attempt, start=start, memory_rungs=rungs)
     tracker.set_memory_rungs(rungs)
@@ -159,6 +159,9 @@ def _taking_over(
             # What was trained before the failure is not lost with it.
             with suppress(StillUploading, TrainingError):
                 output.wait(session.seconds_left())
+            if isinstance(error, StepTooLarge):
+                # This process will take the output over once more, but not from a successor.
+                fence.check()
             raise
         finally:
             _close(output, session)
@@ -204,6 +207,11 @@ def _train(prepared: Prepared, rungs: Sequence[MemoryRung], output: RunOutput, s
             artifacts = recorder.finish()
         except StopRequested as stop:
             raise _stopped(recorder, trainer, output, session) from stop
+        except StorageUnavailable as error:
+            if session.should_stop():
+                # A preemption, not a failure: the store or the disk had no more time to come back.
+                raise InterruptedUnsaved(f"told to stop, but the state could not be stored: {error}") from error
+            raise
     return Ended("Completed", f"{plan.total_steps} steps in {plan.epochs} epochs: {artifacts.adapter_uri}")
 
 
@@ -232,6 +240,7 @@ def _stopped(recorder: Recorder, trainer: Trainer, output: RunOutput, session: S
     place = f"told to stop at step {trainer.step}"
     session.say("Saving", f"{place}: storing the state")
     try:
+        recorder.tell_position()
         recorder.save_state()
         output.wait(session.seconds_left())
     except (TrainingError, StillUploading) as error:

@@ -35,13 +35,13 @@ def state_places(store: Store) -> list[StatePlace]:
     """The states with a manifest, newest first."""
     suffix = f"/{MANIFEST_NAME}"
     folders = (key.removesuffix(suffix) for key in store.list("state/step-") if key.endswith(suffix))
-    return sorted((place for folder in folders if (place := _place_of(folder))), reverse=True)
+    return sorted((place for folder in folders if (place := place_of(folder))), reverse=True)
 
 
 def next_start(store: Store, token: int) -> int:
     """Number of this start: `token`, unless the count began anew because somebody removed the record of the owner."""
     folders = {key.rpartition("/")[0] for key in store.list("state/step-")}
-    return max([token, *(place.start + 1 for folder in folders if (place := _place_of(folder)))])
+    return max([token, *(place.start + 1 for folder in folders if (place := place_of(folder)))])
 
 
 class Wanted(NamedTuple):
@@ -82,7 +82,8 @@ def is_changed(store: Store, place: StatePlace, manifest: RunManifest, wanted: W
     return check_resumable(before, wanted.provenance, on_change=wanted.on_change, place=uri)
 
 
-def _place_of(folder: str) -> StatePlace | None:
+def place_of(folder: str) -> StatePlace | None:
+    """The state that lies in `folder`; None: no state does."""
     found = _FOLDER.fullmatch(folder)
     if found is None:
         return None

@@ -6,6 +6,7 @@ is written over another.
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from lora_api.run_manifest import MANIFEST_NAME, ManifestFile, RunManifest
 from lora_api.status import SavedState
 from lora_trainer.checkpoint import TrainingState, UnreadableState, read_state, write_state
 from lora_trainer.results import PROVENANCE_PATH, Run, manifest_of
-from lora_trainer.state_places import StatePlace, Wanted, is_changed, state_places
+from lora_trainer.state_places import StatePlace, Wanted, is_changed, place_of, state_places
 from lora_trainer.storage import (
     DamagedFile,
     MissingFile,
@@ -150,6 +151,9 @@ class States:
             logger.warning("%s cannot be used, an older state is tried: %s", uri, error)
             on_notice("StatePassedOver", f"the state {uri} cannot be used, the one before is taken: {error}")
             return None
+        finally:
+            # It is in memory now, and the disk of a pod is small.
+            shutil.rmtree(local, ignore_errors=True)
 
     def _is_changed(self, manifest: RunManifest, place: StatePlace, on_change: Literal["Refuse", "Continue"]) -> bool:
         wanted = Wanted(self._run.identity, self._run.provenance, on_change)
@@ -166,10 +170,17 @@ class States:
         )
 
     def _remove_others(self) -> None:
-        """Leaves the newest good states; damaged ones and those of killed processes go as well."""
+        """Leaves the newest good states; damaged ones and those of killed processes go as well.
+
+        Never a successor's: this process may have been frozen since it was last asked who owns the output.
+        """
         self._good = self._good[-self._keep_last :]
         kept = {place.folder for place in self._good}
-        others = [key for key in self._store.list("state/step-") if key.rpartition("/")[0] not in kept]
+        others = [key for key in self._store.list("state/step-") if self._may_go(key.rpartition("/")[0], kept)]
         # The manifests first: a state without one is never read.
         for key in sorted(others, key=lambda key: not key.endswith(MANIFEST_NAME)):
             self._store.delete(key)
+
+    def _may_go(self, folder: str, kept: set[str]) -> bool:
+        place = place_of(folder)
+        return folder not in kept and (place is None or place.start <= self._run.start)
