@@ -1,5 +1,6 @@
 """The `lora` command, also `python -m lora_trainer`."""
 
+import logging
 import os
 import sys
 
@@ -11,15 +12,27 @@ _STOPPABLE = ("run", "preflight")
 
 def main() -> None:
     """Entry point of `lora`."""
-    if sys.argv[1:2] and sys.argv[1] in _STOPPABLE:
-        catch_signals()
+    stop = catch_signals() if sys.argv[1:2] and sys.argv[1] in _STOPPABLE else None
     # cuBLAS gives the same result every time only with a fixed workspace, and reads this when it starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # The commands and what they need take a second to import, on a cold node many: signals must be caught before.
     from lora_trainer.commands.app import app, set_up_logging  # noqa: PLC0415
 
     set_up_logging()
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if stop is not None and stop():
+            _end_at_once(end.code)
+        raise
+
+
+def _end_at_once(code: str | int | None) -> None:
+    """Ends the process without waiting for its threads: one may hang at a store longer than the grace period lasts."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 
 if __name__ == "__main__":
