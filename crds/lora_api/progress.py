@@ -42,7 +42,7 @@ class ProgressReport(StatusModel):
     artifacts: Artifacts | None = None
     """What lies in the store."""
     starts: Count | None = None
-    """How often a trainer has begun to write to the output, this time included."""
+    """How many pods of this very training have begun to write to the output, this one included."""
     resumed_from_step: Count | None = None
     """Step of the state that the trainer went on from."""
     saved_state: SavedState | None = None

@@ -229,8 +229,6 @@ class PodCount(StatusModel):
     """Pods of attempts that there have been."""
     paused: Count = 0
     """Pods that ended because the training was paused, or its time was over."""
-    starts_before: Count | None = None
-    """Starts that the trainer counts and that were not those of the pods above: of earlier owners of the output."""
     evicted: Count = 0
     """Evictions by the queue."""
     begun: bool = False

@@ -104,11 +104,8 @@ def test_starts_that_only_the_trainer_knows_of_count() -> None:
     assert numbers(count(seen, before, report=ProgressReport(starts=4))) == (1, 1, 2)
 
 
-def test_starts_of_an_earlier_training_at_the_same_place_do_not_count() -> None:
-    before = count(observed(make_job(), pod(1)), report=ProgressReport(starts=8))
-    after = count(observed(make_job(), pod(2)), before, report=ProgressReport(starts=10))
-
-    assert (numbers(before), numbers(after)) == ((1, 0, 0), (1, 0, 2))
+def test_a_pod_that_was_gone_before_any_was_seen_was_interrupted() -> None:
+    assert numbers(count(observed(make_job(), pod(2)), report=ProgressReport(starts=2))) == (1, 0, 1)
 
 
 def test_pods_of_an_object_that_had_the_name_before_do_not_count() -> None:

@@ -39,6 +39,18 @@ def test_each_start_gets_the_next_token(open_output: Callable[[], Store]) -> Non
     assert tokens == [1, 2, 3]
 
 
+def test_the_pods_of_an_owner_that_started_are_counted_each_once(open_output: Callable[[], Store]) -> None:
+    pods = [("lora/miku (uid-2)", "a"), ("lora/miku (uid-2)", "b"), (HINA, "c"), (HINA, "d"), (HINA, "d")]
+
+    starts = [acquire(open_output(), owner=owner, pod=pod).starts for owner, pod in pods]
+
+    assert starts == [1, 2, 1, 2, 2]
+
+
+def test_starts_outside_a_cluster_count_each(open_output: Callable[[], Store]) -> None:
+    assert [acquire(open_output(), pod="").starts for _ in range(2)] == [1, 2]
+
+
 def test_the_newest_start_may_write(open_output: Callable[[], Store]) -> None:
     acquire(open_output())
 

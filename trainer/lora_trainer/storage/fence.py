@@ -28,6 +28,8 @@ class _Record:
     attempt: int
     pod: str
     token: int
+    starts: int
+    """How many pods of this owner have started, this one included."""
     start: str
     """Random: two starts never write the same record, even on a store without conditional writes."""
 
@@ -61,7 +63,7 @@ class Fence:
             # Before the put: what is unfinished now was begun by those that this start supersedes.
             _discard_unfinished(store)
             token = 1 if found is None else found.token + 1
-            record = _Record(owner, attempt, pod, token, start=uuid4().hex)
+            record = _Record(owner, attempt, pod, token, _starts(found, owner, pod), start=uuid4().hex)
             try:
                 store.put_bytes(_encode(record), OWNER_KEY, only_if=version)
             except Changed:
@@ -75,6 +77,11 @@ class Fence:
     def token(self) -> int:
         """Number of this start: larger than that of every start before."""
         return self._record.token
+
+    @property
+    def starts(self) -> int:
+        """How many pods of the owner have started here, this one included; starts outside a cluster count each."""
+        return self._record.starts
 
     def check(self) -> None:
         """Asks the store, by one small read, whether this process is still the newest.
@@ -111,6 +118,12 @@ class Fence:
         )
 
 
+def _starts(found: _Record | None, owner: str, pod: str) -> int:
+    if found is None or found.owner != owner:
+        return 1
+    return found.starts if pod and found.pod == pod else found.starts + 1
+
+
 def _read(store: Store) -> tuple[_Record | None, Version]:
     try:
         found = store.get_versioned(OWNER_KEY)
@@ -119,7 +132,8 @@ def _read(store: Store) -> tuple[_Record | None, Version]:
     try:
         content = json.loads(found.content)
         record = _Record(**content)
-        return _Record(record.owner, int(record.attempt), record.pod, int(record.token), record.start), found.version
+        numbers = int(record.attempt), int(record.token), int(record.starts)
+        return _Record(record.owner, numbers[0], record.pod, numbers[1], numbers[2], record.start), found.version
     except (ValueError, TypeError) as error:
         raise InvalidConfiguration(
             f"spec.output.uri: {store.uri_of(OWNER_KEY)} is not ours; choose another folder or remove it"
