@@ -4,6 +4,11 @@ from typing import Any
 
 import pytest
 
+from lora_api import ProgressReport
+from lora_api.status import Progress
+from lora_operator.profiles import load_profiles
+from lora_operator.reconcile import decide
+from tests.support.observations import make_job, make_subject, moment, observed, running_pod
 from tests.support.scenario import Scenario
 
 MOST_WRITES = 6
@@ -64,3 +69,20 @@ async def test_progress_waits_for_its_turn_and_the_end_does_not(scenario: Scenar
     assert before is not None
     assert after["status"]["progress"]["step"] == 10
     assert after["status"]["summary"]["progress"] == "100%"
+
+
+@pytest.mark.parametrize("interval_seconds", [5, 10, 30])
+def test_progress_is_written_once_per_interval_however_often_it_changes(interval_seconds: int) -> None:
+    profiles, subject, written = load_profiles("{default: {image: 'trainer:1', preflight: Off}}"), make_subject(), None
+    times = []
+
+    for second in range(120):
+        report = ProgressReport(reason="Training", progress=Progress(step=second, total_steps=1000))
+        seen = observed(make_job(), running_pod(), report=report, written=written)
+        now = moment(second)
+        decision = decide(subject, seen, profiles=profiles, now=now, status_interval_seconds=interval_seconds)
+        if decision.status is not None:
+            times.append(second)
+            subject, written = make_subject(status=decision.status.to_document()), now
+
+    assert times == list(range(0, 120, interval_seconds))
