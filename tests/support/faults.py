@@ -111,40 +111,17 @@ async def _refuse_by_node(scenario: Scenario, name: str) -> None:
     await scenario.change({"spec": {"suspend": False}}, name=name)
 
 
-def faults(words: dict[str, str], gate: str) -> tuple[Fault, ...]:
-    """All faults that leave the cluster whole, so that they can happen side by side.
-
-    `words`: the trainer's last words by failure (`real_failures.last_words`); `gate`: a file that never exists.
-    """
+def _ends(words: dict[str, str]) -> tuple[Fault, ...]:
+    """Faults that the trainer itself tells by its last word."""
 
     def ended(name: str, done: str, reason: str, code: int, *changes: Change) -> Fault:
         env = {"FAKE_EXIT": code, "FAKE_TEXT": words[name]}
         return Fault(name.replace(" ", "-"), done, reason, changes=(NO_RETRY, *changes), env=env)
 
-    waits = {"FAKE_GATE": gate}
-    deaf = {**waits, "FAKE_DEAF": 1}
-    credentials = {"credentialsSecretRef": {"name": "pictures"}}
-    token = {"uri": "hf://owner/sd", "tokenSecretRef": {"name": "hub", "key": "token"}}
-    bundle = {"endpoint": "https://s3.example.com", "caBundleRef": {"name": "company", "key": "ca.crt"}}
     return (
-        Fault(
-            "host-memory",
-            "The trainer needs more memory than its pod may have.",
-            "HostOutOfMemory",
-            changes=(NO_RETRY, ("pod.resources", {"limits": {"memory": "2Gi"}})),
-            env=waits,
-            act=_use_up_memory,
-        ),
         ended("device memory", "The GPU has too little memory.", "OutOfMemory", 70),
         ended("diverged", "The loss is no number any more.", "Diverged", 71),
         ended("broken picture", "A picture does not decode; training without a check before.", "InvalidDataset", 65),
-        Fault(
-            "check",
-            "A picture does not decode; checked before a GPU is asked for.",
-            "InvalidDataset",
-            changes=(GPU, NO_RETRY),
-            env={"FAKE_CHECK": 65, "FAKE_TEXT": words["broken picture"]},
-        ),
         ended("access denied", "The store refuses the credentials.", "AccessDenied", 77),
         ended("gated model", "The model is gated, and its terms were not accepted.", "AccessDenied", 77),
         ended("missing model", "The hub knows no such model.", "BaseModelUnavailable", 66),
@@ -157,6 +134,19 @@ def faults(words: dict[str, str], gate: str) -> tuple[Fault, ...]:
         ),
         ended("stalled", "The trainer hangs; its own watchdog ended it.", "Stalled", 72),
         ended("crashed", "A bug of the trainer.", "TrainerCrashed", 1),
+    )
+
+
+def _silent_ends(words: dict[str, str], waits: Manifest) -> tuple[Fault, ...]:
+    """Faults of the trainer that it cannot tell, or tells before a GPU was asked for."""
+    return (
+        Fault(
+            "check",
+            "A picture does not decode; checked before a GPU is asked for.",
+            "InvalidDataset",
+            changes=(GPU, NO_RETRY),
+            env={"FAKE_CHECK": 65, "FAKE_TEXT": words["broken picture"]},
+        ),
         Fault(
             "segfault",
             "Native code crashes; there is no last word.",
@@ -171,6 +161,20 @@ def faults(words: dict[str, str], gate: str) -> tuple[Fault, ...]:
             "Running",
             env={**waits, "FAKE_REPORT": f'{{"activeTime": "{LONG_AGO}", "patienceSeconds": 1800}}'},
         ),
+        Fault(
+            "host-memory",
+            "The trainer needs more memory than its pod may have.",
+            "HostOutOfMemory",
+            changes=(NO_RETRY, ("pod.resources", {"limits": {"memory": "2Gi"}})),
+            env=waits,
+            act=_use_up_memory,
+        ),
+    )
+
+
+def _disruptions(deaf: Manifest) -> tuple[Fault, ...]:
+    """Pods that are taken away."""
+    return (
         Fault(
             "full-volume",
             "Base model and pictures do not fit into the work volume.",
@@ -188,6 +192,15 @@ def faults(words: dict[str, str], gate: str) -> tuple[Fault, ...]:
             env=deaf,
             act=_preempt,
         ),
+    )
+
+
+def _missing() -> tuple[Fault, ...]:
+    """What the spec names and the cluster has not."""
+    credentials = {"credentialsSecretRef": {"name": "pictures"}}
+    token = {"uri": "hf://owner/sd", "tokenSecretRef": {"name": "hub", "key": "token"}}
+    bundle = {"endpoint": "https://s3.example.com", "caBundleRef": {"name": "company", "key": "ca.crt"}}
+    return (
         Fault(
             "secret",
             "A Secret does not exist.",
@@ -211,18 +224,24 @@ def faults(words: dict[str, str], gate: str) -> tuple[Fault, ...]:
             changes=(("profile", "elsewhere"),),
         ),
         Fault(
-            "no-gpu",
-            "No node has a free GPU.",
-            "Unschedulable",
-            "Scheduled",
-            changes=(GPU, ("profile", "other-gpu")),
-        ),
-        Fault(
             "claim",
             "The volume claim of the cache does not exist.",
             "Unschedulable",
             "Scheduled",
             changes=(("pod.cacheVolumeClaim", "cache"),),
+        ),
+    )
+
+
+def _refusals() -> tuple[Fault, ...]:
+    """Places that there are none of, and what admission refuses."""
+    return (
+        Fault(
+            "no-gpu",
+            "No node has a free GPU.",
+            "Unschedulable",
+            "Scheduled",
+            changes=(GPU, ("profile", "other-gpu")),
         ),
         Fault(
             "quota",
@@ -244,6 +263,12 @@ def faults(words: dict[str, str], gate: str) -> tuple[Fault, ...]:
             "JobRefused",
             "Scheduled",
         ),
+    )
+
+
+def _deadlines() -> tuple[Fault, ...]:
+    """Time that is over."""
+    return (
         Fault(
             "deadline",
             "It ran for as long as it may.",
@@ -259,6 +284,17 @@ def faults(words: dict[str, str], gate: str) -> tuple[Fault, ...]:
             act=_let_it_wait,
         ),
     )
+
+
+def faults(words: dict[str, str], gate: str) -> tuple[Fault, ...]:
+    """All faults that leave the cluster whole, so that they can happen side by side.
+
+    `words`: the trainer's last words by failure (`real_failures.last_words`); `gate`: a file that never exists.
+    """
+    waits = {"FAKE_GATE": gate}
+    deaf = {**waits, "FAKE_DEAF": 1}
+    ends = _ends(words), _silent_ends(words, waits), _disruptions(deaf)
+    return (*(fault for group in ends for fault in group), *_missing(), *_refusals(), *_deadlines())
 
 
 REJECTED = Fault(
