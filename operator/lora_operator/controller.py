@@ -165,7 +165,7 @@ class Controller:
             await self._confirm(subject, surplus)
         elif subject.is_finished:
             return observed
-        elif observed.job is None and (subject.attempt or (job is None and subject.status.conditions)):
+        elif observed.job is None and (subject.attempt or job is None):
             await self._look_for_job(subject)
         elif job is not None and (
             _may_lack_words(job, observed.job_pods) or _is_pausing(subject, job, observed.job_pods)
@@ -195,13 +195,19 @@ class Controller:
         return replace(observed, queue=await self._workloads.read(subject.key, job))
 
     async def _look_for_job(self, subject: Subject) -> None:
-        """A Job that the status knows of is not in the cache: deleted, or not seen yet."""
+        """No Job is in the cache: there was none yet, it was deleted, or was not seen yet.
+
+        A training that looks new may be finished long since, if its watch has told nothing.
+        """
         cache, key = self._world.cache, subject.key
         await self._refresh(subject)
         fresh = cache.subject(key)
         if fresh is None or fresh.resource_version != subject.resource_version:
             raise Conflict(f"{key} was changed since it was read")
         attempt = subject.attempt
+        if not (attempt or subject.status.conditions):
+            # Brand-new: whatever another operator began meanwhile has the name that ours would have.
+            return
         name = names.job_name(key.name, attempt) if attempt else names.preflight_job_name(key.name)
         job = await self._world.cluster.get(JOBS, key.namespace, name)
         if job is not None:

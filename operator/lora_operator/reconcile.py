@@ -122,12 +122,12 @@ def _start(
         return None
     profile = profiles[subject.training.spec.profile]
     training = manifests.resolve(subject.training, profile)
-    if manifests.needs_preflight_job(training.spec, profile) and not _is_checked(subject):
-        check = observed.preflight
-        if check is None:
-            return Create(manifests.build_preflight_job(training, profile))
-        if check.end is None:
-            return None
+    check = observed.preflight
+    if check is not None and check.end is None:
+        # Whatever the profile says by now: one Job at a time.
+        return None
+    if check is None and manifests.needs_preflight_job(training.spec, profile) and not _is_checked(subject):
+        return Create(manifests.build_preflight_job(training, profile))
     return Create(manifests.build_job(training, profile, attempt=subject.attempt + 1, used=_used(status)))
 
 

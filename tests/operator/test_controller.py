@@ -151,18 +151,29 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-async def test_a_new_training_costs_two_calls(bench: Bench) -> None:
+async def test_a_new_training_costs_three_calls(bench: Bench) -> None:
     bench.training()
 
     first = await bench.look()
     created = list(bench.cluster.calls)
     second = await bench.look()
 
-    assert created == ["create jobs"]
+    assert created == ["get loratrainings", "create jobs"]
     assert bench.cluster.calls == ["patch loratrainings"]
     assert (first, second) == (0.0, 5)
     assert bench.status.attempts is not None
     assert bench.status.attempts.number == 1
+
+
+async def test_a_training_that_another_operator_finished_unseen_is_not_trained_again(bench: Bench) -> None:
+    bench.training()
+    bench.cluster.put("loratrainings", training_body(status={"phase": "Succeeded", "conditions": [FINISHED]}))
+
+    with pytest.raises(Conflict):
+        await bench.look()
+    await bench.look()
+
+    assert not [name for plural, name in bench.cluster.objects if plural == "jobs"]
 
 
 async def test_a_look_at_an_unchanged_world_costs_nothing(bench: Bench) -> None:

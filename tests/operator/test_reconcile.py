@@ -238,6 +238,12 @@ def test_no_gpu_is_asked_for_while_the_data_are_checked() -> None:
     assert decision.actions == ()
 
 
+def test_a_check_that_goes_on_is_waited_for_although_the_profile_wants_none_by_now() -> None:
+    decision = look(make_subject(), observed(preflight=make_preflight_job()))
+
+    assert decision.actions == ()
+
+
 def test_data_that_can_train_are_followed_by_the_first_attempt_in_the_same_look() -> None:
     decision = look(make_subject(CHECKED), observed(preflight=DONE))
 
