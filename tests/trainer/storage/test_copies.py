@@ -10,7 +10,7 @@ import pytest
 from lora_trainer.errors import InvalidDataset
 from lora_trainer.storage import Connection, Source, fetch
 from lora_trainer.storage.copies import LocalCopy
-from lora_trainer.storage.ledger import FetchedFile
+from lora_trainer.storage.ledger import FetchedFile, Ledger
 from tests.support.object_store import FaultyStore
 
 KEPT, OLD, NEW = FetchedFile("kept.png", 4, "k"), FetchedFile("x.png", 3, "o"), FetchedFile("x.png", 3, "n")
@@ -35,6 +35,23 @@ def test_files_that_did_not_change_are_shared_on_the_disk(tmp_path: Path) -> Non
 
     assert (new.folder / "kept.png").samefile(tmp_path / "old" / "kept.png")
     assert new.ledger.present() == {KEPT}
+
+
+def test_a_content_that_another_process_removes_meanwhile_gives_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = make(tmp_path, "old", {KEPT: b"kept", OLD: b"old"})
+    inner = Ledger._lies_there
+
+    def removed_before_it_is_looked_at(ledger: Ledger, file: FetchedFile) -> bool:
+        old.ledger.remove()
+        (old.folder / file.path).unlink(missing_ok=True)
+        return inner(ledger, file)
+
+    monkeypatch.setattr(Ledger, "_lies_there", removed_before_it_is_looked_at)
+
+    assert LocalCopy(tmp_path, "new").adopt([KEPT, NEW]) == set()
+    assert old.ledger.present() == set()
 
 
 def test_a_content_that_nobody_reads_is_removed(tmp_path: Path) -> None:

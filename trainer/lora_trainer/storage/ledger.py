@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -57,17 +58,22 @@ class Ledger:
 
     def present(self) -> set[FetchedFile]:
         """The files that were fetched and still lie there with their size."""
-        if not self.exists():
-            return set()
         newest = {file.path: file for line in self._lines() if (file := _parse(line))}
         return {file for file in newest.values() if self._lies_there(file)}
 
     def _lines(self) -> list[str]:
-        return self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+        try:
+            return self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            # Nothing was fetched yet, or another process has just removed a content that nobody reads.
+            return []
 
     def _lies_there(self, file: FetchedFile) -> bool:
-        path = self._folder / file.path
-        return path.is_file() and path.stat().st_size == file.size_bytes
+        try:
+            found = (self._folder / file.path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return stat.S_ISREG(found.st_mode) and found.st_size == file.size_bytes
 
 
 def _lock(file: TextIO) -> bool:
