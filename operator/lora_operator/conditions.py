@@ -152,7 +152,7 @@ def _suspended(view: View) -> Finding:
         return Finding("False", "NotSuspended", "the training is not paused")
     if not wanted and (queue := holding_queue(view)) is not None:
         return explain_hold(queue)
-    is_stopped = view.job is None or view.job.is_suspended
+    is_stopped = view.job is None or view.job.is_suspended or view.job.end is not None
     pods = view.observed.job_pods if view.job else view.observed.pods
     if is_stopped and all(pod.is_over for pod in pods):
         return Finding("True", "UserRequested", "paused by spec.suspend; set it to false to go on")

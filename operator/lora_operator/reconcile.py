@@ -6,7 +6,7 @@ The same world gives the same answer, whoever asks and however often.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from lora_api import LoraTrainingStatus, names
+from lora_api import LoraTrainingStatus
 from lora_api.status import Attempts, ConditionType
 from lora_operator import manifests
 from lora_operator.changes import Event, derive_events
@@ -156,7 +156,7 @@ def _adjust(subject: Subject, observed: Observed, status: LoraTrainingStatus) ->
     if subject.training is None or job is None or not job.is_active:
         return surplus
     queued = observed.queue is not None
-    if _is_held(subject, status) and job.stage == names.STAGE_TRAINING and (queued or job.queue_name):
+    if _is_held(subject, status) and (queued or job.queue_name):
         return (*surplus, Delete(job.name, job.uid))
     patch = manifests.build_job_patch(subject.training.spec, job, _used(status), queued=queued)
     return (*surplus, PatchJob(job.name, patch)) if patch else surplus

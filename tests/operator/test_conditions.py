@@ -282,6 +282,7 @@ SUSPENSION = {
     "stopped": (observed(make_job(suspend=True, status=SUSPENDED), dead_pod(75)), True, "True", "UserRequested"),
     "from the start": (observed(make_job(suspend=True, status=SUSPENDED)), True, "True", "UserRequested"),
     "over": (observed(make_job(suspend=True, status=COMPLETE), dead_pod(0)), True, "False", "NotSuspended"),
+    "checked": (observed(preflight=make_preflight_job(status=COMPLETE)), True, "True", "UserRequested"),
 }
 
 

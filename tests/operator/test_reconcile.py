@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from lora_api import LoraTrainingStatus, ProgressReport
+from lora_operator.kueue import QueueState
 from lora_operator.observed import Observed, Subject
 from lora_operator.profiles import load_profiles
 from lora_operator.reconcile import Create, Decision, Delete, PatchJob, decide
@@ -279,6 +280,15 @@ def test_a_check_is_paused_with_its_training() -> None:
 
     assert isinstance(action, PatchJob)
     assert (action.name, action.patch["spec"]) == ("hina-data", {"suspend": True})
+
+
+def test_a_check_that_a_queue_sets_going_is_deleted_in_a_pause() -> None:
+    seen = observed(preflight=make_preflight_job(), queue=QueueState("", workload="check", admitted=True))
+    told = look(make_subject(CHECKED, ("suspend", True)), seen).status
+
+    assert told is not None
+    decision = look(make_subject(CHECKED, ("suspend", True), status=told.to_document()), seen)
+    assert decision.actions == (Delete("hina-data", "check"),)
 
 
 def test_a_check_beside_a_job_that_trains_is_deleted() -> None:
