@@ -1,5 +1,6 @@
 """The newest start owns the output; whoever was there before finds out before it writes."""
 
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -61,8 +62,9 @@ def test_an_earlier_pod_of_the_same_training_is_superseded(open_output: Callable
     ghost = acquire(open_output(), attempt=1)
     acquire(open_output(), attempt=2, pod="hina-a2-0/uid")
 
-    with pytest.raises(Superseded, match=r"attempt 2, pod hina-a2-0/uid has taken over; this process writes nothing"):
+    with pytest.raises(Superseded, match=r"attempt 2, pod hina-a2-0/uid has taken over; this process writes") as caught:
         ghost.check()
+    assert caught.value.hint == "Nothing has to be done: the other process goes on."
 
 
 def test_a_pod_of_an_earlier_attempt_does_not_even_begin(open_output: Callable[[], Store]) -> None:
@@ -113,6 +115,17 @@ def test_a_record_that_is_not_ours_is_refused(open_output: Callable[[], Store], 
 
     with pytest.raises(InvalidConfiguration, match=r"state/owner\.json is not ours; choose another folder or remove"):
         acquire(output)
+
+
+@pytest.mark.parametrize("changes", [{"starts": None}, {"region": "eu"}], ids=["older", "newer"])
+def test_a_record_of_another_version_is_followed_by_the_next_token(
+    open_output: Callable[[], Store], changes: dict[str, str | None]
+) -> None:
+    output, token = open_output(), acquire(open_output()).token
+    record = json.loads(output.get_bytes(OWNER_KEY)) | changes
+    output.put_bytes(json.dumps({name: value for name, value in record.items() if value}).encode(), OWNER_KEY)
+
+    assert acquire(output).token == token + 1
 
 
 def test_a_condition_that_does_not_hold_writes_nothing(open_output: Callable[[], Store]) -> None:

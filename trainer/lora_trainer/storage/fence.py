@@ -124,17 +124,22 @@ def _starts(found: _Record | None, owner: str, pod: str) -> int:
     return found.starts if pod and found.pod == pod else found.starts + 1
 
 
+def _decode(content: bytes) -> _Record:
+    """Another version of the trainer may say more, and one before it counted starts said less."""
+    said = json.loads(content)
+    token = int(said["token"])
+    starts = int(said.get("starts", token))
+    return _Record(said["owner"], int(said["attempt"]), said["pod"], token, starts, said["start"])
+
+
 def _read(store: Store) -> tuple[_Record | None, Version]:
     try:
         found = store.get_versioned(OWNER_KEY)
     except MissingFile:
         return None, ABSENT
     try:
-        content = json.loads(found.content)
-        record = _Record(**content)
-        numbers = int(record.attempt), int(record.token), int(record.starts)
-        return _Record(record.owner, numbers[0], record.pod, numbers[1], numbers[2], record.start), found.version
-    except (ValueError, TypeError) as error:
+        return _decode(found.content), found.version
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InvalidConfiguration(
             f"spec.output.uri: {store.uri_of(OWNER_KEY)} is not ours; choose another folder or remove it"
         ) from error
