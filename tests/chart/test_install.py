@@ -85,7 +85,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
 def test_helm_sees_the_operator_become_ready(installation: Installation) -> None:
     query = "jsonpath={.items[*].status.readyReplicas}"
 
-    assert installation.kubectl("--namespace", NAMESPACE, "get", "deployments", "-o", query) == "1 1"
+    assert installation.kubectl("--namespace", NAMESPACE, "get", "deployments", "-o", query) == "2 2"
 
 
 @pytest.mark.parametrize("namespace", ["default", "team-a"])
@@ -96,23 +96,35 @@ def test_installed_operators_carry_out_trainings(installation: Installation, nam
 
 
 def test_two_operators_start_no_second_job(installation: Installation) -> None:
-    assert installation.kubectl("-n", "team-a", "get", "jobs", "-o", "name") == "job.batch/my-first-lora-a1\n"
+    jobs = installation.kubectl("-n", "team-a", "get", "jobs", "-o", "name").split()
+
+    assert jobs == ["job.batch/my-first-lora-a1", "job.batch/my-first-lora-data"]
 
 
 def test_cluster_wide_nothing_is_asked_that_the_role_does_not_give(installation: Installation) -> None:
     role = next(role for role in of_kind("ClusterRole") if role["metadata"]["name"] == "lora-lora-operator")
-    asked = used(installation.asked_by("lora"))
+    asked = used([request for request in installation.asked_by("lora") if request.target != "leases"])
 
     assert {("batch", "jobs", "create"), ("lora-operator.io", "loratrainings/status", "patch")} <= asked
     assert sorted(asked - rights(role)) == []
 
 
+def test_the_lease_is_asked_for_where_the_operator_lives(installation: Installation) -> None:
+    [role] = of_kind("Role")
+    requests = [request for request in installation.asked_by("lora") if request.target == "leases"]
+
+    assert {request.namespace for request in requests} == {NAMESPACE}
+    assert sorted(used(requests) - rights(role)) == []
+
+
 def test_namespaced_nothing_is_asked_outside_of_the_namespaces(installation: Installation) -> None:
-    [role] = of_kind("Role", NAMESPACED)
+    roles = {role["metadata"]["namespace"]: role for role in of_kind("Role", NAMESPACED)}
     requests = installation.asked_by("scoped")
 
-    assert {request.namespace for request in requests} == {"team-a"}
-    assert sorted(used(requests) - rights(role)) == []
+    assert {request.namespace for request in requests} == {"team-a", NAMESPACE}
+    for namespace, role in roles.items():
+        asked = used([request for request in requests if request.namespace == namespace])
+        assert sorted(asked - rights(role)) == []
 
 
 def test_trainings_outlive_an_upgrade_and_the_removal_of_the_release(installation: Installation) -> None:
