@@ -18,7 +18,7 @@ def test_an_error_carries_the_reason_and_hint_of_its_exit_code(error: type[error
 
 
 def test_no_two_errors_share_an_exit_code() -> None:
-    assert len({error.exit_code for error in CLASSES}) == len(CLASSES) == 9
+    assert len({error.exit_code for error in CLASSES}) == len(CLASSES) == 10
 
 
 def test_an_error_may_know_a_better_hint() -> None:
