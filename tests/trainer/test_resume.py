@@ -119,6 +119,26 @@ def test_the_loss_told_on_changed_pictures_is_that_of_the_steps_made_on_them(
     assert min(losses.values()) > 0.7
 
 
+def test_epochs_that_there_are_no_more_with_changed_pictures_are_no_results(
+    tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    data = write_pictures(tmp_path / "data")
+    steps = {"epochs": 50, "maxSteps": 14, "batchSize": 2, "precision": "fp32"}
+    training = make_training(tiny_pipeline, data, tmp_path / "out", **WITHOUT_PICTURES | {"training": steps})
+    with pytest.raises(Interrupted):
+        run_training(training, make_session_until(tmp_path / "w1", step=13).session)
+    for index in range(20):
+        shutil.copy(data / "2_zwx shape/0.png", data / f"2_zwx shape/new-{index}.png")
+
+    observed = make_session(tmp_path / "w2")
+    run_training(training, observed.session)
+
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    adapters = [file["path"] for file in manifest["files"] if file["kind"] == "adapter"]
+    assert adapters == ["adapters/tiny-000001.safetensors", "adapters/tiny.safetensors"]
+    assert [checkpoint.epoch for checkpoint in observed.tracker.snapshot().checkpoints] == [1]
+
+
 def test_weights_that_do_not_fit_a_changed_base_model_are_refused(
     tiny_pipeline: Path, tiny_sd2: Path, tiny_pictures: Path, tmp_path: Path
 ) -> None:

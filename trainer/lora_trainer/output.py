@@ -143,6 +143,10 @@ class RunOutput:
             self._publisher.restore(there)
         return saved
 
+    def forget_after(self, epoch: int) -> None:
+        """Leaves what later epochs published out of every manifest to come."""
+        self._files = {path: file for path, file in self._files.items() if (file.epoch or 0) <= epoch}
+
     def finish(self, *, epoch: int, step: int) -> None:
         """Stores the manifest of the whole run, after everything else: when this returns, the run is complete."""
         self.write(PROVENANCE_PATH, lambda path: path.write_text(self._run.provenance.to_json()))

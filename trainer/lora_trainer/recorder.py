@@ -79,6 +79,8 @@ class Recorder:
         trainer, tracker = self._trainer, self._audience.tracker
         if saved.is_changed:
             trainer.restore_weights(saved.training)
+            # Later epochs are made again, or there are fewer with these pictures: theirs are no results of this run.
+            self._output.forget_after(trainer.epoch)
         else:
             trainer.restore(saved.training)
             self._saved_position = (trainer.step, trainer.epoch)
@@ -86,7 +88,7 @@ class Recorder:
         tracker.set_resumed_from(trainer.step)
         self._audience.metrics.set_resumed_from(trainer.step)
         tracker.set_saved_state(saved.saved)
-        for file in saved.files:
+        for file in self._output.files:
             if is_checkpoint(file, self._name):
                 tracker.add_checkpoint(checkpoint_of(file, self._output.uri_of))
 
