@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -19,6 +20,7 @@ from lora_trainer.lora.formats import read_adapter
 from lora_trainer.output import RunOutput
 from lora_trainer.progress import ProgressTracker
 from lora_trainer.run import Ended, run_training
+from lora_trainer.storage.directory_store import DirectoryStore
 from tests.support.tiny_run import make_session, make_session_until, make_training, write_pictures
 
 FINAL = "adapters/tiny.safetensors"
@@ -302,6 +304,24 @@ def test_a_store_that_fails_while_the_process_is_told_to_stop_makes_no_failure(
 
     with pytest.raises(InterruptedUnsaved, match="could not be stored: the store is down"):
         run_training(again(samples={"prompts": []}), session)
+
+
+def test_a_second_ctrl_c_waits_for_no_upload(
+    again: Callable[..., LoraTraining], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging, ended = threading.Event(), list[bool]()
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DirectoryStore, "put_file", lambda *_, **__: ended.append(hanging.wait(60)))
+    monkeypatch.setattr("lora_trainer.run.train", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_training(again(), make_session(tmp_path / "work").session)
+        assert ended == []
+    finally:
+        hanging.set()
 
 
 def test_new_pictures_are_refused_or_taken_up_at_the_beginning_of_the_epoch(

@@ -105,6 +105,9 @@ class InterruptedUnsaved(TrainingError):
 class Superseded(InterruptedUnsaved):
     """Another process writes to the output now; this one has written nothing since."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, hint="Nothing has to be done: the other process goes on.")
+
 
 class AccessDenied(TrainingError):
     """The store or the hub refuses these credentials."""

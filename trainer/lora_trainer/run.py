@@ -151,9 +151,13 @@ def _taking_over(
             check_owner=fence.check,
             on_notice=tracker.add_notice,
         )
-        output = RunOutput(store, run, kept)
+        output, in_a_hurry = RunOutput(store, run, kept), False
         try:
             yield output
+        except KeyboardInterrupt:
+            # Ctrl-C for the second time: nobody wants to wait for a store.
+            in_a_hurry = True
+            raise
         except Exception as error:
             record_failure(error)
             # What was trained before the failure is not lost with it.
@@ -164,14 +168,13 @@ def _taking_over(
                 fence.check()
             raise
         finally:
-            _close(output, session)
+            _close(output, 0.0 if in_a_hurry else session.seconds_left(), session.log_file)
 
 
-def _close(output: RunOutput, session: Session) -> None:
-    left = session.seconds_left()
-    output.close(left)
-    if left is None or left > 0:
-        output.publish_log(session.log_file)
+def _close(output: RunOutput, seconds_left: float | None, log_file: Path | None) -> None:
+    output.close(seconds_left)
+    if seconds_left is None or seconds_left > 0:
+        output.publish_log(log_file)
 
 
 def _train(prepared: Prepared, rungs: Sequence[MemoryRung], output: RunOutput, session: Session) -> Ended:

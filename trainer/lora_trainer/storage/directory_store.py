@@ -84,9 +84,9 @@ class DirectoryStore:
 
     def list(self, prefix: str = "") -> list[str]:
         """Keys that begin with `prefix`, ascending; unfinished files are none."""
-        begin, keys = self._root / prefix.rpartition("/")[0], []
+        keys: list[str] = []
         try:
-            for folder, _, names in os.walk(begin, onerror=_unless_gone):
+            for folder, _, names in os.walk(self._root / prefix.rpartition("/")[0], onerror=_unless_gone):
                 files = (Path(folder, name) for name in names if not name.startswith(_PARTIAL))
                 keys += [path.relative_to(self._root).as_posix() for path in files]
         except OSError as error:
