@@ -12,6 +12,9 @@ from lora_api import ProgressReport, TerminationMessage
 from lora_api.status import Attempts, LoraTrainingStatus, PodCount
 from lora_operator.observed import Job, Observed, Pod, Subject, format_time, parse_time
 
+LARGEST = 2**53 - 1
+"""The largest number that the status holds; what pods tell of their steps is not trusted."""
+
 
 def derive_attempts(
     subject: Subject, observed: Observed, *, report: ProgressReport | None, evictions: int, now: datetime
@@ -37,7 +40,7 @@ def derive_attempts(
         failures=failures,
         preemptions=max(0, interrupted - max(0, explained)) + evicted,
         resumed_from_step=resumption.from_step,
-        lost_steps=resumption.lost_steps,
+        lost_steps=min(resumption.lost_steps, LARGEST),
         active_seconds=active_seconds,
         active_since=active_since,
         waiting_since=_waiting_since(subject, observed, has_begun=count.begun, now=now),

@@ -225,6 +225,16 @@ def test_a_pod_that_begins_anew_loses_all_steps() -> None:
     assert (after.lost_steps, after.resumed_from_step) == (250, None)
 
 
+def test_steps_without_end_fit_the_status() -> None:
+    before = count(observed(make_job(), pod(1)), report=ProgressReport(progress=Progress(step=1)))
+    before = before.model_copy(update={"lost_steps": 2**53 - 1})
+
+    report = ProgressReport(progress=Progress(step=1))
+    after = count(observed(make_job(), pod(2)), before, report=report, progress=Progress(step=2**53 - 1))
+
+    assert after.lost_steps == 2**53 - 1
+
+
 def test_running_time_begins_with_the_job() -> None:
     attempts = count(observed(make_job(status=STARTED), pod(1)))
 
