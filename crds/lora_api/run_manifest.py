@@ -63,6 +63,8 @@ class RunManifest(StatusModel):
     """Every file, in the order of their paths."""
 
 
+_WITHOUT_EFFECT = ("uri", "vaeUri", "initialUri", "cacheUri", "tokenSecretRef", "storage", "workers", "latentCache")
+"""Fields of sections that say where something lies, or how much is worked on or kept at a time."""
 _RESULT_FIELDS = ("base_model", "dataset", "network", "optimizer", "training", "checkpoints", "samples", "evaluation")
 
 
@@ -86,7 +88,7 @@ def result_settings(spec: LoraTrainingSpec) -> dict[str, Any]:
         *base["adapters"],
         *dataset["subsets"],
     ):
-        for place in ("uri", "vaeUri", "initialUri", "cacheUri", "tokenSecretRef", "storage", "workers"):
+        for place in _WITHOUT_EFFECT:
             section.pop(place, None)
     content["output"] = spec.output.model_dump(mode="json", by_alias=True, exclude={"uri", "storage"})
     return content

@@ -13,6 +13,7 @@ from tests.support.documents import make_training
         ("dataset.uri", "file:///data"),
         ("output.uri", "file:///out"),
         ("dataset.workers", 0),
+        ("dataset.latentCache", "Disk"),
         ("storage", {"endpoint": "http://127.0.0.1:8333"}),
         ("pod", {"image": "x"}),
         ("suspend", True),

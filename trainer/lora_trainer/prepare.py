@@ -5,7 +5,7 @@ Used by `run` and `preflight`; knows no torch.
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,6 +23,9 @@ from lora_trainer.stopping import StopRequested
 from lora_trainer.storage import Connection, Source, Store, check_writable, open_store
 
 logger = logging.getLogger(__name__)
+
+_PATIENT_ATTEMPTS = 30
+"""With pauses of up to 30 s: about ten minutes."""
 
 _ADAPTER_FILES = ("*.safetensors",)
 
@@ -154,13 +157,15 @@ def identity_of(training: LoraTraining, dataset: PlannedDataset, *, base_digest:
 def open_output(spec: LoraTrainingSpec, session: Session) -> Store:
     """The output, tried out: a wrong bucket or key is better found before the training than after it.
 
+    Once it has answered, an outage of some minutes is waited for: the training goes on before its uploads.
+
     Raises:
         TrainingError: as the store answers.
     """
     connection = Connection.for_section(spec, session.settings, "output")
-    store = open_store(spec.output.uri, connection, field="spec.output.uri", on_bytes=session.audience.stored)
-    check_writable(store)
-    return store
+    field, stored = "spec.output.uri", session.audience.stored
+    check_writable(open_store(spec.output.uri, connection, field=field, on_bytes=stored))
+    return open_store(spec.output.uri, replace(connection, attempts=_PATIENT_ATTEMPTS), field=field, on_bytes=stored)
 
 
 def make_fetcher(spec: LoraTrainingSpec, session: Session) -> Fetcher:
