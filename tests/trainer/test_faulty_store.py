@@ -1,4 +1,4 @@
-"""Whole runs against a store that fails: a passing fault changes no byte; after a lasting one all that is named is there.
+"""Whole runs against a store that fails: a passing fault changes no byte, a lasting one leaves only what verifies.
 
 Pictures and output lie in SeaweedFS behind a proxy; every run goes on from a state of step 1 and makes step 2.
 """
@@ -146,8 +146,13 @@ def bucket(
     folder = tmp_path_factory.mktemp("credentials")
     (folder / "AWS_ACCESS_KEY_ID").write_text(server.access_key)
     (folder / "AWS_SECRET_ACCESS_KEY").write_text(server.secret_key)
-    keys = {"aws_access_key_id": server.access_key, "aws_secret_access_key": server.secret_key}
-    client: Any = boto3.client("s3", endpoint_url=server.endpoint, region_name="us-east-1", **keys)
+    client: Any = boto3.client(
+        "s3",
+        endpoint_url=server.endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+    )
     client.create_bucket(Bucket=BUCKET)
     for path in (path for path in tiny_pictures.rglob("*") if path.is_file()):
         client.upload_file(str(path), BUCKET, f"data/{path.relative_to(tiny_pictures).as_posix()}")
