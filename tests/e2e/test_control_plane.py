@@ -164,7 +164,8 @@ def test_an_accepted_training_gets_one_job_of_its_own(session: Session, operator
 
     jobs = session.get("jobs", "--selector=lora-operator.io/training=accepted")["items"]
     owner = session.get("lt", "accepted")["metadata"]["uid"]
-    assert [job["metadata"]["name"] for job in jobs] == ["accepted-a1"]
+    # It asks for a GPU, so its data are checked first.
+    assert [job["metadata"]["name"] for job in jobs] == ["accepted-data"]
     assert [reference["uid"] for reference in jobs[0]["metadata"]["ownerReferences"]] == [owner]
     assert jobs[0]["spec"]["completionMode"] == "Indexed"
 

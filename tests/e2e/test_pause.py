@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,11 @@ import yaml
 from lora_api import LoraTraining, names
 from lora_demo.seaweed import ObjectStore
 from lora_devcluster.kueue import QueueSetting
-from lora_trainer.run import run_training
 from tests.support import scenario as scenario_settings
 from tests.support.scenario import PROFILES, TRAININGS, Scenario, open_scenario
 from tests.support.seaweed import real_store as real_store
 from tests.support.tiny_pipeline import write_tiny_pipeline
-from tests.support.tiny_run import make_session, make_training, write_pictures
+from tests.support.tiny_run import make_training, write_pictures
 
 ADAPTER = "adapters/tiny.safetensors"
 LONG = {
@@ -100,6 +101,15 @@ async def until(scenario: Scenario, holds: Callable[[dict[str, Any]], bool]) -> 
     return body
 
 
+async def train_alone(training: LoraTraining, folder: Path) -> asyncio.subprocess.Process:
+    """The same training beside the cluster, in a process of its own as a pod is."""
+    file = folder / "alone.yaml"
+    file.write_text(yaml.safe_dump(training.to_document()))
+    command = (sys.executable, "-m", "lora_trainer", "run", str(file), "--work-dir", str(folder / "work"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return await asyncio.create_subprocess_exec(*command, env=environment)
+
+
 async def test_a_paused_and_resumed_training_makes_the_very_same_adapter(
     scenario: Scenario, inputs: Path, real_store: ObjectStore, tmp_path: Path
 ) -> None:
@@ -110,13 +120,13 @@ async def test_a_paused_and_resumed_training_makes_the_very_same_adapter(
     await scenario.start_operator(status_interval_seconds=0.0)
 
     await scenario.send("POST", TRAININGS, document(training, real_store))
-    alone = asyncio.create_task(asyncio.to_thread(run_training, training, make_session(tmp_path / "work").session))
+    alone = await train_alone(training, tmp_path)
     await until(scenario, lambda body: step(body) > 0)
     await scenario.change({"spec": {"suspend": True}}, name="tiny")
     paused = await until(scenario, lambda body: phase(body) == "Suspended")
     await scenario.change({"spec": {"suspend": False}}, name="tiny")
     body = await until(scenario, lambda body: phase(body) == "Succeeded")
-    await alone
+    assert await alone.wait() == 0
 
     attempts = body["status"]["attempts"]
     assert 0 < step(paused) < STEPS
