@@ -46,16 +46,16 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
 
 
 def test_a_killed_training_ends_as_if_it_had_never_been_killed(prepared: Prepared) -> None:
-    trials = prepared.trials(range(3), number=signal.SIGKILL)
+    trials = prepared.trials(range(2), number=signal.SIGKILL)
 
-    assert [trial.problems for trial in trials] == [[], [], []]
+    assert [trial.problems for trial in trials] == [[], []]
     assert any(trial.hits for trial in trials)
 
 
 def test_a_training_that_is_told_to_stop_loses_no_step(prepared: Prepared) -> None:
-    trials = prepared.trials((100, 101), number=signal.SIGTERM)
+    trials = prepared.trials((100,), number=signal.SIGTERM)
 
-    assert [trial.problems for trial in trials] == [[], []]
+    assert [trial.problems for trial in trials] == [[]]
     assert any(trial.hits for trial in trials)
 
 

@@ -13,11 +13,11 @@ KILLED = replace(UNDISTURBED, call=5, cut=Cut.AFTER, what="create jobs", starts=
 
 
 async def test_an_operator_killed_at_a_call_leads_to_the_same_end(tmp_path: Path) -> None:
-    # The first write, and one in the middle of the life.
-    rows = await run_trials([5, 12], tmp_path)
+    # The first write, before it and after it.
+    rows = await run_trials([5], tmp_path)
 
     assert judge(rows) == []
-    assert [row.starts for row in rows] == [1, 2, 2, 2, 2]
+    assert [row.starts for row in rows] == [1, 2, 2]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from lora_trainer.lora.formats import read_adapter
 from lora_trainer.output import RunOutput
 from lora_trainer.progress import ProgressTracker
 from lora_trainer.run import Ended, run_training
+from lora_trainer.run_log import RunLog, logging_to
 from lora_trainer.storage.directory_store import DirectoryStore
 from tests.support.tiny_run import make_session, make_session_until, make_training, write_pictures
 
@@ -279,15 +280,13 @@ def test_the_log_of_a_failure_ends_with_its_traceback(
         raise RuntimeError("an error of ours")
 
     monkeypatch.setattr("lora_trainer.run.train", fail)
-    log = tmp_path / "attempt.log"
-    log.write_text("words of the trainer\n")
-    session = replace(make_session(tmp_path / "work").session, log_file=log)
-
-    with pytest.raises(RuntimeError, match="an error of ours"):
+    log = RunLog(tmp_path / "attempt.log", ())
+    with logging_to(log, ()), pytest.raises(RuntimeError, match="an error of ours"):
+        session = replace(make_session(tmp_path / "work").session, log_file=log.path)
         run_training(again(samples={"prompts": []}), session)
 
     (kept,) = (tmp_path / "out/logs").iterdir()
-    assert kept.read_text().endswith("RuntimeError: an error of ours\n")
+    assert kept.read_text().rstrip().endswith("RuntimeError: an error of ours")
 
 
 def test_a_store_that_fails_while_the_process_is_told_to_stop_makes_no_failure(
