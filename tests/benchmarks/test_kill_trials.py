@@ -46,9 +46,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
 
 
 def test_a_killed_training_ends_as_if_it_had_never_been_killed(prepared: Prepared) -> None:
-    trials = prepared.trials(range(2), number=signal.SIGKILL)
+    trials = prepared.trials((0,), number=signal.SIGKILL)
 
-    assert [trial.problems for trial in trials] == [[], []]
+    assert [trial.problems for trial in trials] == [[]]
     assert any(trial.hits for trial in trials)
 
 
