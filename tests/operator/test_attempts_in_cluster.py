@@ -78,14 +78,16 @@ async def test_a_pause_costs_neither_a_failure_nor_an_interruption(scenario: Sce
 
 
 async def test_a_job_deleted_by_hand_gets_no_fresh_budget(scenario: Scenario) -> None:
-    gate, mark = scenario.folder / "gate", scenario.folder / "mark"
+    gate, mark, starts = scenario.folder / "gate", scenario.folder / "mark", scenario.folder / "starts"
     await scenario.start_operator()
     gate.touch()
-    env = {"FAKE_GATE": gate, "FAKE_EXIT_ONCE": 69, "FAKE_MARKS": mark}
+    env = {"FAKE_GATE": gate, "FAKE_EXIT_ONCE": 69, "FAKE_MARKS": mark, "FAKE_STARTS": starts}
     await scenario.create(("retry.maxFailures", 3), env=env)
     await scenario.until(mark.exists)
     gate.unlink()
     await scenario.until(lambda: attempts(scenario.training() or {})[1] == 1 and running_pods(scenario))
+    # A pod that is gone before the operator saw it and before its trainer began was nothing that could be interrupted.
+    await scenario.until_told(lambda: len(starts.read_text().splitlines()) == 2)
 
     await scenario.delete("hina-a1", path=JOBS)
     await scenario.until(lambda: scenario.jobs() == ["hina-a2"])
@@ -95,5 +97,4 @@ async def test_a_job_deleted_by_hand_gets_no_fresh_budget(scenario: Scenario) ->
 
     assert job["spec"]["backoffLimit"] == 2
     assert job["metadata"]["annotations"][ANNOTATION_FAILURES_BEFORE] == "1"
-    # Not the interruptions: the pod of the deleted Job is counted in some runs only, which is a defect to be found.
-    assert attempts(body)[:2] == (2, 1)
+    assert attempts(body) == (2, 1, 1)

@@ -76,7 +76,7 @@ def last_word(code: int) -> str:
         65: {"message": "TrainData/50_hina/broken.png does not decode", "hint": "Remove the file."},
     }
     said = words.get(code, {"message": f"ended with {code}"})
-    return json.dumps({**report(STEPS if code == 0 else 5), **said, "exitCode": code, "step": 5})
+    return json.dumps({**report(STEPS if code == 0 else 5), **starts(), **said, "exitCode": code, "step": 5})
 
 
 def end(code: int) -> None:
