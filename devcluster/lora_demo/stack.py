@@ -147,9 +147,10 @@ def upload(stack: Stack, source: Path, prefix: str) -> int:
 
 
 def operator_metrics_url(stack: Stack) -> str:
-    """Where the operator's metrics are served."""
-    selector = "--selector=app.kubernetes.io/name=lora-operator"
-    pods = stack.get("pods", f"--namespace={SYSTEM_NAMESPACE}", selector)["items"]
-    if not pods:
-        raise DemoError("the operator has no pod; see `kubectl get pods --all-namespaces`")
-    return f"http://{pods[0]['status']['podIP']}:8080/metrics"
+    """Where the operator's metrics are served: by the pod that holds the Lease, as the others stand by."""
+    lease = stack.get("lease", "lora-operator", f"--namespace={SYSTEM_NAMESPACE}")
+    name = lease["spec"].get("holderIdentity", "").partition("_")[0]
+    if not name:
+        raise DemoError("no operator leads; see `kubectl get pods,leases --all-namespaces`")
+    pod = stack.get("pod", name, f"--namespace={SYSTEM_NAMESPACE}")
+    return f"http://{pod['status']['podIP']}:8080/metrics"

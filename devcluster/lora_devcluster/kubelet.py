@@ -50,7 +50,7 @@ class Kubelet:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._addresses = PodAddresses()
         self._is_gone = False
-        self._refusal: tuple[str, str] | None = None
+        self._refusal: tuple[str, str, str] | None = None
         self.server_url = ""
         api.store.subscribe(self._listen)
 
@@ -88,8 +88,8 @@ class Kubelet:
         uid = pod["metadata"]["uid"]
         if uid in self._tasks:
             return
-        if self._refusal is not None:
-            reason, words = self._refusal
+        if self._refusal is not None and pod["metadata"]["name"].startswith(self._refusal[0]):
+            _, reason, words = self._refusal
             self._refusal = None
             self._api.modify(key, lambda obj: obj["status"].update(phase="Failed", reason=reason, message=words))
             return
@@ -175,9 +175,9 @@ class Kubelet:
         if worker is not None:
             worker.stop(grace_seconds, reason, message)
 
-    def refuse_next(self, reason: str, message: str) -> None:
-        """The next pod bound to the node is not admitted, as when a device has just failed."""
-        self._refusal = (reason, f"Pod was rejected: {message}")
+    def refuse_next(self, prefix: str, reason: str, message: str) -> None:
+        """The next pod bound whose name begins so is not admitted, as when a device has just failed."""
+        self._refusal = (prefix, reason, f"Pod was rejected: {message}")
 
     def vanish(self) -> None:
         """Falls silent as a node does that loses its power: processes are gone, and nothing is reported."""

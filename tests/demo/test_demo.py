@@ -54,8 +54,9 @@ def running_trainer(directory: Path, demo: subprocess.Popen[str]) -> str:
 
 
 def operator_address(directory: Path) -> str:
-    pods = kubectl_json(directory, "pods", "--namespace=lora-system")["items"]
-    return f"{pods[0]['status']['podIP']}:8080"
+    lease = kubectl_json(directory, "lease", "lora-operator", "--namespace=lora-system")
+    leader = lease["spec"]["holderIdentity"].partition("_")[0]
+    return f"{kubectl_json(directory, 'pod', leader, '--namespace=lora-system')['status']['podIP']}:8080"
 
 
 def fetch(address: str) -> str:

@@ -87,11 +87,13 @@ def _live(node: Node) -> str | None:
 
 
 async def test_a_node_may_refuse_a_pod_that_the_scheduler_gave_it(node: Node) -> None:
-    node.cluster.kubelet.refuse_next("UnexpectedAdmissionError", "Allocate failed")
+    node.cluster.kubelet.refuse_next("unlucky", "UnexpectedAdmissionError", "Allocate failed")
+    node.create(pod(container("true"), name="lucky"))
 
-    node.create(pod(SLEEP))
+    node.create(pod(SLEEP, name="unlucky"))
 
-    status = (await node.finished())["status"]
+    assert (await node.finished("lucky"))["status"]["phase"] == "Succeeded"
+    status = (await node.finished("unlucky"))["status"]
     assert (status["reason"], status["message"]) == ("UnexpectedAdmissionError", "Pod was rejected: Allocate failed")
 
 

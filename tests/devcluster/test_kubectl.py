@@ -53,7 +53,7 @@ def widgets(shared: ThreadedCluster) -> Iterator[None]:
     """The kind `Widget` for the tests of this module."""
     kubectl = Kubectl(shared.kubeconfig)
     kubectl.apply(definition(SPEC, STATUS, additionalPrinterColumns=COLUMNS))
-    kubectl("wait", "--for=condition=Established", "crd/widgets.example.com", "--timeout=10s")
+    kubectl("wait", "--for=condition=Established", "crd/widgets.example.com", "--timeout=60s")
     yield
     kubectl("delete", "crd", "widgets.example.com")
 
@@ -138,8 +138,8 @@ def test_wait_sees_a_condition_and_a_field(kubectl: Kubectl) -> None:
     waiting = threading.Thread(target=ready, args=(kubectl,))
 
     waiting.start()
-    kubectl("wait", "--for=condition=Ready", "wd/toy", "--timeout=20s")
-    kubectl("wait", "--for=jsonpath={.status.phase}=Done", "wd/toy", "--timeout=20s")
+    kubectl("wait", "--for=condition=Ready", "wd/toy", "--timeout=60s")
+    kubectl("wait", "--for=jsonpath={.status.phase}=Done", "wd/toy", "--timeout=60s")
     waiting.join()
 
 
@@ -225,7 +225,7 @@ def test_a_kind_that_is_not_read_from_protocol_buffers_says_what_to_do(kubectl: 
 
 def test_a_job_runs_logs_and_is_complete(kubectl: Kubectl) -> None:
     kubectl.apply(job(container("sh", "-c", "echo one; echo two")))
-    kubectl("wait", "--for=condition=Complete", "job/j", "--timeout=20s")
+    kubectl("wait", "--for=condition=Complete", "job/j", "--timeout=60s")
 
     assert kubectl("logs", "job/j") == "one\ntwo\n"
     assert kubectl("logs", "job/j", "--tail=1") == "two\n"
@@ -235,21 +235,21 @@ def test_a_job_runs_logs_and_is_complete(kubectl: Kubectl) -> None:
 
 def test_times_of_log_lines_are_not_kept(kubectl: Kubectl) -> None:
     kubectl.apply(pod(container("true")))
-    kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/p", "--timeout=20s")
+    kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/p", "--timeout=60s")
 
     assert "keeps no times of log lines" in kubectl.refusal("logs", "p", "--timestamps")
 
 
 def test_logs_follow_a_running_container(kubectl: Kubectl) -> None:
     kubectl.apply(pod(container("sh", "-c", "echo up; sleep 0.2; echo down")))
-    kubectl("wait", "--for=jsonpath={.status.phase}=Running", "pod/p", "--timeout=20s")
+    kubectl("wait", "--for=jsonpath={.status.phase}=Running", "pod/p", "--timeout=60s")
 
     assert kubectl("logs", "-f", "p").splitlines() == ["up", "down"]
 
 
 def test_describe_tells_the_story_of_a_pod(kubectl: Kubectl) -> None:
     kubectl.apply(pod(container("sh", "-c", "exit 3")))
-    kubectl("wait", "--for=jsonpath={.status.phase}=Failed", "pod/p", "--timeout=20s")
+    kubectl("wait", "--for=jsonpath={.status.phase}=Failed", "pod/p", "--timeout=60s")
 
     story = kubectl("describe", "pod", "p")
 
@@ -259,9 +259,9 @@ def test_describe_tells_the_story_of_a_pod(kubectl: Kubectl) -> None:
 
 def test_deleting_a_job_takes_its_pods_along(kubectl: Kubectl) -> None:
     kubectl.apply(job(container("sleep", "60")))
-    kubectl("wait", "--for=create", "pod", "-l", "job-name=j", "--timeout=20s")
+    kubectl("wait", "--for=create", "pod", "-l", "job-name=j", "--timeout=60s")
 
-    kubectl("delete", "job", "j", "--cascade=foreground", "--wait", "--grace-period=0", "--timeout=20s")
+    kubectl("delete", "job", "j", "--cascade=foreground", "--wait", "--grace-period=0", "--timeout=60s")
 
     assert kubectl("get", "pods", "-o", "name") == ""
 
@@ -270,11 +270,11 @@ def test_a_cordoned_node_takes_no_pods(kubectl: Kubectl) -> None:
     [node] = kubectl("get", "nodes", "-o", "name").split()
     kubectl("cordon", node)
     kubectl.apply(pod(container("true")))
-    kubectl("wait", "--for=jsonpath={.status.conditions[0].reason}=Unschedulable", "pod/p", "--timeout=20s")
+    kubectl("wait", "--for=jsonpath={.status.conditions[0].reason}=Unschedulable", "pod/p", "--timeout=60s")
     held = kubectl.get("pod", "p")["status"]["conditions"][0]
 
     kubectl("uncordon", node)
-    kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/p", "--timeout=20s")
+    kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/p", "--timeout=60s")
 
     assert "1 node(s) were unschedulable" in held["message"]
 
@@ -316,11 +316,11 @@ def test_a_deployment_rolls_out_and_follows_its_template(kubectl: Kubectl) -> No
     template = {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [container("sleep", "60")]}}
     body = {"replicas": 2, "selector": {"matchLabels": {"app": "a"}}, "template": template}
     kubectl.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": body})
-    kubectl("rollout", "status", "deployment/d", "--timeout=20s")
+    kubectl("rollout", "status", "deployment/d", "--timeout=60s")
     before = kubectl("get", "pods", "-o", "name")
 
     kubectl("set", "env", "deployment/d", "A=b")
-    kubectl("rollout", "status", "deployment/d", "--timeout=20s")
+    kubectl("rollout", "status", "deployment/d", "--timeout=60s")
 
     after = kubectl("get", "pods", "--field-selector=status.phase=Running", "-o", "name")
     assert len(before.splitlines()) == 2

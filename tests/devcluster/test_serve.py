@@ -31,7 +31,7 @@ def sleeper(kubectl: Kubectl, tmp_path: Path) -> int:
     """A running pod; the process id of its container."""
     note = tmp_path / "pid"
     kubectl.apply(pod(container("sh", "-c", f"echo $$$$ > {note}.new; mv {note}.new {note}; exec sleep 600")))
-    kubectl("wait", "--for=jsonpath={.status.phase}=Running", "pod/p", "--timeout=20s")
+    kubectl("wait", "--for=jsonpath={.status.phase}=Running", "pod/p", "--timeout=60s")
     while not note.exists():
         os.sched_yield()
     return int(note.read_text())
@@ -51,7 +51,7 @@ def test_a_signal_ends_the_cluster_and_its_pods(
 
     server.send_signal(number)
 
-    assert (server.wait(timeout=20), ends(child)) == (0, True)
+    assert (server.wait(timeout=60), ends(child)) == (0, True)
 
 
 def test_pods_do_not_outlive_a_cluster_that_is_killed(

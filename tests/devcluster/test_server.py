@@ -43,7 +43,7 @@ class Client:
     async def events(self, query: str, count: int) -> list[tuple[str, str]]:
         """The first events of a watch: (type, name)."""
         seen = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for event in self.watch(query):
                 seen.append((event["type"], event["object"].get("metadata", {}).get("name", "")))
                 if len(seen) == count:
@@ -133,7 +133,7 @@ async def test_bookmarks_come_in_time_however_busy_the_collection_is(
             await client.send("DELETE", f"{CONFIGS}/other")
 
     busy = asyncio.create_task(keep_busy())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for event in client.watch(query):
             seen.append(event)
             break

@@ -74,7 +74,7 @@ def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def namespace_of_our_own(kubeconfig: str) -> Iterator[Session]:
     session = Session(kubeconfig, f"lora-e2e-{uuid.uuid4().hex[:8]}")
     session.must("apply", "--server-side", "-f", str(ROOT / "crds" / "loratrainings.yaml"))
-    session.must("wait", "--for=condition=Established", "crd/loratrainings.lora-operator.io", "--timeout=30s")
+    session.must("wait", "--for=condition=Established", "crd/loratrainings.lora-operator.io", "--timeout=60s")
     session.must("create", "namespace", session.namespace)
     try:
         yield session
@@ -192,5 +192,5 @@ def test_deleting_takes_the_children_along(session: Session, operator: subproces
     session.condition("gone", "Accepted", reason="Valid")
 
     session.must("delete", "lt", "gone")
-    session.must("wait", "--for=delete", "job/gone-a1", "--timeout=30s")
+    session.must("wait", "--for=delete", "job/gone-a1", "--timeout=60s")
     assert session.run("get", "configmap", "gone-spec").returncode == 1

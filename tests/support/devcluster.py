@@ -8,7 +8,7 @@ from lora_devcluster.store import Change, Store
 
 T = TypeVar("T")
 Manifest = dict[str, Any]
-TIMEOUT_SECONDS = 20
+TIMEOUT_SECONDS = 60
 
 
 async def until(store: Store, look: Callable[[], T | None], seconds: float = TIMEOUT_SECONDS) -> T:

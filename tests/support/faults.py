@@ -107,7 +107,7 @@ async def _write_attempts(scenario: Scenario, name: str, attempts: Manifest) -> 
 
 async def _refuse_by_node(scenario: Scenario, name: str) -> None:
     words = "Allocate failed due to no healthy devices present; cannot allocate unhealthy devices nvidia.com/gpu"
-    scenario.cluster.kubelet.refuse_next("UnexpectedAdmissionError", words)
+    scenario.cluster.kubelet.refuse_next(f"{name}-", "UnexpectedAdmissionError", words)
     await scenario.change({"spec": {"suspend": False}}, name=name)
 
 

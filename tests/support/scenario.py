@@ -33,7 +33,8 @@ PROFILES = {
     "inside": {"image": "trainer:1", "preflight": "InitContainer"},
     "other-gpu": {"image": "trainer:1", "preflight": "Off", "gpuResource": "amd.com/gpu"},
 }
-TIMEOUT_SECONDS = 20
+TIMEOUT_SECONDS = 60
+"""Only what hangs takes so long, also on a machine with much else to do."""
 TRAININGS = f"/apis/{names.API_VERSION}/namespaces/ml/{names.PLURAL}"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 JOBS = "/apis/batch/v1/namespaces/ml/jobs"
@@ -167,7 +168,9 @@ class Scenario:
                     changed.clear()
                 return found
         except TimeoutError:
-            raise AssertionError(f"never came: {self.training()}") from None
+            found = self.stored(names.GROUP, names.PLURAL)
+            seen = {obj["metadata"]["name"]: obj.get("status") for obj in found}
+            raise AssertionError(f"never came: {seen}") from None
         finally:
             unsubscribe()
 
