@@ -1,14 +1,18 @@
 """Where a training runs and where its files lie: output, object store, pods, scheduling, limits, retries."""
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from lora_api.base import ApiModel, Rule, supported
 from lora_api.fields import (
+    MAX_KEY_LENGTH,
     MUTABLE,
     ConfigMapKeyRef,
+    KeysLike,
     LabelName,
     LabelText,
     ObjectName,
@@ -19,8 +23,32 @@ from lora_api.fields import (
     Text,
     WriteUri,
 )
+from lora_api.quantity import amount_of
 
-LabelKey = Annotated[str, Field(min_length=1, max_length=253)]
+_LABEL = "[{0}]([-{0}]*[{0}])?"
+_DOMAIN = f"{_LABEL}([.]{_LABEL})*/"
+_NAME = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_PREFIX, _ANY_CASE_PREFIX = _DOMAIN.format("a-z0-9"), _DOMAIN.format("A-Za-z0-9")
+_KEY_PATTERN = f"^({_PREFIX})?{_NAME}$"
+_OVERCOMMITTED = ("cpu", "memory", "ephemeral-storage")
+"""What may be requested without a limit, and below it."""
+_KEY_CURE = (
+    "keys must be name or prefix/name: the name at most 63 letters, digits, '-', '_' and '.', the prefix a DNS name, "
+    f"{MAX_KEY_LENGTH} characters in all; change the key"
+)
+LabelKey = Annotated[str, Field(min_length=1, max_length=MAX_KEY_LENGTH, pattern=_KEY_PATTERN)]
+Labels = Annotated[dict[str, LabelText], Field(max_length=32), KeysLike(_KEY_PATTERN, _KEY_CURE)]
+# Kubernetes reads the prefix of an annotation in any case.
+Annotations = Annotated[dict[str, Text], Field(max_length=32), KeysLike(f"^({_ANY_CASE_PREFIX})?{_NAME}$", _KEY_CURE)]
+Amounts = Annotated[
+    dict[str, Quantity],
+    Field(max_length=16),
+    KeysLike(
+        f"^(cpu|memory|ephemeral-storage|hugepages-[0-9]+[KMGTPE]i|{_PREFIX}{_NAME})$",
+        "keys must be cpu, memory, ephemeral-storage, hugepages-<size>, or the domain/name of an extended resource; "
+        "change the key",
+    ),
+]
 _IP_ENDPOINT = r"^https?://([0-9]+[.][0-9]+[.][0-9]+[.][0-9]+|[\\[].*)(:[0-9]+)?$"
 RESERVED_LABEL_DOMAINS = ("lora-operator.io/", "app.kubernetes.io/", "batch.kubernetes.io/", "kueue.x-k8s.io/")
 
@@ -178,7 +206,7 @@ class Scheduling(ApiModel):
     """Kueue WorkloadPriorityClass: the training's rank in its queue."""
     priority_class: ObjectName | None = Field(default=None, json_schema_extra=MUTABLE)
     """PriorityClass of the pods; a change applies to the next attempt."""
-    node_selector: Annotated[dict[LabelKey, LabelText], Field(max_length=32)] = {}
+    node_selector: Labels = {}
     """Labels a node must have."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
     """Taints that are tolerated."""
@@ -226,12 +254,41 @@ class Resources(ApiModel):
             message="GPUs are asked for by spec.parallelism.gpusPerNode; remove them from requests and limits",
             holds=lambda m: not any(key.endswith("/gpu") for key in (*m.requests, *m.limits)),
         ),
+        Rule(
+            cel=f"!has(self.requests) || self.requests.all(k, k in {list(_OVERCOMMITTED)} || "
+            "(has(self.limits) && k in self.limits))",
+            message="requests of resources other than cpu, memory and ephemeral-storage need an equal limit; add them "
+            "to limits",
+            holds=lambda m: all(key in _OVERCOMMITTED or key in m.limits for key in m.requests),
+        ),
     )
 
-    requests: Annotated[dict[LabelKey, Quantity], Field(max_length=16)] = {}
+    requests: Amounts = {}
     """What a node must have free, such as `{cpu: "4", memory: 16Gi}`."""
-    limits: Annotated[dict[LabelKey, Quantity], Field(max_length=16)] = {}
+    limits: Amounts = {}
     """What a pod may use at most."""
+
+    @model_validator(mode="after")
+    def _check_amounts(self) -> Self:
+        # No rule: CEL knows amounts by the API server's own quantity() only, which the tests' evaluator lacks.
+        faults = [*_fractions("requests", self.requests), *_fractions("limits", self.limits), *self._excesses()]
+        if faults:
+            raise PydanticCustomError("rule", "{faults}", {"faults": "; ".join(faults)})
+        return self
+
+    def _excesses(self) -> Iterator[str]:
+        for name, asked in self.requests.items():
+            limit = self.limits.get(name, asked)
+            if name in _OVERCOMMITTED and amount_of(asked) > amount_of(limit):
+                yield f"requests.{name} is {asked}, more than limits.{name} ({limit}); lower it"
+            if name not in _OVERCOMMITTED and amount_of(asked) != amount_of(limit):
+                yield f"requests.{name} is {asked}, but limits.{name} is {limit}; make them equal"
+
+
+def _fractions(field: str, amounts: dict[str, str]) -> Iterator[str]:
+    for name, amount in amounts.items():
+        if name not in _OVERCOMMITTED and amount_of(amount).denominator != 1:
+            yield f"{field}.{name} is {amount}, but extended resources are counted; write a whole number"
 
 
 class Pod(ApiModel):
@@ -267,9 +324,9 @@ class Pod(ApiModel):
     service_account_name: ObjectName | None = None
     """ServiceAccount whose cloud identity the pod uses; its API token is never mounted. Default: the
     profile's, else `default`."""
-    labels: Annotated[dict[LabelKey, LabelText], Field(max_length=32)] = {}
+    labels: Labels = {}
     """Further labels of the pod."""
-    annotations: Annotated[dict[LabelKey, Text], Field(max_length=32)] = {}
+    annotations: Annotations = {}
     """Further annotations of the pod."""
     cache_volume_claim: ObjectName | None = None
     """PersistentVolumeClaim that keeps fetched models, pictures and, with `dataset.latentCache: Disk`, latents between

@@ -8,6 +8,7 @@ from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from lora_api import quantity
 from lora_api.base import ApiModel, show
 
 MUTABLE: dict[str, Any] = {"x-lora-mutable": True}
@@ -18,6 +19,8 @@ _SHAPES = {
     "hf": (r"hf://[A-Za-z0-9._-]+/[A-Za-z0-9._-]+(@[A-Za-z0-9._/-]+)?", "hf://owner/repo or hf://owner/repo@revision"),
     "pvc": (r"pvc://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[^?#]*)?", "pvc://claim/path"),
 }
+MAX_KEY_LENGTH = 253
+"""Of the keys of labels, annotations and resources."""
 _LOCAL = (r"file:///[^?#]*", "file:///absolute/path")
 
 
@@ -58,6 +61,30 @@ class UriOf:
         return {**handler(schema), "x-lora-rules": rules}
 
 
+@dataclass(frozen=True)
+class KeysLike:
+    """Accepts maps whose keys have a form; a schema of Kubernetes can say this only by a rule."""
+
+    pattern: str
+    """Regular expression (RE2 and Python) of a key."""
+    cure: str
+    """What a key must be and what to do, for the end of a message."""
+
+    def __call__(self, value: dict[str, Any]) -> dict[str, Any]:
+        for key in value:
+            if len(key) > MAX_KEY_LENGTH or not re.fullmatch(self.pattern, key):
+                told = {"key": key if len(key) <= 80 else key[:77] + "…", "cure": self.cure}
+                raise PydanticCustomError("key", "has the key '{key}', but {cure}", told)
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        rule = f"self.all(k, size(k) <= {MAX_KEY_LENGTH} && k.matches('{self.pattern}'))"
+        return {**handler(schema), "x-lora-rules": [{"rule": rule, "message": self.cure}]}
+
+
 def _uri(*schemes: str) -> Any:
     return Annotated[str, Field(min_length=6, max_length=1024), UriOf(schemes)]
 
@@ -70,10 +97,9 @@ Text = Annotated[str, Field(max_length=1024)]
 ShortText = Annotated[str, Field(max_length=253)]
 LabelName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 """An object's name that a label carries."""
-LabelText = Annotated[str, Field(max_length=63)]
-Quantity = Annotated[
-    str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?([eE][0-9]+|[numkKMGTPE]i?)?$")
-]
+LabelText = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+"""A label's value."""
+Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=quantity.PATTERN)]
 LearningRate = Annotated[float, Field(ge=0.0, le=10.0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Pixels = Annotated[int, Field(ge=64, le=4096, multiple_of=8)]

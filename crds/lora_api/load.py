@@ -186,7 +186,7 @@ def _message(details: ErrorDetails, location: Location) -> str:
             return "is missing; add it"
         case "extra_forbidden":
             return _unknown_field(location)
-        case "not_supported_yet" | "uri" | "resolution" | "name" | "argument":
+        case "not_supported_yet" | "uri" | "resolution" | "name" | "argument" | "key":
             return details["msg"]
         case "rule":
             return f"is inconsistent: {details['msg']}"

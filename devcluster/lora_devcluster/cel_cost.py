@@ -89,6 +89,8 @@ class Size:
 
 
 _SCALAR = Size(1.0, {"type": "boolean"})
+_KEY = Size(0.0, {"type": "string"})
+"""A map's key. The server's estimate has no length for keys and counts none."""
 
 
 def _field(size: Size, name: str) -> Size:
@@ -105,7 +107,7 @@ def _element(size: Size, as_key: bool) -> Size:
     schema = size.schema or {}
     if schema.get("type") == "object":
         values = schema.get("additionalProperties")
-        return Size.of({"type": "string"} if as_key else values if isinstance(values, dict) else None)
+        return _KEY if as_key else Size.of(values if isinstance(values, dict) else None)
     items = schema.get("items")
     return Size.of(items if isinstance(items, dict) else None)
 

@@ -293,6 +293,33 @@ VALID = {
         ("retry", {"maxFailures": 0, "onOutOfMemory": "Ladder"}),
         ("pod", {"cacheVolumeClaim": "cache", "annotations": {"kueue.x-k8s.io/podset-required-topology": "rack"}}),
     ),
+    "labels in every form": (
+        ("pod.labels", {"team": "", "a.example/Team_1": "My.team-1", "x" * 63: "x" * 63}),
+        ("pod.annotations", {"Example.com/note": "two words", "b": ""}),
+        ("scheduling.nodeSelector", {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"}),
+        ("scheduling.tolerations", [{"key": "nvidia.com/gpu", "operator": "Exists"}, {"key": "a", "value": ""}]),
+    ),
+    "resources in every unit": (
+        (
+            "pod.resources",
+            {
+                "requests": {
+                    "cpu": "500m",
+                    "memory": "16G",
+                    "hugepages-2Mi": "4Mi",
+                    "rdma/hca": "1",
+                    "fpga.io/a": "1k",
+                },
+                "limits": {
+                    "cpu": "0.5",
+                    "memory": "16Gi",
+                    "hugepages-2Mi": "4096Ki",
+                    "rdma/hca": "1",
+                    "fpga.io/a": "1e3",
+                },
+            },
+        ),
+    ),
     "bucket sides at the resolution": (("dataset.buckets", {"minPx": 512, "maxPx": 512, "stepPx": 512}),),
     "no buckets": (("dataset.resolution", 64), ("dataset.buckets", {"enabled": False, "stepPx": 512})),
 }

@@ -229,6 +229,11 @@ LIST_OF_TEXT = {"type": "array", "items": {"type": "string", "maxLength": 10}}
             "self.a.all(k, self.a[k].contains('x'))",
             False,
         ),
+        (
+            {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": 32},
+            "self.a.all(k, k.matches('^[a-z]+$'))",
+            True,
+        ),
     ],
 )
 def test_a_rule_must_be_cheap_at_the_largest_size_its_schema_allows(

@@ -190,6 +190,25 @@ CLUSTER: dict[str, Wrong] = {
     ),
     "taints as a map": Wrong({"scheduling.tolerations": {}}, "spec.scheduling.tolerations", "a list"),
     "label of a number": Wrong({"scheduling.nodeSelector": {"gpu": 1}}, "nodeSelector.gpu", "a string"),
+    "node label with a space": Wrong({"scheduling.nodeSelector": {"a b": "x"}}, "scheduling.nodeSelector", "the key"),
+    "node label of two words": Wrong({"scheduling.nodeSelector": {"gpu": "an A100"}}, "nodeSelector.gpu", "must match"),
+    "taint with a space": Wrong(
+        {"scheduling.tolerations": [{"key": "a b", "operator": "Exists"}]}, "tolerations[0].key", "must match"
+    ),
+    "taint of two words": Wrong(
+        {"scheduling.tolerations": [{"key": "a", "value": "b c"}]}, "tolerations[0].value", "must match"
+    ),
+    "label with a space": Wrong({"pod.labels": {"a b": "x"}}, "pod.labels has the key 'a b'", "change the key"),
+    "label of nothing": Wrong({"pod.labels": {"": "x"}}, "spec.pod.labels", "change the key"),
+    "label longer than a name": Wrong({"pod.labels": {"a" * 64: "x"}}, "spec.pod.labels", "change the key"),
+    "label longer than all": Wrong({"pod.labels": {"a" * 252 + "/b": "x"}}, "spec.pod.labels", "change the key"),
+    "label with a prefix in capitals": Wrong({"pod.labels": {"Team.example/a": "x"}}, "pod.labels", "change the key"),
+    "label with two prefixes": Wrong({"pod.labels": {"a/b/c": "x"}}, "spec.pod.labels", "change the key"),
+    "label of two words": Wrong({"pod.labels": {"team": "my team"}}, "spec.pod.labels.team", "must match"),
+    "label ending in a dash": Wrong({"pod.labels": {"team": "a-"}}, "spec.pod.labels.team", "must match"),
+    "long label": Wrong({"pod.labels": {"team": "a" * 64}}, "spec.pod.labels.team", "at most 63 characters"),
+    "annotation with a space": Wrong({"pod.annotations": {"a b": "x"}}, "spec.pod.annotations", "change the key"),
+    "annotation without a name": Wrong({"pod.annotations": {"a.b/": "x"}}, "spec.pod.annotations", "change the key"),
     "reserved label": Wrong({"pod.labels": {"app.kubernetes.io/name": "x"}}, "spec.pod", "choose another prefix"),
     "label of the queue": Wrong({"pod.labels": {"kueue.x-k8s.io/queue-name": "q"}}, "spec.pod", "another prefix"),
     "annotation of ours": Wrong(
@@ -207,6 +226,37 @@ CLUSTER: dict[str, Wrong] = {
     "GPU as a resource": Wrong(
         {"pod.resources": {"limits": {"nvidia.com/gpu": "1"}}}, "spec.pod.resources", "remove them from requests"
     ),
+    "resource unknown": Wrong({"pod.resources": {"requests": {"ram": "1Gi"}}}, "resources.requests", "the key 'ram'"),
+    "limit of a resource unknown": Wrong({"pod.resources": {"limits": {"a b": "1"}}}, "resources.limits", "the key"),
+    "request of another resource": Wrong(
+        {"pod.resources": {"requests": {"example.com/nic": "1"}}}, "requests of resources other", "add them to limits"
+    ),
+    "requests above the limits": Wrong(
+        {"pod.resources": {"requests": {"memory": "16Gi"}, "limits": {"memory": "16G"}}},
+        "requests.memory is 16Gi, more than limits.memory (16G)",
+        "lower it",
+        only_python=True,
+    ),
+    "millicores above the limits": Wrong(
+        {"pod.resources": {"requests": {"cpu": "4001m"}, "limits": {"cpu": "4"}}},
+        "spec.pod.resources",
+        "lower it",
+        only_python=True,
+    ),
+    "request of half of another resource": Wrong(
+        {"pod.resources": {"requests": {"example.com/nic": "1"}, "limits": {"example.com/nic": "2"}}},
+        "requests.example.com/nic is 1, but limits.example.com/nic is 2",
+        "make them equal",
+        only_python=True,
+    ),
+    "part of another resource": Wrong(
+        {"pod.resources": {"limits": {"example.com/nic": "500m"}}},
+        "limits.example.com/nic is 500m",
+        "a whole number",
+        only_python=True,
+    ),
+    "memory in small letters": Wrong({"pod.resources": {"limits": {"memory": "16ki"}}}, "limits.memory", "must match"),
+    "memory beyond numbers": Wrong({"pod.resources": {"limits": {"memory": "1e100"}}}, "limits.memory", "must match"),
     "memory in words": Wrong({"pod.resources": {"limits": {"memory": "16 GB"}}}, "limits.memory", "must match"),
     "memory as a number": Wrong({"pod.resources": {"requests": {"cpu": 4}}}, "requests.cpu", "a string"),
     "shared memory of nothing": Wrong({"pod.sharedMemory": ""}, "spec.pod.sharedMemory", "at least 1 character"),
