@@ -159,9 +159,14 @@ class Job:
     """Failures of the Jobs before it."""
     failed: int
     is_deleting: bool
-    is_failing: bool
-    """It will end as failed, and stops its pods: a pod failed for good, or its time is over."""
+    failing: JobEnd | None
+    """How it will end as failed, since when it stops its pods: one failed for good, or its time is over."""
     end: JobEnd | None
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether it will end as failed, or has."""
+        return self.failing is not None
 
     @property
     def is_active(self) -> bool:
@@ -200,8 +205,8 @@ def parse_job(body: Manifest) -> Job:
         failures_before=_count(annotations.get(ANNOTATION_FAILURES_BEFORE)),
         failed=(status.get("failed") or 0) + len(uncounted),
         is_deleting="deletionTimestamp" in meta,
-        is_failing="FailureTarget" in conditions or "Failed" in conditions,
-        end=_job_end(conditions, status),
+        failing=_job_end(status, conditions.get("FailureTarget"), conditions.get("Failed")),
+        end=_job_end(status, conditions.get("Complete"), conditions.get("Failed")),
     )
 
 
@@ -209,12 +214,13 @@ def _count(text: object) -> int:
     return int(text) if isinstance(text, str) and text.isdecimal() else 0
 
 
-def _job_end(conditions: dict[str, Manifest], status: Manifest) -> JobEnd | None:
-    condition = conditions.get("Complete") or conditions.get("Failed")
+def _job_end(status: Manifest, *found: Manifest | None) -> JobEnd | None:
+    """The end that the first of these conditions tells of."""
+    condition = next(filter(None, found), None)
     if condition is None:
         return None
     return JobEnd(
-        succeeded="Complete" in conditions,
+        succeeded=condition["type"] == "Complete",
         reason=condition.get("reason") or "",
         message=condition.get("message") or "",
         time=status.get("completionTime") or condition["lastTransitionTime"],
@@ -266,7 +272,10 @@ class Pod:
     phase: str
     ip: str
     node: str
-    is_deleting: bool
+    deletion_time: str | None
+    """When it has to be gone; None: nobody told it to stop."""
+    grace_seconds: int
+    """Time to end in that it gets when it is told to stop."""
     disruption: Disruption | None
     """It was preempted, evicted or lost with its node."""
     reason: str
@@ -288,6 +297,11 @@ class Pod:
     """How the init container that checks the data ended, if there is one."""
     terminated: Terminated | None
     """How the trainer container ended; that of the init container when it failed, for no other follows then."""
+
+    @property
+    def is_deleting(self) -> bool:
+        """Whether it was told to stop."""
+        return self.deletion_time is not None
 
     @property
     def is_disrupted(self) -> bool:
@@ -339,7 +353,8 @@ def parse_pod(body: Manifest) -> Pod:
         phase=status.get("phase") or "Pending",
         ip=status.get("podIP") or "",
         node=spec.get("nodeName") or "",
-        is_deleting="deletionTimestamp" in meta,
+        deletion_time=meta.get("deletionTimestamp"),
+        grace_seconds=spec.get("terminationGracePeriodSeconds") or 0,
         disruption=_disruption(conditions.get("DisruptionTarget", {})),
         reason=status.get("reason") or "",
         words=": ".join(filter(None, (status.get("reason"), status.get("message")))),

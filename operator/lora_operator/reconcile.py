@@ -15,6 +15,7 @@ from lora_operator.observed import Manifest, Observed, Subject, parse_time
 from lora_operator.profiles import Profiles
 from lora_operator.stall import measure_silence
 from lora_operator.status import derive_status, is_finished, is_urgent, is_worth_writing
+from lora_operator.stopping import seconds_to_save
 from lora_operator.view import ACCEPTED, Acceptance
 
 WAIT_FOR_PODS_SECONDS = 5.0
@@ -210,11 +211,12 @@ def _seconds_until_due(subject: Subject, observed: Observed, status: LoraTrainin
         waits.append(silence)
     if job is None and observed.pods:
         waits.append(WAIT_FOR_PODS_SECONDS)
-    is_failing = job is not None and job.is_failing
-    if subject.training is not None and status.attempts is not None and not is_failing:
+    if job is not None and job.failing is not None:
+        waits.append(seconds_to_save(observed.job_pods, since=job.failing.time, now=now))
+    elif subject.training is not None and status.attempts is not None:
         deadline = seconds_to_next(subject.training.spec, status.attempts, now)
         waits += [deadline] if deadline is not None else []
-    return min(waits, default=None)
+    return min(filter(None, waits), default=None)
 
 
 def _seconds_to_stall(subject: Subject, observed: Observed, now: datetime) -> float | None:

@@ -16,6 +16,7 @@ from lora_operator.deadlines import seconds_to_run, seconds_to_start
 from lora_operator.notices import merge_notices
 from lora_operator.observed import Observed, Subject, format_time, parse_time
 from lora_operator.outcome import DEADLINE_EXCEEDED, Ending, derive_ending, never_started, out_of_time
+from lora_operator.stopping import seconds_to_save
 from lora_operator.summary import derive_summary
 from lora_operator.view import Acceptance, View
 
@@ -71,7 +72,7 @@ def _view(
         training=subject.training,
         observed=observed,
         report=report,
-        ending=_ending(subject, observed, attempts),
+        ending=_ending(subject, observed, attempts, now=now),
         plan=_plan(report, _plan(_word_of_check(observed), before.plan)),
         progress=_progress(report, before.progress),
         checkpoints=_checkpoints(before.checkpoints, report.checkpoints if report else ()),
@@ -80,11 +81,15 @@ def _view(
     )
 
 
-def _ending(subject: Subject, observed: Observed, attempts: Attempts) -> Ending | None:
+def _ending(subject: Subject, observed: Observed, attempts: Attempts, *, now: datetime) -> Ending | None:
     job, training = observed.current_job, subject.training
-    if job is None or (job.is_failing and any(not pod.is_over for pod in observed.job_pods)):
-        # What pods save while they end, and their last words, belong to the end.
+    if job is None:
         return None
+    if job.failing is not None and any(not pod.is_over for pod in observed.job_pods):
+        # What pods save while they end, and their last words, belong to the end; on a dead node none will follow.
+        if seconds_to_save(observed.job_pods, since=job.failing.time, now=now) > 0:
+            return None
+        job = replace(job, end=job.failing)
     limit = training.spec.limits.active_seconds if training else None
     failures = attempts.failures if observed.job else None
     ending = derive_ending(job, observed.job_pods, failures=failures, allowed_seconds=limit)

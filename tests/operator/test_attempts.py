@@ -14,6 +14,7 @@ from tests.support.observations import (
     NOW,
     dead_pod,
     ended,
+    failing,
     make_job,
     make_preflight_job,
     make_subject,
@@ -144,16 +145,17 @@ def test_the_end_of_the_time_is_no_interruption() -> None:
 
 
 def test_a_pod_that_is_stopped_with_its_failing_job_is_no_interruption() -> None:
-    failing = {"conditions": [{"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}]}
     before = count(observed(make_job(), pod(1)))
 
-    assert numbers(count(observed(make_job(status=failing), pod(1, dead_pod, 75)), before)) == (1, 0, 0)
+    after = count(observed(make_job(status=failing("DeadlineExceeded")), pod(1, dead_pod, 75)), before)
+
+    assert numbers(after) == (1, 0, 0)
 
 
 def test_a_pod_that_still_stops_when_its_job_goes_on_was_paused() -> None:
     before = count(observed(make_job(), pod(1)))
     stopping = pod(1)
-    stopping = type(stopping)(**{**stopping.__dict__, "is_deleting": True})
+    stopping = type(stopping)(**{**stopping.__dict__, "deletion_time": EARLIER})
     paused = count(observed(make_job(suspend=True), stopping), before, changes=(("suspend", True),))
 
     assert numbers(count(observed(make_job(), pod(2)), paused)) == (1, 0, 0)

@@ -21,6 +21,7 @@ from tests.support.observations import (
     JOB_UID,
     UID,
     dead_pod,
+    failing,
     job_body,
     make_job,
     make_pod,
@@ -89,9 +90,9 @@ def test_a_job_has_ended_when_its_last_condition_says_so(status: dict[str, Any],
 
 
 def test_a_job_that_is_about_to_fail_has_not_ended() -> None:
-    condition = {"type": "FailureTarget", "status": "True", "reason": "PodFailurePolicy"}
+    job = make_job(status=failing("PodFailurePolicy"))
 
-    assert make_job(status={"conditions": [condition]}).end is None
+    assert (job.end, job.is_failing) == (None, True)
 
 
 def test_the_last_word_is_read_from_the_pod() -> None:

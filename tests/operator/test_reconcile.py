@@ -18,6 +18,7 @@ from tests.support.observations import (
     JOB_UID,
     NOW,
     dead_pod,
+    failing,
     make_job,
     make_pod,
     make_preflight_job,
@@ -337,14 +338,13 @@ def test_a_job_that_runs_on_after_its_time_is_deleted_with_the_end() -> None:
     assert look(finished, running).actions == (Delete("hina-a1", JOB_UID),)
 
 
-def test_a_pod_that_ends_after_its_time_is_waited_for_at_rest() -> None:
-    failing = {"conditions": [{"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}]}
+def test_a_pod_that_ends_after_its_time_is_waited_for_at_rest_until_it_cannot_be_alive() -> None:
     subject = make_subject(("limits.activeSeconds", 600), status={"attempts": {"number": 1, "activeSince": EARLIER}})
 
-    decision = look(subject, observed(make_job(status=failing), running_pod(is_deleting=True)))
+    decision = look(subject, observed(make_job(status=failing("DeadlineExceeded")), running_pod(gone_in=10)))
 
     assert told(decision, "Finished") == "InProgress"
-    assert decision.requeue_after_seconds is None or decision.requeue_after_seconds > 1
+    assert decision.requeue_after_seconds == 70
 
 
 def test_a_start_deadline_is_looked_at_when_it_is_over() -> None:

@@ -16,7 +16,7 @@ from lora_api.status import (
     Progress,
     SavedState,
 )
-from lora_operator.observed import Observed, format_time
+from lora_operator.observed import Observed, Pod, format_time
 from lora_operator.status import derive_status, is_urgent, is_worth_writing, last_report, without_report
 from lora_operator.view import ACCEPTED
 from tests.support.observations import (
@@ -26,6 +26,7 @@ from tests.support.observations import (
     NOW,
     dead_pod,
     ended,
+    failing,
     make_job,
     make_pod,
     make_preflight_job,
@@ -277,12 +278,12 @@ def test_running_time_is_added_once_when_the_job_has_ended_and_its_pod_has_not()
 
 def test_a_pod_that_still_saves_when_time_is_over_has_the_last_word() -> None:
     limit = ("limits.activeSeconds", 600)
-    failing = {"conditions": [{"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}]}
     before = LoraTrainingStatus(attempts=Attempts(number=1, active_since=EARLIER))
     saved = {"step": 30, "epoch": 1, "uri": "s3://b/run/state/step-30", "sizeBytes": 9, "savedTime": EARLIER}
     word = {"reason": "Interrupted", "message": "told to stop at step 30", "step": 30, "savedState": saved}
 
-    saving = derive(observed(make_job(status=failing), running_pod(is_deleting=True)), before, changes=(limit,))
+    job = make_job(status=failing("DeadlineExceeded"))
+    saving = derive(observed(job, running_pod(is_deleting=True)), before, changes=(limit,))
     # Before Kubernetes 1.31 the Job has failed while its pods still end.
     early = derive(
         observed(make_job(status=ended("Failed", "DeadlineExceeded")), running_pod(is_deleting=True)),
@@ -298,6 +299,27 @@ def test_a_pod_that_still_saves_when_time_is_over_has_the_last_word() -> None:
     assert over.failure is not None
     assert (over.failure.reason, over.failure.step) == ("DeadlineExceeded", 30)
     assert "(600 s)" in over.failure.message
+
+
+DEADLINE = failing("DeadlineExceeded", -300)
+
+
+@pytest.mark.parametrize(
+    ("job", "pod", "is_over"),
+    [
+        (DEADLINE, running_pod(gone_in=-59), False),
+        (DEADLINE, running_pod(gone_in=-60), True),
+        (failing("DeadlineExceeded", -179), running_pod(), False),
+        (failing("DeadlineExceeded", -180), running_pod(), True),
+        (ended("Failed", "DeadlineExceeded"), running_pod(gone_in=-60), True),
+    ],
+    ids=["told to stop", "never gone", "not told yet", "never told", "its Job has given it up"],
+)
+def test_the_end_of_a_pod_on_a_dead_node_is_not_waited_for(job: dict[str, Any], pod: Pod, is_over: bool) -> None:
+    status = derive(observed(make_job(status=job), pod), changes=(("limits.activeSeconds", 600),))
+
+    assert (status.failure is not None and status.failure.reason == "DeadlineExceeded") is is_over
+    assert (status.completion_time is not None) is is_over
 
 
 def test_a_pause_tells_the_state_that_its_pod_saved_last() -> None:

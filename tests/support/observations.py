@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lora_api import names
-from lora_operator.observed import Job, Observed, Pod, Subject, parse_job, parse_pod, parse_subject
+from lora_operator.observed import Job, Observed, Pod, Subject, format_time, parse_job, parse_pod, parse_subject
 from tests.support.documents import make_document
 
 Manifest = dict[str, Any]
@@ -66,14 +66,21 @@ def ended(kind: str, reason: str, message: str = "") -> Manifest:
     return {"conditions": [condition]}
 
 
+def failing(reason: str, seconds: float = 0.0) -> Manifest:
+    """The status of a Job that has been stopping its pods since so many seconds after the present."""
+    condition = {"type": "FailureTarget", "status": "True", "reason": reason, "message": ""}
+    return {"conditions": [condition | {"lastTransitionTime": format_time(moment(seconds))}]}
+
+
 COMPLETE = ended("Complete", "CompletionsReached")
 FAILED = ended("Failed", "PodFailurePolicy")
 
 
 def pod_body(*, state: Manifest | None = None, **changes: Any) -> Manifest:
-    """A pod of the training's Job; `state`: that of its container."""
+    """A pod of the training's Job; `state`: that of its container; `gone_in`: seconds until it has to be gone."""
     name = changes.pop("name", "hina-a1-0-abcde")
-    deletion = {"deletionTimestamp": EARLIER} if changes.pop("is_deleting", False) else {}
+    gone_in = changes.pop("gone_in", 10.0 if changes.pop("is_deleting", False) else None)
+    deletion = {} if gone_in is None else {"deletionTimestamp": format_time(moment(gone_in))}
     containers = [{"name": names.TRAINER_CONTAINER, "state": state}] if state else []
     if reason := changes.pop("status_reason", None):
         changes["reason"] = reason
@@ -88,7 +95,11 @@ def pod_body(*, state: Manifest | None = None, **changes: Any) -> Manifest:
             "ownerReferences": [{"uid": changes.pop("job_uid", JOB_UID), "controller": True}],
             **deletion,
         },
-        "spec": {"nodeName": changes.pop("node", "node-1"), "containers": [_container(changes.pop("memory", None))]},
+        "spec": {
+            "nodeName": changes.pop("node", "node-1"),
+            "containers": [_container(changes.pop("memory", None))],
+            "terminationGracePeriodSeconds": 120,
+        },
         "status": {
             "phase": "Pending",
             "podIP": "127.0.0.9",
