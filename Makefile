@@ -12,7 +12,7 @@ TOOLS := .tools
 PROMTOOL := $(TOOLS)/prometheus/usr/bin/promtool
 # One thread for each process: two that wait for each other are slower than one, on a busy machine by far.
 TEST_PROCESSES ?= 2
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile --no-loadscope-reorder
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:

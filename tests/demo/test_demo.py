@@ -20,7 +20,7 @@ from lora_demo import __main__ as lora_demo_main
 from tests.support.prometheus import check_metrics, query_until, scraping
 
 ROOT = Path(__file__).resolve().parents[2]
-EPOCHS = 2
+EPOCHS = 1
 TRAINER_PORT = 9400
 
 
@@ -127,7 +127,7 @@ def test_the_last_sheet_has_a_column_an_epoch(demo: FinishedDemo) -> None:
 
 
 def test_the_metrics_of_the_run_outlive_its_pod(demo: FinishedDemo) -> None:
-    assert re.search(r'lora_training_epoch\{.*name="zwx-emblem".*\} 2\.0', demo.said), demo.said
+    assert re.search(r'lora_training_epoch\{.*name="zwx-emblem".*\} ' + f"{EPOCHS}\\.0", demo.said), demo.said
 
 
 @pytest.mark.parametrize("side", ["trainer_metrics", "operator_metrics"])
