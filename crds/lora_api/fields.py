@@ -8,8 +8,8 @@ from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from lora_api import quantity
 from lora_api.base import ApiModel, show
+from lora_api.quantity import PATTERN as QUANTITY_PATTERN
 
 MUTABLE: dict[str, Any] = {"x-lora-mutable": True}
 """Marks a field that may change after creation; everything else is immutable."""
@@ -99,7 +99,7 @@ LabelName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9
 """An object's name that a label carries."""
 LabelText = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
 """A label's value."""
-Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=quantity.PATTERN)]
+Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=QUANTITY_PATTERN)]
 LearningRate = Annotated[float, Field(ge=0.0, le=10.0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Pixels = Annotated[int, Field(ge=64, le=4096, multiple_of=8)]

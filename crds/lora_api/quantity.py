@@ -24,5 +24,7 @@ def amount_of(quantity: str) -> Fraction:
         raise ValueError(f"{quantity} is no quantity; write one such as 500m, 4 or 16Gi")
     number, exponent, unit = parts.groups()
     if unit in _BINARY:
-        return Fraction(number) * 2 ** _BINARY[unit]
-    return Fraction(number) * Fraction(10) ** (int(exponent) if exponent else _DECIMAL.get(unit, 0))
+        return Fraction(number) * (1 << _BINARY[unit])
+    # Annotated, because the power of a fraction may be any number to a type checker.
+    unit_amount: Fraction = Fraction(10) ** (int(exponent) if exponent else _DECIMAL.get(unit, 0))
+    return Fraction(number) * unit_amount

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_api.advice import warnings_about
 from lora_api.spec import LoraTrainingSpec
 from lora_trainer.data.caption_draws import constant_caption
 from lora_trainer.data.dataset import DatasetSources, ScannedDataset, scan
@@ -86,7 +87,8 @@ def plan_dataset(
         ) from error
     pictures = place_examples(scanned.examples, spec.dataset)
     planned = [picture.to_planned() for picture in pictures]
-    plan = derive_plan(planned, spec, warnings=scanned.warnings, processes=processes)
+    warnings = (*warnings_about(spec), *scanned.warnings)
+    plan = derive_plan(planned, spec, warnings=warnings, processes=processes)
     return PlannedDataset(scanned, pictures, plan)
 
 

@@ -66,3 +66,12 @@ def test_a_missing_file_ends_with_64(app: typer.Typer, tmp_path: Path) -> None:
 
     assert result.exit_code == 64
     assert "none.yaml cannot be read" in result.stderr
+
+
+def test_a_warning_makes_no_file_invalid(app: typer.Typer, tmp_path: Path) -> None:
+    path = write_training(tmp_path, ("storage.endpoint", "http://minio:9000"))
+
+    result = runner.invoke(app, ["validate", str(path)])
+
+    assert (result.exit_code, result.stdout) == (0, f"{path}: LoraTraining hina is valid\n")
+    assert result.stderr.startswith(f"{path}: warning: spec.storage.endpoint is http://minio:9000: ")

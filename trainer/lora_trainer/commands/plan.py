@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +15,7 @@ from rich.table import Table
 from lora_api.spec import LoraTraining
 from lora_trainer.checks import check_training
 from lora_trainer.commands.failures import exit_with_code
+from lora_trainer.commands.options import Overrides, TrainingFile, WorkDir
 from lora_trainer.commands.overrides import load_training_file
 from lora_trainer.data.placed import PlacedExample
 from lora_trainer.plan import TrainingPlan
@@ -31,16 +31,14 @@ class OutputFormat(StrEnum):
 
 
 def plan(
-    file: Annotated[Path, typer.Argument(help="LoraTraining in YAML, as for kubectl apply.")],
+    file: TrainingFile,
     *,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field, such as training.epochs=3.")
-    ] = None,
+    overrides: Overrides = None,
     output: Annotated[OutputFormat, typer.Option("--output", "-o", help="How to print it.")] = OutputFormat.TEXT,
     processes: Annotated[
         int | None, typer.Option(min=1, help="What a run with so many GPUs would do. Default: those of the file.")
     ] = None,
-    work_dir: Annotated[Path | None, typer.Option(help="Where fetched pictures are kept.")] = None,
+    work_dir: WorkDir = None,
 ) -> None:
     """Show pictures, captions, buckets, batches, steps and warnings of a training, without model or GPU."""
     with exit_with_code():

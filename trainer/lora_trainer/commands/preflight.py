@@ -1,26 +1,20 @@
 """`lora preflight`: what can be found out before a GPU is asked for; in a cluster a Job of its own runs it first."""
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from lora_trainer.audience import Audience
 from lora_trainer.commands.failures import exit_with_code
+from lora_trainer.commands.options import Overrides, ServeProgress, TrainingFile, WorkDir
 from lora_trainer.commands.overrides import load_training_file
 from lora_trainer.commands.session import open_surroundings
 
 
 def preflight(
-    file: Annotated[Path, typer.Argument(help="LoraTraining in YAML, as for kubectl apply.")],
+    file: TrainingFile,
     *,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field, such as training.epochs=3.")
-    ] = None,
-    work_dir: Annotated[Path | None, typer.Option(help="Where fetched files are kept.")] = None,
-    serve_progress: Annotated[
-        bool, typer.Option("--serve/--no-serve", help="Answer /progress and /metrics where LORA_LISTEN_ADDRESS says.")
-    ] = True,
+    overrides: Overrides = None,
+    work_dir: WorkDir = None,
+    serve_progress: ServeProgress = True,
 ) -> None:
     """Check pictures, base model, output and plan of a training, without a GPU; says whether it was trained already."""
     with exit_with_code(), open_surroundings(work_dir=work_dir, serve_progress=serve_progress) as here:

@@ -4,8 +4,6 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -15,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from lora_api.status import Progress as ProgressNumbers
 from lora_trainer.audience import Audience
 from lora_trainer.commands.failures import exit_with_code
+from lora_trainer.commands.options import Overrides, ServeProgress, TrainingFile, WorkDir
 from lora_trainer.commands.overrides import load_training_file
 from lora_trainer.commands.session import open_surroundings
 from lora_trainer.run_log import RunLog, is_for_the_file_only
@@ -23,15 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 def run(
-    file: Annotated[Path, typer.Argument(help="LoraTraining in YAML, as for kubectl apply.")],
+    file: TrainingFile,
     *,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field, such as training.epochs=3.")
-    ] = None,
-    work_dir: Annotated[Path | None, typer.Option(help="Where fetched files are kept.")] = None,
-    serve_progress: Annotated[
-        bool, typer.Option("--serve/--no-serve", help="Answer /progress and /metrics where LORA_LISTEN_ADDRESS says.")
-    ] = True,
+    overrides: Overrides = None,
+    work_dir: WorkDir = None,
+    serve_progress: ServeProgress = True,
 ) -> None:
     """Train a LoRA here, with the same file as in a cluster. Started again, it goes on from its newest state."""
     with exit_with_code(), open_surroundings(work_dir=work_dir, serve_progress=serve_progress) as here:

@@ -1,19 +1,18 @@
 """`lora validate`: everything that is wrong with a file, at once, with line numbers."""
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
+from lora_api.advice import warnings_about
 from lora_api.exit_codes import ExitCode
 from lora_api.load import InvalidTraining, load_training
 from lora_trainer.checks import problems_with
 from lora_trainer.commands.failures import exit_with_code
+from lora_trainer.commands.options import TrainingFile
 from lora_trainer.commands.overrides import read_text
 
 
-def validate(file: Annotated[Path, typer.Argument(help="LoraTraining in YAML, as for kubectl apply.")]) -> None:
-    """Say everything that is wrong with a LoraTraining file, with line numbers."""
+def validate(file: TrainingFile) -> None:
+    """Say everything that is wrong with a LoraTraining file, with line numbers, and what should be known."""
     with exit_with_code():
         text = read_text(file)
     try:
@@ -28,4 +27,6 @@ def validate(file: Annotated[Path, typer.Argument(help="LoraTraining in YAML, as
         typer.echo(f"{file}: {words}", err=True)
     if problems:
         raise typer.Exit(int(ExitCode.INVALID_CONFIGURATION))
+    for words in warnings_about(training.spec):
+        typer.echo(f"{file}: warning: {words}", err=True)
     typer.echo(f"{file}: LoraTraining {training.name} is valid")
