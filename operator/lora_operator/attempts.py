@@ -10,6 +10,7 @@ from datetime import datetime
 
 from lora_api import ProgressReport, TerminationMessage
 from lora_api.status import Attempts, LoraTrainingStatus, PodCount
+from lora_operator.deadlines import is_time_over
 from lora_operator.observed import Job, Observed, Pod, Subject, format_time, parse_time
 
 LARGEST = 2**53 - 1
@@ -28,12 +29,14 @@ def derive_attempts(
     count = _count_pods(pods, known, report)
     interrupted = _missing(observed, pods, count.made, failures) - known.paused
     told = before.preemptions - known.evicted
+    active_seconds, active_since = _running_time(status, observed, now)
+    time = Attempts(active_seconds=active_seconds, active_since=active_since)
     # Whoever pauses a training, or ends its time, ends its pod: that is no interruption.
-    explained = interrupted - told if is_paused(subject, job) else min(interrupted - told, evictions)
+    is_wanted = is_paused(subject, job) or _is_time_over(subject, time, now)
+    explained = interrupted - told if is_wanted else min(interrupted - told, evictions)
     paused = known.paused + max(0, explained)
     evicted = known.evicted + evictions
     resumption = _resumption(status, pods, report, known)
-    active_seconds, active_since = _running_time(status, observed, now)
     count = count.model_copy(update={"paused": paused, "evicted": evicted, "resumed": resumption.pod})
     return Attempts(
         number=max(job.attempt if job else 0, before.number),
@@ -59,6 +62,10 @@ def is_paused(subject: Subject, job: Job | None) -> bool:
     """Whether pods end because somebody wants it so."""
     asked = subject.training is not None and subject.training.spec.suspend
     return asked or (job is not None and (job.suspend or job.is_failing))
+
+
+def _is_time_over(subject: Subject, time: Attempts, now: datetime) -> bool:
+    return subject.training is not None and is_time_over(subject.training.spec, time, now)
 
 
 def _count_pods(pods: tuple[Pod, ...], known: PodCount, report: ProgressReport | None) -> PodCount:

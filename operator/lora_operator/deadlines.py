@@ -1,4 +1,4 @@
-"""How much time a training has left to start and to run; pure. Used by `status` and `reconcile`."""
+"""How much time a training has left to start and to run; pure. Used by `status`, `attempts`, `reconcile`."""
 
 from datetime import datetime, timedelta
 
@@ -19,6 +19,12 @@ def seconds_to_run(spec: LoraTrainingSpec, attempts: Attempts, now: datetime) ->
         return spec.limits.active_seconds - used
     used += (now - parse_time(attempts.active_since)).total_seconds()
     return spec.limits.active_seconds - used + JOB_PATIENCE_SECONDS
+
+
+def is_time_over(spec: LoraTrainingSpec, attempts: Attempts, now: datetime) -> bool:
+    """Whether the training has had all of its running time; never in a pause, for its limit can still be raised."""
+    left = seconds_to_run(spec, attempts, now)
+    return left is not None and left <= 0 and not spec.suspend
 
 
 def seconds_to_start(spec: LoraTrainingSpec, attempts: Attempts, now: datetime) -> float | None:

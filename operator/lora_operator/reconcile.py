@@ -10,7 +10,7 @@ from lora_api import LoraTrainingStatus
 from lora_api.status import Attempts, ConditionType
 from lora_operator import manifests
 from lora_operator.changes import Event, derive_events
-from lora_operator.deadlines import seconds_to_next
+from lora_operator.deadlines import is_time_over, seconds_to_next
 from lora_operator.observed import Manifest, Observed, Subject, parse_time
 from lora_operator.profiles import Profiles
 from lora_operator.stall import measure_silence
@@ -80,7 +80,7 @@ def decide(
         return _tell(subject, observed, status, actions=(), wait_seconds=0.0)
     if (start := _start(subject, observed, acceptance, profiles, status=status)) is not None:
         return Decision((start,))
-    actions = _adjust(subject, observed, status)
+    actions = _adjust(subject, observed, status, now)
     if any(map(_stops_or_starts, actions)) and _made(status) > _made(subject.status):
         # Whoever looks next may find neither the pods of the Job nor a word of them: first they are told of.
         return _tell(subject, observed, status, actions=(), wait_seconds=0.0)
@@ -145,17 +145,26 @@ def _is_held(subject: Subject, status: LoraTrainingStatus) -> bool:
     return spec is not None and spec.suspend and queued
 
 
+def _is_time_over(subject: Subject, status: LoraTrainingStatus, now: datetime) -> bool:
+    """Whether running time is used up, although no end was told yet."""
+    training, attempts = subject.training, status.attempts
+    return training is not None and attempts is not None and is_time_over(training.spec, attempts, now)
+
+
 def _used(status: LoraTrainingStatus) -> manifests.Used:
     attempts = status.attempts or Attempts()
     save_seconds = status.saved_state.save_seconds if status.saved_state else None
     return manifests.Used(attempts.failures, attempts.active_seconds, save_seconds)
 
 
-def _adjust(subject: Subject, observed: Observed, status: LoraTrainingStatus) -> tuple[Action, ...]:
+def _adjust(subject: Subject, observed: Observed, status: LoraTrainingStatus, now: datetime) -> tuple[Action, ...]:
     """Brings the Jobs that are there in line with the spec."""
     job, surplus = observed.current_job, _delete_surplus(subject, observed)
     if subject.training is None or job is None or not job.is_active:
         return surplus
+    if _is_time_over(subject, status, now):
+        # Its pod saves before the end is told.
+        return (*surplus, Delete(job.name, job.uid))
     queued = observed.queue is not None
     if _is_held(subject, status) and (queued or job.queue_name):
         return (*surplus, Delete(job.name, job.uid))
@@ -209,11 +218,12 @@ def _seconds_until_due(subject: Subject, observed: Observed, status: LoraTrainin
         waits.append(WAIT_FOR_START_SECONDS)
     if pod is not None and (silence := _seconds_to_stall(subject, observed, now)) is not None:
         waits.append(silence)
-    if job is None and observed.pods:
+    is_stopping = _is_time_over(subject, status, now)
+    if is_stopping or (job is None and observed.pods):
         waits.append(WAIT_FOR_PODS_SECONDS)
     if job is not None and job.failing is not None:
         waits.append(seconds_to_save(observed.job_pods, since=job.failing.time, now=now))
-    elif subject.training is not None and status.attempts is not None:
+    elif subject.training is not None and status.attempts is not None and not is_stopping:
         deadline = seconds_to_next(subject.training.spec, status.attempts, now)
         waits += [deadline] if deadline is not None else []
     return min(filter(None, waits), default=None)

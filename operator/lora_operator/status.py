@@ -12,7 +12,7 @@ from lora_operator import kueue
 from lora_operator.attempts import derive_attempts, stop_clocks
 from lora_operator.changes import derive_events
 from lora_operator.conditions import MESSAGE_CHARACTERS, derive_conditions, derive_phase
-from lora_operator.deadlines import seconds_to_run, seconds_to_start
+from lora_operator.deadlines import is_time_over, seconds_to_start
 from lora_operator.notices import merge_notices
 from lora_operator.observed import Observed, Subject, format_time, parse_time
 from lora_operator.outcome import DEADLINE_EXCEEDED, Ending, derive_ending, never_started, out_of_time
@@ -93,9 +93,7 @@ def _ending(subject: Subject, observed: Observed, attempts: Attempts, *, now: da
     limit = training.spec.limits.active_seconds if training else None
     failures = attempts.failures if observed.job else None
     ending = derive_ending(job, observed.job_pods, failures=failures, allowed_seconds=limit)
-    if ending is None or ending.reason != DEADLINE_EXCEEDED or ending.failure is None or observed.last_word is None:
-        return ending
-    return replace(ending, failure=ending.failure.model_copy(update={"step": observed.last_word.step}))
+    return _at_last_step(ending, observed) if ending is not None and ending.reason == DEADLINE_EXCEEDED else ending
 
 
 def _out_of_patience(view: View, attempts: Attempts, conditions: tuple[Condition, ...]) -> Ending | None:
@@ -106,13 +104,28 @@ def _out_of_patience(view: View, attempts: Attempts, conditions: tuple[Condition
     if job is not None and job.is_failing:
         return None
     spec, time = view.training.spec, format_time(view.now)
-    to_run, to_start = seconds_to_run(spec, attempts, view.now), seconds_to_start(spec, attempts, view.now)
-    if to_run is not None and to_run <= 0:
-        return out_of_time(spec.limits.active_seconds, time=time)
+    if is_time_over(spec, attempts, view.now):
+        ending = out_of_time(spec.limits.active_seconds, time=time)
+        return None if _may_still_save(view) else _at_last_step(ending, view.observed)
+    to_start = seconds_to_start(spec, attempts, view.now)
     if to_start is not None and to_start <= 0:
         words = next(c.message for c in conditions if c.type == ConditionType.SCHEDULED)
         return never_started(spec.scheduling.start_deadline_seconds or 0, words, time=time)
     return None
+
+
+def _may_still_save(view: View) -> bool:
+    """Whether a Job is still to be stopped, or pods that were told to stop are still to be heard."""
+    job, pods = view.observed.job, view.observed.training_pods
+    is_running = job is not None and job.is_active and not job.suspend
+    return is_running or seconds_to_save(pods, since=None, now=view.now) > 0
+
+
+def _at_last_step(ending: Ending, observed: Observed) -> Ending:
+    """The end of a training that was stopped, with the step that it had come to."""
+    if ending.failure is None or observed.last_word is None:
+        return ending
+    return replace(ending, failure=ending.failure.model_copy(update={"step": observed.last_word.step}))
 
 
 def _queue(observed: Observed, before: LoraTrainingStatus) -> tuple[QueueStatus | None, int]:

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from lora_api import LoraTrainingStatus
+from lora_api.status import Phase
 from lora_operator.cache import Cache
 from lora_operator.controller import LAST_WORD_TRIES, Controller, World
 from lora_operator.errors import ClusterUnavailable, Conflict, Refused
@@ -22,6 +23,7 @@ from tests.support.observations import (
     COMPLETE,
     EARLIER,
     NOW,
+    RUNNING,
     job_body,
     moment,
     pod_body,
@@ -440,3 +442,28 @@ async def test_no_error_stops_the_work(bench: Bench, error: Exception, result: s
 
 def _text(metrics: Metrics) -> str:
     return generate_latest(metrics.registry).decode()
+
+
+async def test_a_training_whose_time_is_over_is_stopped_then_heard_then_ended(bench: Bench) -> None:
+    bench.training(("limits.activeSeconds", 7200))
+    bench.job(status={"startTime": EARLIER}, activeDeadlineSeconds=7200)
+    bench.pod(phase="Running", state=RUNNING)
+    await bench.look()
+    bench.now = moment(3611)
+
+    await bench.look()
+    stopping = list(bench.cluster.calls)
+    bench.cache.drop("job", job_body())
+    await bench.look()
+    phase = bench.status.phase
+    word = json.dumps({"exitCode": 75, "step": 8, "savedState": {"step": 8, "uri": "s3://lora/runs/hina/state/step-8"}})
+    bench.pod(phase="Failed", state={"terminated": {"exitCode": 75, "reason": "Error", "message": word}})
+    await bench.look()
+
+    assert stopping[0] == "delete jobs"
+    assert phase != Phase.FAILED
+    assert bench.reason("Succeeded") == "DeadlineExceeded"
+    assert bench.status.saved_state is not None
+    assert bench.status.saved_state.step == 8
+    assert bench.status.attempts is not None
+    assert bench.status.attempts.preemptions == 0

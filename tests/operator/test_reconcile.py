@@ -6,7 +6,7 @@ import pytest
 
 from lora_api import LoraTrainingStatus, ProgressReport
 from lora_operator.kueue import QueueState
-from lora_operator.observed import Observed, Subject
+from lora_operator.observed import Observed, Subject, format_time
 from lora_operator.profiles import load_profiles
 from lora_operator.reconcile import Create, Decision, Delete, PatchJob, decide
 from lora_operator.status import derive_status
@@ -325,17 +325,54 @@ def test_time_that_is_used_up_does_not_end_a_pause() -> None:
     assert told(look(subject, observed(make_job(suspend=True))), "Finished") == "InProgress"
 
 
-def test_a_job_that_runs_on_after_its_time_is_deleted_with_the_end() -> None:
-    subject = make_subject(("limits.activeSeconds", 600), status={"attempts": {"number": 1, "activeSince": EARLIER}})
-    running = observed(make_job(status={"startTime": EARLIER}), running_pod())
+LIMIT = ("limits.activeSeconds", 600)
+RUNS_ON = observed(make_job(status={"startTime": EARLIER}), running_pod())
+"""Its time is over, and its Job does not know that."""
 
-    ended = look(subject, running)
-    assert ended.status is not None
-    finished = make_subject(status=ended.status.to_document())
 
-    assert told(ended, "Succeeded") == "DeadlineExceeded"
-    assert ended.requeue_after_seconds == 0
-    assert look(finished, running).actions == (Delete("hina-a1", JOB_UID),)
+def test_a_job_that_runs_on_after_its_time_is_stopped_before_the_end_is_told() -> None:
+    stop = look(make_subject(LIMIT, status=status_after(RUNS_ON, LIMIT)), RUNS_ON)
+
+    assert stop.actions == (Delete("hina-a1", JOB_UID),)
+    assert stop.status is None
+    assert stop.requeue_after_seconds == 5
+
+
+def test_a_job_that_its_queue_could_set_going_again_after_its_time_is_deleted_while_its_pod_saves() -> None:
+    suspended = {"type": "Suspended", "status": "True", "lastTransitionTime": format_time(NOW)}
+    job = make_job(suspend=True, status={"conditions": [suspended]})
+    evicted = observed(job, running_pod(is_deleting=True), queue=QueueState("main"))
+    subject = make_subject(LIMIT, ("scheduling.queueName", "main"), status=status_after(RUNS_ON, LIMIT))
+
+    assert look(subject, evicted).actions == (Delete("hina-a1", JOB_UID),)
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["told in between", "operator killed in between"])
+def test_what_a_pod_saves_after_its_time_is_told_with_the_end(is_told: bool) -> None:
+    state = {"step": 30, "uri": "s3://b/run/state/step-30", "savedTime": EARLIER}
+    word = dead_pod(75, {"message": "told to stop", "step": 30, "savedState": state}).terminated
+    before = status_after(RUNS_ON, LIMIT)
+    saving = look(make_subject(LIMIT, status=before), observed(None, running_pod(gone_in=100)), seconds=1)
+    assert saving.status is not None
+    between = saving.status.to_document() if is_told else before
+
+    end = look(make_subject(LIMIT, status=between), observed(last_word=word and word.message), seconds=60)
+
+    assert (saving.actions, told(saving, "Finished"), saving.requeue_after_seconds) == ((), "InProgress", 5)
+    assert (end.actions, told(end, "Succeeded")) == ((), "DeadlineExceeded")
+    assert end.status is not None
+    assert end.status.saved_state is not None
+    assert end.status.saved_state.step == 30
+    assert end.status.failure is not None
+    assert end.status.failure.step == 30
+    assert end.status.attempts is not None
+    assert (end.status.attempts.preemptions, end.status.attempts.failures) == (0, 0)
+
+
+def test_a_pod_of_a_dead_node_does_not_keep_a_training_whose_time_is_over() -> None:
+    subject = make_subject(LIMIT, status=status_after(RUNS_ON, LIMIT))
+
+    assert told(look(subject, observed(None, running_pod(gone_in=-60))), "Succeeded") == "DeadlineExceeded"
 
 
 def test_a_pod_that_ends_after_its_time_is_waited_for_at_rest_until_it_cannot_be_alive() -> None:
