@@ -1,6 +1,7 @@
 """Where the parts of a model live when memory is saved, and where latents are kept."""
 
 import logging
+import os
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -92,3 +93,22 @@ def test_without_a_cache_latents_stay_in_the_work_directory(
     encode(tiny_pipeline, tiny_pictures, tmp_path / "work", cache=None)
 
     assert len(list((tmp_path / "work" / "latents").rglob("*.safetensors"))) == 5
+
+
+def test_latents_of_no_training_are_removed_but_never_those_of_this_one(
+    tiny_pipeline: Path, tiny_pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    encode(tiny_pipeline, tiny_pictures, tmp_path / "first", cache=tmp_path / "cache")
+    own = set((tmp_path / "cache" / "latents").rglob("*.safetensors"))
+    abandoned = tmp_path / "cache" / "latents" / "disk" / "00" / f"{'0' * 64}.safetensors"
+    abandoned.parent.mkdir(exist_ok=True)
+    abandoned.write_bytes(b"of a dataset that is gone")
+    for path in (*own, abandoned):
+        os.utime(path, (0, 0))
+
+    with caplog.at_level(logging.INFO):
+        encode(tiny_pipeline, tiny_pictures, tmp_path / "second", cache=tmp_path / "cache")
+
+    assert set((tmp_path / "cache" / "latents").rglob("*.safetensors")) == own
+    assert "0 latents were encoded, 5 lay in the cache" in caplog.messages
+    assert "1 latents that no training used for 30 days were removed" in caplog.messages

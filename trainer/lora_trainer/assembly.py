@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -11,7 +12,7 @@ from lora_api.spec import LoraTrainingSpec
 from lora_trainer.compute import DTYPES
 from lora_trainer.conditioning import PARTS, TextStates, Tokens
 from lora_trainer.data.caption_draws import constant_caption, rules_are_constant
-from lora_trainer.data.latent_store import LatentFiles
+from lora_trainer.data.latent_store import UNUSED_DAYS, LatentFiles, remove_unused
 from lora_trainer.data.latents import (
     EncodedOnDemand,
     Encoder,
@@ -190,13 +191,21 @@ def _latents(
     files = _latent_files(prepared.training.spec, session)
     latents, counts = encode_to_files(source, files, views, workers=dataset.workers, on_progress=on_progress)
     logger.info("%s latents were encoded, %s lay in the cache", counts.encoded, counts.found)
+    # Afterwards, when those of this training are new.
+    removed = remove_unused(_latents_folder(session), on_folder=session.check_stop)
+    if removed:
+        logger.info("%s latents that no training used for %s days were removed", removed, UNUSED_DAYS)
     return latents
+
+
+def _latents_folder(session: Session) -> Path:
+    return (session.settings.cache_dir or session.settings.work_dir) / "latents"
 
 
 def _latent_files(spec: LoraTrainingSpec, session: Session) -> LatentFiles:
     """On disk, where later runs find them if there is a cache; for `Store` in a folder of that store, so that what
     lies there lies in the store as well."""
-    folder = (session.settings.cache_dir or session.settings.work_dir) / "latents"
+    folder = _latents_folder(session)
     uri = spec.dataset.latent_store_uri
     if uri is None:
         return LatentFiles(folder / "disk")

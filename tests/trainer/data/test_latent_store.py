@@ -1,13 +1,15 @@
 """Latents in files: what is read is what was written, or nothing."""
 
 import logging
+import os
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lora_trainer.data.latent_store import LatentFiles
+from lora_trainer.data.latent_store import LatentFiles, remove_unused
 from lora_trainer.errors import StorageUnavailable
 
 KEY, OTHER = "ab" * 32, "cd" * 32
@@ -113,3 +115,87 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(StorageUnavailable, match=r"the latent cache in .*file cannot be written \(Not a directory\)"):
         LatentFiles(tmp_path / "file").put(KEY, LATENT)
+
+
+DAY = 86400
+
+
+def age(path: Path, *, days: float) -> None:
+    """Makes a file as if it had last been used so many days ago."""
+    then = time.time() - days * DAY
+    os.utime(path, (then, then))
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """Two latents below `latents/disk`."""
+    for key in (KEY, OTHER):
+        LatentFiles(tmp_path / "latents" / "disk").put(key, LATENT)
+    return tmp_path / "latents"
+
+
+def removed_from(cache: Path) -> int:
+    return remove_unused(cache, on_folder=lambda: None)
+
+
+def test_what_no_training_used_for_a_month_is_removed(cache: Path) -> None:
+    age(path_of(cache / "disk", KEY), days=31)
+    age(path_of(cache / "disk", OTHER), days=29)
+
+    assert removed_from(cache) == 1
+    assert [path.stem for path in cache.rglob("*.safetensors")] == [OTHER]
+
+
+def test_what_is_read_counts_as_used(cache: Path) -> None:
+    age(path_of(cache / "disk", KEY), days=31)
+
+    LatentFiles(cache / "disk").get(KEY)
+
+    assert removed_from(cache) == 0
+
+
+def test_what_was_used_today_is_not_written_again(cache: Path) -> None:
+    path = path_of(cache / "disk", KEY)
+    age(path, days=0.5)
+    before = path.stat().st_mtime_ns
+
+    LatentFiles(cache / "disk").get(KEY)
+
+    assert path.stat().st_mtime_ns == before
+
+
+def test_latents_of_all_datasets_are_looked_at_and_half_files_too(cache: Path) -> None:
+    LatentFiles(cache / "0123456789abcdef").put(KEY, LATENT)
+    half = cache / "disk" / KEY[:2] / ".new-x"
+    half.write_bytes(b"half")
+    for path in (half, path_of(cache / "0123456789abcdef", KEY)):
+        age(path, days=31)
+
+    assert removed_from(cache) == 2
+    assert len(list(cache.rglob("*.safetensors"))) == 2
+
+
+def test_other_files_are_left_alone(cache: Path) -> None:
+    others = [cache / "notes.txt", cache / "disk" / "notes.txt", cache / "disk" / KEY[:2] / "notes.txt"]
+    for path in others:
+        path.write_text("mine")
+        age(path, days=400)
+
+    assert removed_from(cache) == 0
+    assert all(path.exists() for path in others)
+
+
+def test_a_removal_can_be_stopped(cache: Path) -> None:
+    age(path_of(cache / "disk", KEY), days=31)
+
+    with pytest.raises(InterruptedError):
+        remove_unused(cache, on_folder=raise_interruption)
+    assert path_of(cache / "disk", KEY).exists()
+
+
+def raise_interruption() -> None:
+    raise InterruptedError
+
+
+def test_a_cache_that_is_not_there_is_nothing_to_clean(tmp_path: Path) -> None:
+    assert removed_from(tmp_path / "latents") == 0

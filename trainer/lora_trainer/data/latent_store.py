@@ -1,12 +1,16 @@
 """Latents as files, one each under the digest of everything it depends on; on disk, and in a store behind it.
 
-Used by `latents`. The store is passed in: this module knows neither S3 nor credentials.
+Used by `latents`, and by `assembly`, which removes what no training uses any more. The store is passed in: this module
+knows neither S3 nor credentials.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -17,8 +21,14 @@ from torch import Tensor
 
 from lora_trainer.errors import StorageUnavailable
 
+_UNFINISHED = ".new-"
 _CHECKSUM = "sha256"
 """The only entry of a file's metadata: safetensors writes several in a different order every time."""
+
+_DAY_SECONDS = 86400
+UNUSED_DAYS = 30
+"""Latents that no training read for so long are removed. Far more than an epoch takes: within each, a training reads
+all of its own."""
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +61,7 @@ class LatentFiles:
         if path.is_file():
             latent = _verified(path, key)
             if latent is not None:
+                _note_use(path)
                 return latent
         data = self._backend.get(_name(key)) if self._backend is not None else None
         if data is None:
@@ -79,9 +90,34 @@ class LatentFiles:
             ) from error
 
 
+def remove_unused(folder: Path, *, on_folder: Callable[[], None]) -> int:
+    """Removes the latents anywhere below `folder` that no training used for `UNUSED_DAYS`; gives how many.
+
+    Safe beside other trainings: one that misses a latent encodes it again. `on_folder` is called before each folder;
+    what it raises ends the removal. What cannot be removed stays.
+    """
+    oldest, removed = time.time() - UNUSED_DAYS * _DAY_SECONDS, 0
+    for shelf in folder.glob("*/??"):
+        on_folder()
+        for path in (*shelf.glob("*.safetensors"), *shelf.glob(f"{_UNFINISHED}*")):
+            # Another training may be removing the same.
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+                    removed += 1
+    return removed
+
+
+def _note_use(path: Path) -> None:
+    """Makes a file new again; once a day, for reading is far more frequent."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_mtime < time.time() - _DAY_SECONDS:
+            os.utime(path)
+
+
 def _replace(path: Path, data: bytes) -> None:
     """Writes all of a file or nothing, whoever else writes the same one."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
