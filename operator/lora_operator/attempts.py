@@ -1,4 +1,4 @@
-"""What a training took: attempts, failures, interruptions, steps made again, running time; pure. Used by `status`.
+"""What a training took: attempts, failures, interruptions, lost steps, running time; pure. Used by `status`, `deadlines`.
 
 A pod may be gone before its end was seen. What it was then follows from what is known of all others: of the pods that
 were made, those that neither run nor completed nor failed were paused or interrupted.
@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from lora_api import ProgressReport, TerminationMessage
+from lora_api import LoraTrainingSpec, ProgressReport, TerminationMessage
 from lora_api.status import Attempts, LoraTrainingStatus, PodCount
-from lora_operator.deadlines import is_time_over
 from lora_operator.observed import Job, Observed, Pod, Subject, format_time, parse_time
 
+JOB_PATIENCE_SECONDS = 10.0
+"""The Job's own deadline comes first, and leaves it in place; a Job that a queue restarts has none that fits."""
 LARGEST = 2**53 - 1
 """The largest number that the status holds; what pods tell of their steps is not trusted."""
 
@@ -56,6 +57,23 @@ def stop_clocks(attempts: Attempts, time: str) -> Attempts:
     since = attempts.active_since
     used = attempts.active_seconds + (_seconds(since, parse_time(time)) if since else 0)
     return attempts.model_copy(update={"active_seconds": used, "active_since": None, "waiting_since": None})
+
+
+def seconds_to_run(spec: LoraTrainingSpec, attempts: Attempts, now: datetime) -> float | None:
+    """Running time left of `limits.activeSeconds`, negative when it is over; None: no limit."""
+    limit = spec.limits.active_seconds
+    if limit is None:
+        return None
+    left = float(limit - attempts.active_seconds)
+    if attempts.active_since is None:
+        return left
+    return left - (now - parse_time(attempts.active_since)).total_seconds() + JOB_PATIENCE_SECONDS
+
+
+def is_time_over(spec: LoraTrainingSpec, attempts: Attempts, now: datetime) -> bool:
+    """Whether the training has had all of its running time; never in a pause, for its limit can still be raised."""
+    left = seconds_to_run(spec, attempts, now)
+    return left is not None and left <= 0 and not spec.suspend
 
 
 def is_paused(subject: Subject, job: Job | None) -> bool:

@@ -1,30 +1,22 @@
-"""How much time a training has left to start and to run; pure. Used by `status`, `attempts`, `reconcile`."""
+"""How much time is left: for a training to start and to run, for its pods to end; pure. Used by `status`, `reconcile`.
 
+The API server dates the deletion of a pod ahead by its grace period: its deletionTimestamp says when it must be gone
+(kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination). On a dead node nobody carries that out, and
+the pod is told to be running for ever.
+"""
+
+import math
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from lora_api import LoraTrainingSpec
 from lora_api.status import Attempts
-from lora_operator.observed import parse_time
+from lora_operator.attempts import seconds_to_run
+from lora_operator.observed import Pod, parse_time
 
-JOB_PATIENCE_SECONDS = 10.0
-"""The Job's own deadline comes first, and leaves it in place; a Job that a queue restarts has none that fits."""
-
-
-def seconds_to_run(spec: LoraTrainingSpec, attempts: Attempts, now: datetime) -> float | None:
-    """Running time left of `limits.activeSeconds`, negative when it is over; None: no limit."""
-    if spec.limits.active_seconds is None:
-        return None
-    used = float(attempts.active_seconds)
-    if attempts.active_since is None:
-        return spec.limits.active_seconds - used
-    used += (now - parse_time(attempts.active_since)).total_seconds()
-    return spec.limits.active_seconds - used + JOB_PATIENCE_SECONDS
-
-
-def is_time_over(spec: LoraTrainingSpec, attempts: Attempts, now: datetime) -> bool:
-    """Whether the training has had all of its running time; never in a pause, for its limit can still be raised."""
-    left = seconds_to_run(spec, attempts, now)
-    return left is not None and left <= 0 and not spec.suspend
+KUBELET_PATIENCE_SECONDS = 60.0
+"""A kubelet that has not told of the end so long after it was due is not there: the control plane itself calls a node
+lost after 50 s of silence (--node-monitor-grace-period)."""
 
 
 def seconds_to_start(spec: LoraTrainingSpec, attempts: Attempts, now: datetime) -> float | None:
@@ -40,3 +32,21 @@ def seconds_to_next(spec: LoraTrainingSpec, attempts: Attempts, now: datetime) -
     running = seconds_to_run(spec, attempts, now) if attempts.active_since else None
     left = [seconds for seconds in (running, seconds_to_start(spec, attempts, now)) if seconds is not None]
     return max(0.0, min(left)) if left else None
+
+
+def seconds_to_save(pods: Iterable[Pod], *, since: str | None, now: datetime) -> float:
+    """For how long the end of these pods is to be waited for; 0: all have ended, or will never say so.
+
+    `since`: when their Job began to stop them; None: it is gone, and whoever was not told to stop yet still will be.
+    """
+    return max((_seconds_to_end(pod, since, now) for pod in pods if not pod.is_over), default=0.0)
+
+
+def _seconds_to_end(pod: Pod, since: str | None, now: datetime) -> float:
+    if pod.deletion_time is not None:
+        due = parse_time(pod.deletion_time)
+    elif since is not None:
+        due = parse_time(since) + timedelta(seconds=pod.grace_seconds)
+    else:
+        return math.inf
+    return max(0.0, KUBELET_PATIENCE_SECONDS + (due - now).total_seconds())

@@ -9,14 +9,13 @@ from datetime import datetime
 from lora_api import LoraTrainingStatus, ProgressReport
 from lora_api.status import Artifacts, Attempts, Checkpoint, Condition, ConditionType, Plan, Progress, QueueStatus
 from lora_operator import kueue
-from lora_operator.attempts import derive_attempts, stop_clocks
+from lora_operator.attempts import derive_attempts, is_time_over, stop_clocks
 from lora_operator.changes import derive_events
 from lora_operator.conditions import MESSAGE_CHARACTERS, derive_conditions, derive_phase
-from lora_operator.deadlines import is_time_over, seconds_to_start
+from lora_operator.deadlines import seconds_to_save, seconds_to_start
 from lora_operator.notices import merge_notices
 from lora_operator.observed import Observed, Subject, format_time, parse_time
 from lora_operator.outcome import DEADLINE_EXCEEDED, Ending, derive_ending, never_started, out_of_time
-from lora_operator.stopping import seconds_to_save
 from lora_operator.summary import derive_summary
 from lora_operator.view import Acceptance, View
 
