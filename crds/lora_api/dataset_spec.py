@@ -464,8 +464,10 @@ class Dataset(ApiModel):
     """Folder of the cache `Store`. Default: `<uri>.latents` beside the dataset."""
     workers: Annotated[int, Field(ge=0, le=64)] = 8
     """Threads that fetch and decode pictures; 0: none beside the main one. Never changes the result."""
-    validation_fraction: Annotated[Fraction, supported(0.0)] = 0.0
-    """Share of pictures held out to measure over-fitting."""
+    validation_fraction: Annotated[float, Field(ge=0.0, le=0.5)] | None = None
+    """Share of the training pictures that is held out to measure over-fitting, and never trained on; at least 2.
+    Default: a tenth, at least 2 and at most 16, if `evaluation` asks for the best epoch and there are at least 8
+    pictures; else none."""
     storage: Storage | None = None
     """Replaces `spec.storage` for everything that `dataset` names."""
 

@@ -10,6 +10,7 @@ from lora_api.status import (
     Artifacts,
     Checkpoint,
     Count,
+    EvaluationStatus,
     MemoryRung,
     Message,
     Notice,
@@ -39,6 +40,8 @@ class ProgressReport(StatusModel):
     """The newest adapters that were verified and stored."""
     best_checkpoint: Checkpoint | None = None
     """The adapter that did best on held-out pictures."""
+    evaluation: EvaluationStatus | None = None
+    """What is known of the epochs."""
     artifacts: Artifacts | None = None
     """What lies in the store."""
     starts: Count | None = None

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lora_api.spec import LoraTrainingSpec
-from lora_api.status import Count, MemoryRung, Number, StatusModel, Time
+from lora_api.status import Count, EvaluationStatus, MemoryRung, Number, StatusModel, Time
 
 MANIFEST_NAME = "manifest.json"
-FileKind = Literal["adapter", "sample", "sheet", "metrics", "state", "provenance", "plan"]
+EVALUATION_MANIFEST_NAME = "evaluation/manifest.json"
+FileKind = Literal["adapter", "sample", "sheet", "metrics", "state", "provenance", "plan", "measures", "grid", "report"]
 
 
 class ManifestFile(StatusModel):
@@ -63,9 +64,26 @@ class RunManifest(StatusModel):
     """Every file, in the order of their paths."""
 
 
+class EvaluationManifest(StatusModel):
+    """What an evaluation of a completed run made; written after every file that it names."""
+
+    format_version: Literal[1] = 1
+    """Version of this format."""
+    run_sha256: Annotated[str, Field(min_length=64, max_length=64)]
+    """Digest of the `manifest.json` of the run that was evaluated."""
+    evaluation_digest: str
+    """Digest of the settings that it was made with."""
+    created_time: Time
+    """When it was written."""
+    status: EvaluationStatus
+    """What it found."""
+    files: tuple[ManifestFile, ...]
+    """Every file, by paths relative to the run's own manifest, in their order."""
+
+
 _WITHOUT_EFFECT = ("uri", "vaeUri", "initialUri", "cacheUri", "tokenSecretRef", "storage", "workers", "latentCache")
 """Fields of sections that say where something lies, or how much is worked on or kept at a time."""
-_RESULT_FIELDS = ("base_model", "dataset", "network", "optimizer", "training", "checkpoints", "samples", "evaluation")
+_RESULT_FIELDS = ("base_model", "dataset", "network", "optimizer", "training", "checkpoints", "samples")
 
 
 def spec_digest(spec: LoraTrainingSpec) -> str:
@@ -80,6 +98,11 @@ def result_settings(spec: LoraTrainingSpec) -> dict[str, Any]:
     # When states are saved changes nothing in what they lead to.
     content["checkpoints"] = {"everyEpochs": spec.checkpoints.every_epochs}
     base, dataset = content["baseModel"], content["dataset"]
+    # Of the evaluation only what decides on which pictures is trained, and for how long.
+    dataset["validationFraction"] = spec.held_out_fraction
+    if spec.evaluation is not None and spec.evaluation.early_stop is not None:
+        wanted = {"best_epoch", "early_stop"}
+        content["evaluation"] = spec.evaluation.model_dump(mode="json", by_alias=True, include=wanted)
     for section in (
         base,
         dataset,
@@ -92,3 +115,10 @@ def result_settings(spec: LoraTrainingSpec) -> dict[str, Any]:
             section.pop(place, None)
     content["output"] = spec.output.model_dump(mode="json", by_alias=True, exclude={"uri", "storage"})
     return content
+
+
+def evaluation_digest(spec: LoraTrainingSpec) -> str:
+    """SHA-256 over everything that says how a completed run is evaluated; of a spec without `evaluation` as well."""
+    wanted = spec.evaluation.to_document() if spec.evaluation is not None else None
+    canonical = json.dumps(wanted, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

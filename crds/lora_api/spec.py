@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from lora_api import names
-from lora_api.base import ApiModel, Rule, supported
+from lora_api.base import ApiModel, Rule
 from lora_api.cluster_spec import Limits, Output, Parallelism, Pod, Resume, Retry, Scheduling, Storage
 from lora_api.dataset_spec import Dataset
 from lora_api.evaluation_spec import Checkpoints, Evaluation, Samples
@@ -255,8 +255,9 @@ class LoraTrainingSpec(ApiModel):
     """How a training goes on from a state that an earlier attempt left."""
     samples: Samples = Samples()
     """Pictures drawn while training."""
-    evaluation: Annotated[Evaluation, supported()] | None = None
-    """What is measured and drawn after training."""
+    evaluation: Evaluation | None = Field(default=None, json_schema_extra=MUTABLE)
+    """What is measured and drawn, while training and after it: best epoch, grid, report. `{}`: best epoch and report.
+    Of a finished training it may be changed; then only this is made again."""
     output: Output
     """What is written, and where."""
     storage: Storage = Storage()
@@ -291,7 +292,18 @@ class LoraTrainingSpec(ApiModel):
         base, dataset = self.base_model, self.dataset
         optional = (base.vae_uri, dataset.uri, dataset.regularization.uri, self.network.initial_uri)
         several = (*(adapter.uri for adapter in base.adapters), *(subset.uri for subset in dataset.subsets))
-        return (base.uri, *(uri for uri in optional if uri is not None), *several)
+        similarity = self.evaluation.similarity if self.evaluation is not None else None
+        judges = () if similarity is None else (similarity.clip_uri, similarity.dino_uri)
+        return (base.uri, *(uri for uri in (*optional, *judges) if uri is not None), *several)
+
+    @property
+    def held_out_fraction(self) -> float | None:
+        """Share of the training pictures that is never trained on; None: the default of a training whose best epoch is
+        asked for."""
+        if self.dataset.validation_fraction is not None:
+            return self.dataset.validation_fraction
+        measures = self.evaluation is not None and self.evaluation.best_epoch.by != "None"
+        return None if measures else 0.0
 
     @property
     def written_uris(self) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ class ConditionType(StrEnum):
     SUSPENDED = "Suspended"
     SUCCEEDED = "Succeeded"
     FINISHED = "Finished"
+    EVALUATED = "Evaluated"
 
 
 class Phase(StrEnum):
@@ -205,11 +206,36 @@ class Notice(StatusModel):
     """What happened."""
 
 
+class EvaluationStatus(StatusModel):
+    """What is known of the epochs: which is best, and since when it got worse."""
+
+    digest: Annotated[str, Field(max_length=64)] = ""
+    """Digest of the `evaluation` of the spec that it was made with; empty while training."""
+    reason: Annotated[str, Field(max_length=64)] = ""
+    """`Measuring` while training, then `Completed` or `Failed`."""
+    message: Message = ""
+    """The same as a sentence: which epoch is best, and how sure that is."""
+    best_epoch: Count | None = None
+    """The epoch to use; None while nothing was measured."""
+    usable_from: Count | None = None
+    """First epoch that is as good as the best one within the error of the measurement."""
+    usable_to: Count | None = None
+    """Last epoch that is still better than the base model."""
+    overfit_from: Count | None = None
+    """Epoch from which held-out pictures got worse while training pictures got better; None: it did not happen."""
+    confidence: Literal["High", "Medium", "Low"] | None = None
+    """How sure the choice is."""
+    held_out_images: Count = 0
+    """Pictures that were never trained on."""
+
+
 class Artifacts(StatusModel):
     """What the run made, by URI."""
 
     adapter_uri: Uri | None = None
     """The final adapter."""
+    best_adapter_uri: Uri | None = None
+    """A copy of the best epoch's adapter."""
     samples_uri: Uri | None = None
     """The sheet of sample pictures: a row a prompt, a column an epoch."""
     grid_uri: Uri | None = None
@@ -328,6 +354,8 @@ class LoraTrainingStatus(StatusModel):
     """The newest adapters, at most 20; all of them are in the store."""
     best_checkpoint: Checkpoint | None = None
     """The adapter that did best on held-out pictures."""
+    evaluation: EvaluationStatus | None = None
+    """What is known of the epochs."""
     artifacts: Artifacts | None = None
     """What the run made, by URI."""
     saved_state: SavedState | None = None

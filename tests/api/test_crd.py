@@ -352,13 +352,11 @@ INVALID: dict[str, tuple[tuple[str, Any], ...]] = {
     "reserved label": (("pod.labels", {"app.kubernetes.io/name": "x"}),),
     "environment without value": (("pod.env", [{"name": "A"}]),),
     "environment of ours": (("pod.env", [{"name": "LORA_X", "value": "1"}]),),
-    "later: evaluation": (("evaluation", {"bestEpoch": {}}),),
     "rank in no queue": (("scheduling", {"queuePriorityClass": "high"}),),
     "states at steps but no states": (("checkpoints", {"saveState": False, "everySteps": 10}),),
     "answer to a change": (("resume", {"onChange": "Restart"}),),
     "annotation of ours": (("pod.annotations", {"lora-operator.io/training": "{}"}),),
     "later: nodes": (("parallelism", {"nodes": 2}),),
-    "later: sampler": (("samples.prompts", [{"prompt": "a", "sampler": "ddim"}]),),
 }
 
 

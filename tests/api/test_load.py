@@ -92,7 +92,6 @@ def test_every_wrong_argument_of_the_optimizer_is_told_with_its_line() -> None:
         (("network.rank", 0), "spec.network.rank is 0, but must be at least 1"),
         (("network.alpha", 0), "spec.network.alpha is 0, but must be more than 0.0"),
         (("training.precision", "int8"), "spec.training.precision is 'int8', but must be 'bf16', 'fp16' or 'fp32'"),
-        (("evaluation", {"grid": {}}), "spec.evaluation is set, which is not supported yet; remove it"),
         (
             ("training.compile", True),
             "spec.training.compile is true, which is not supported yet; leave it out or use false",

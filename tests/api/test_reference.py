@@ -35,8 +35,7 @@ def test_fields_bounds_and_rules_are_on_the_page(line: str) -> None:
 def test_later_fields_say_so() -> None:
     page = reference.render_api()
 
-    assert "**Other values are not supported yet; leave it out or use euler_a.**" in page
-    assert "What is measured and drawn after training. *Immutable.* **Not supported yet.** |" in page
+    assert "**Other values are not supported yet; leave it out or use false.**" in page
 
 
 def test_every_exit_code_is_on_its_page() -> None:

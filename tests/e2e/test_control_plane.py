@@ -135,7 +135,7 @@ def test_defaults_are_written_into_the_stored_object(session: Session) -> None:
         (("dataset.subsets", [{"uri": "s3://b/x"}]), "exactly one of uri and subsets must be set"),
         (("dataset.uri", "ftp://a/b"), "use s3://bucket/prefix"),
         (("training.compile", True), "not supported yet; leave it out or use false"),
-        (("evaluation", {}), "evaluation is not supported yet; remove it"),
+        (("evaluation", {"grid": {"seed": 1, "seeds": [2]}}), "seed and seeds exclude each other; keep one"),
         (("network.convRank", 4), "use type locon"),
         (("optimizer.name", "prodigy"), "set it to about 1"),
         (("storage", {"anonymous": True, "credentialsSecretRef": {"name": "s"}}), "exclude each other"),

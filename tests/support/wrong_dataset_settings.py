@@ -152,7 +152,7 @@ DATASET: dict[str, Wrong] = {
     ),
     "workers below 0": Wrong({"dataset.workers": -1}, "spec.dataset.workers", "at least 0"),
     "too many workers": Wrong({"dataset.workers": 1000}, "spec.dataset.workers", "at most 64"),
-    "validation": Wrong({"dataset.validationFraction": 0.1}, "dataset.validationFraction", "not supported yet"),
+    "most held out": Wrong({"dataset.validationFraction": 0.9}, "dataset.validationFraction", "at most 0.5"),
     "store with keys in the file": Wrong({"dataset.storage": {"secretKey": "x"}}, "dataset.storage.secretKey", KNOWN),
     "store with certificates of http": Wrong(
         {"dataset.storage": {"endpoint": "http://minio:9000", "caBundleRef": {"name": "ca", "key": "ca.crt"}}},

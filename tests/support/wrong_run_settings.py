@@ -130,9 +130,29 @@ OUTPUT: dict[str, Wrong] = {
     "too few drawing steps": Wrong(_prompt(steps=0), "samples.prompts[0].steps", "at least 1"),
     "guidance below 1": Wrong(_prompt(guidance=0.5), "samples.prompts[0].guidance", "at least 1"),
     "sampler unknown": Wrong(_prompt(sampler="Euler a"), "samples.prompts[0].sampler", "'euler_a'"),
-    "sampler of later": Wrong(_prompt(sampler="ddim"), "samples.prompts[0].sampler", "use euler_a"),
+    "weight of a million": Wrong(_prompt(weight=1000000.0), "samples.prompts[0].weight", "at most 2"),
+    "no hidden state": Wrong(_prompt(clipSkip=0), "samples.prompts[0].clipSkip", "at least 1"),
     "too many prompts": Wrong({"samples.prompts": [{"prompt": "a"}] * 33}, "spec.samples.prompts", "at most 32"),
-    "grid": Wrong({"evaluation": {"grid": {}}}, "spec.evaluation", "not supported yet; remove it"),
+    "seed and seeds": Wrong({"evaluation": {"grid": {"seed": 1, "seeds": [2]}}}, "spec.evaluation.grid", "keep one"),
+    "grid of no weight": Wrong({"evaluation": {"grid": {"weights": []}}}, "spec.evaluation.grid.weights", "at least 1"),
+    "unknown preset": Wrong(
+        {"evaluation": {"grid": {"blockWeights": [{"name": "HINA4"}]}}},
+        "spec.evaluation.grid.blockWeights[0]",
+        "add values",
+    ),
+    "preset of 13": Wrong(
+        {"evaluation": {"grid": {"blockWeights": [{"name": "HINA4", "values": [0.5] * 13}]}}},
+        "spec.evaluation.grid.blockWeights[0]",
+        "12, 17, 20 or 26 numbers",
+    ),
+    "early stop without measure": Wrong(
+        {"evaluation": {"bestEpoch": {"by": "None"}, "earlyStop": {}}}, "spec.evaluation", "needs a measure"
+    ),
+    "early stop at once": Wrong({"evaluation": {"earlyStop": {"patience": 0}}}, "evaluation.earlyStop.patience", "1"),
+    "judges without models": Wrong({"evaluation": {"similarity": {}}}, "spec.evaluation.similarity", "add one"),
+    "too few passes": Wrong(
+        {"evaluation": {"bestEpoch": {"heldOutPasses": 1}}}, "evaluation.bestEpoch.heldOutPasses", "at least 8"
+    ),
 }
 CLUSTER: dict[str, Wrong] = {
     "endpoint without scheme": Wrong({"storage.endpoint": "minio:9000"}, "spec.storage.endpoint", "must match"),
