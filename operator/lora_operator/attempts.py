@@ -1,4 +1,4 @@
-"""What a training took: attempts, failures, interruptions, lost steps, running time; pure. Used by `status`, `deadlines`.
+"""What a training took: attempts, failures, interruptions, lost steps, running time; pure. For `status`, `deadlines`.
 
 A pod may be gone before its end was seen. What it was then follows from what is known of all others: of the pods that
 were made, those that neither run nor completed nor failed were paused or interrupted.

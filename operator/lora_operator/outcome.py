@@ -4,13 +4,21 @@ from dataclasses import dataclass
 
 from lora_api import names
 from lora_api.redaction import redact
-from lora_api.status import Failure
-from lora_operator.diagnosis import MESSAGE_CHARACTERS, diagnose
-from lora_operator.observed import Job, JobEnd, Pod, Terminated
+from lora_api.status import Failure, SavedState
+from lora_operator.diagnosis import EVICTED, MESSAGE_CHARACTERS, diagnose
+from lora_operator.observed import Job, JobEnd, Pod, Terminated, parse_time
 
 ALREADY_TRAINED = "AlreadyTrained"
 DEADLINE_EXCEEDED = "DeadlineExceeded"
 START_DEADLINE_EXCEEDED = "StartDeadlineExceeded"
+NO_PROGRESS = "NoProgress"
+MOST_IN_VAIN = 6
+"""Pods in a row that are interrupted without a newer state before it is given up: as often as Kubernetes tries a Job
+that does not say (its backoffLimit). Spot nodes alone do not get there: a pod that has made a step saves it."""
+_WHY_IN_VAIN = (
+    "See why its pods are stopped: their events and those of the node. If they are not given the time to get anywhere, "
+    "lower checkpoints.everySeconds; a new LoraTraining with the same output goes on."
+)
 WILL_START = "the pod then starts by itself"
 """How words end about what only keeps a pod waiting."""
 _RETRIES_USED_UP = "BackoffLimitExceeded"
@@ -75,6 +83,54 @@ def never_started(seconds: int, words: str, *, time: str) -> Ending:
         hint="Free what it waited for, or raise spec.scheduling.startDeadlineSeconds in a new LoraTraining.",
     )
     return failed(failure, time=time)
+
+
+def in_vain(pods: tuple[Pod, ...], saved: SavedState | None, *, time: str) -> Ending | None:
+    """The end of a training that would be interrupted for ever; None while it gets on, or a pod is at work.
+
+    `pods`: those of the Job, oldest first; `saved`: the newest state that is known. Interruptions are no failures, so
+    the Job would repeat one that comes at the same place each time, such as a full volume. Pods that are deleted do not
+    count: whoever pauses, drains or preempts ends them, and not what they do.
+    """
+    newest = _newest_state(pods, saved)
+    row = _interrupted_since(pods, newest)
+    if len(row) < MOST_IN_VAIN or any(pod.has_begun and not pod.is_over for pod in pods):
+        return None
+    cause = diagnose(row[0]) or Failure(reason=NO_PROGRESS)
+    newer = f" newer than that of step {newest.step}" if newest is not None else ""
+    message = (
+        f"{len(row)} pods in a row were interrupted, and none stored a state{newer}; the last time: {cause.message}"
+    )
+    told = {
+        "reason": NO_PROGRESS,
+        "message": message[:MESSAGE_CHARACTERS],
+        "hint": cause.hint if cause.reason == EVICTED else _WHY_IN_VAIN,
+    }
+    return failed(cause.model_copy(update=told), time=time)
+
+
+def _newest_state(pods: tuple[Pod, ...], saved: SavedState | None) -> SavedState | None:
+    """Of a pod that is followed by another one at once the last word may be known, and not be told yet."""
+    states = [pod.terminated.message.saved_state for pod in pods if pod.terminated and pod.terminated.message]
+    return max(filter(None, (saved, *states)), key=lambda state: state.step, default=None)
+
+
+def _interrupted_since(pods: tuple[Pod, ...], saved: SavedState | None) -> list[Pod]:
+    """Pods that were interrupted after this state was stored, newest first."""
+    row = []
+    for pod in reversed([pod for pod in pods if pod.is_over]):
+        if saved is not None and not _ended_at(pod, saved):
+            break
+        if pod.is_interrupted and not pod.is_deleting:
+            row.append(pod)
+    return row
+
+
+def _ended_at(pod: Pod, saved: SavedState) -> bool:
+    """Whether the state was the newest at the end of the pod: by its word, or without one because it began later."""
+    if pod.terminated is not None and (word := pod.terminated.message) is not None:
+        return word.saved_state is not None and word.saved_state.uri == saved.uri
+    return saved.saved_time is None or parse_time(pod.created) >= parse_time(saved.saved_time)
 
 
 def last_terminated(pods: tuple[Pod, ...]) -> Terminated | None:

@@ -15,7 +15,7 @@ from lora_operator.conditions import MESSAGE_CHARACTERS, derive_conditions, deri
 from lora_operator.deadlines import seconds_to_save, seconds_to_start
 from lora_operator.notices import merge_notices
 from lora_operator.observed import Observed, Subject, format_time, parse_time
-from lora_operator.outcome import DEADLINE_EXCEEDED, Ending, derive_ending, never_started, out_of_time
+from lora_operator.outcome import DEADLINE_EXCEEDED, Ending, derive_ending, in_vain, never_started, out_of_time
 from lora_operator.summary import derive_summary
 from lora_operator.view import Acceptance, View
 
@@ -46,7 +46,7 @@ def derive_status(subject: Subject, observed: Observed, *, acceptance: Acceptanc
         checkpoints=view.checkpoints,
         best_checkpoint=best,
         artifacts=view.artifacts,
-        saved_state=(report.saved_state if report else None) or before.saved_state,
+        saved_state=view.saved_state,
         memory_rungs=(report.memory_rungs if report else ()) or before.memory_rungs,
         queue=queue,
         attempts=stop_clocks(attempts, ending.time) if ending else attempts,
@@ -76,6 +76,7 @@ def _view(
         progress=_progress(report, before.progress),
         checkpoints=_checkpoints(before.checkpoints, report.checkpoints if report else ()),
         artifacts=_artifacts(report, before.artifacts),
+        saved_state=(report.saved_state if report else None) or before.saved_state,
         now=now,
     )
 
@@ -96,7 +97,7 @@ def _ending(subject: Subject, observed: Observed, attempts: Attempts, *, now: da
 
 
 def _out_of_patience(view: View, attempts: Attempts, conditions: tuple[Condition, ...]) -> Ending | None:
-    """The end of a training whose time to start or to run is over; its own Job may not know that."""
+    """The end of a training whose time is over or that gets nowhere; its own Job may not know that."""
     if view.training is None or view.training.spec.suspend:
         return None
     job = view.observed.current_job
@@ -110,7 +111,7 @@ def _out_of_patience(view: View, attempts: Attempts, conditions: tuple[Condition
     if to_start is not None and to_start <= 0:
         words = next(c.message for c in conditions if c.type == ConditionType.SCHEDULED)
         return never_started(spec.scheduling.start_deadline_seconds or 0, words, time=time)
-    return None
+    return in_vain(view.observed.job_pods, view.saved_state, time=time)
 
 
 def _may_still_save(view: View) -> bool:

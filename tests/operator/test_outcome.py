@@ -1,21 +1,28 @@
 """lora_operator.outcome"""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from lora_api import OUTCOMES, ExitCode, Outcome
-from lora_api.status import Failure
+from lora_api.status import Failure, SavedState
 from lora_operator.diagnosis import describe
-from lora_operator.observed import Pod
-from lora_operator.outcome import Ending, derive_ending, never_started, out_of_time
+from lora_operator.observed import Pod, format_time
+from lora_operator.outcome import MOST_IN_VAIN, Ending, derive_ending, in_vain, never_started, out_of_time
 from tests.support.observations import (
     COMPLETE,
     EARLIER,
     FAILED,
+    NOW,
     dead_pod,
+    disrupted,
     ended,
     make_job,
     make_pod,
     make_preflight_job,
+    moment,
+    running_pod,
 )
 
 CODES = [o for o in OUTCOMES if o.policy in {"FailJob", "Count"} and o.code not in {None, ExitCode.KILLED}]
@@ -265,3 +272,93 @@ def test_only_the_end_of_a_long_line_is_told() -> None:
     assert terminated is not None
     assert len(describe(terminated)) < 400
     assert describe(terminated).endswith("the point")
+
+
+STATE = SavedState(step=30, uri="s3://b/run/state/step-30", saved_time=format_time(NOW))
+NEXT_STATE = SavedState(step=60, uri="s3://b/run/state/step-60", saved_time=format_time(moment(600)))
+
+
+def interrupted(number: int, state: SavedState | None = None, *, code: int = 75, **changes: Any) -> Pod:
+    """The pod of that number, which left its last word; each lives for a minute."""
+    word = {"message": "told to stop"} | ({"savedState": state.to_document()} if state else {})
+    return dead_pod(code, word, name=f"pod-{number}", created=format_time(moment(60 * number)), **changes)
+
+
+def silent(number: int) -> Pod:
+    """An evicted pod that could not say a word."""
+    return dead_pod(
+        137, "", name=f"pod-{number}", created=format_time(moment(60 * number)), status_reason="Evicted",
+        conditions=disrupted("TerminationByKubelet", "The node was low on resource: memory."),
+    )  # fmt: skip
+
+
+def row(make: Callable[[int], Pod], count: int = MOST_IN_VAIN) -> tuple[Pod, ...]:
+    return tuple(make(number) for number in range(1, count + 1))
+
+
+FRUITLESS = {
+    "without any state": (row(interrupted), None),
+    "at the same state": (row(lambda number: interrupted(number, STATE)), STATE),
+    "without a word": (row(silent), STATE),
+    "after others that made steps": (
+        (*row(lambda number: interrupted(number, STATE)), *row(lambda n: interrupted(n + 9, NEXT_STATE))),
+        NEXT_STATE,
+    ),
+    "while the next one waits for its place": ((*row(interrupted), make_pod(name="next", node="")), None),
+    "with a failure in between, which is counted": (
+        (*row(interrupted)[:3], dead_pod(69, name="failed"), *row(interrupted)[3:]),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("pods", "saved"), FRUITLESS.values(), ids=FRUITLESS)
+def test_interruptions_in_a_row_that_store_no_newer_state_end_the_training(
+    pods: tuple[Pod, ...], saved: SavedState | None
+) -> None:
+    ending = in_vain(pods, saved, time=EARLIER)
+
+    assert ending is not None
+    assert ending.reason == "NoProgress"
+    assert ending.message.startswith("6 pods in a row were interrupted")
+
+
+FRUITFUL = {
+    "one fewer": (row(interrupted, MOST_IN_VAIN - 1), None),
+    "a storm in which each stores a state": (
+        row(lambda n: interrupted(n, SavedState(step=n, uri=f"s3://b/run/state/step-{n}")), 50),
+        SavedState(step=50, uri="s3://b/run/state/step-50"),
+    ),
+    "the newest is at work": ((*row(interrupted), running_pod(name="next")), None),
+    "the newest has stored a state": ((*row(interrupted), interrupted(7, STATE)), STATE),
+    "the newest said nothing, but a state was stored while it lived": (row(silent), NEXT_STATE),
+    "somebody deletes them": (row(lambda number: interrupted(number, is_deleting=True)), None),
+}
+
+
+@pytest.mark.parametrize(("pods", "saved"), FRUITFUL.values(), ids=FRUITFUL)
+def test_interruptions_of_a_training_that_gets_on_are_not_counted(
+    pods: tuple[Pod, ...], saved: SavedState | None
+) -> None:
+    assert in_vain(pods, saved, time=EARLIER) is None
+
+
+def test_interruptions_in_vain_are_told_by_the_state_that_stays_the_newest_and_by_a_cure() -> None:
+    ending = in_vain(row(lambda number: interrupted(number, STATE, code=76)), STATE, time=EARLIER)
+
+    assert ending is not None and ending.failure is not None
+    assert "newer than that of step 30" in ending.message
+    assert ending.message.endswith("told to stop")
+    assert ending.failure.exit_code == 76
+    assert "checkpoints.everySeconds" in ending.failure.hint
+
+
+def test_pods_that_fill_their_volume_and_have_time_to_stop_say_which_volume() -> None:
+    words = 'Usage of EmptyDir volume "work" exceeds the limit "10Gi". '
+    full = row(lambda number: interrupted(number, code=143, status_reason="Evicted", message=words))
+
+    ending = in_vain(full, None, time=EARLIER)
+
+    assert ending is not None and ending.failure is not None
+    assert 'EmptyDir volume "work"' in ending.message
+    assert ending.failure.hint == "Raise workVolumeSize of the profile: base model and pictures must fit."

@@ -369,3 +369,26 @@ def test_a_refused_status_is_written_without_what_the_trainer_said() -> None:
     assert status.phase == after.phase
     (message,) = [condition.message for condition in status.conditions if condition.type == "Running"]
     assert message.endswith("cannot be written: status.plan: Invalid value")
+
+
+IN_VAIN = tuple(dead_pod(75, name=f"pod-{number}") for number in range(6))
+
+
+def test_a_training_that_is_interrupted_again_and_again_without_a_new_state_ends() -> None:
+    status = derive(observed(make_job(), *IN_VAIN))
+
+    assert status.failure is not None
+    assert (status.failure.reason, status.phase) == ("NoProgress", "Failed")
+
+
+def test_a_check_of_the_data_that_is_interrupted_again_and_again_ends_the_training() -> None:
+    pods = [dead_pod(76, name=f"hina-data-0-{n}", job_uid="check", stage="preflight") for n in range(6)]
+
+    status = derive(observed(None, *pods, preflight=make_preflight_job()))
+
+    assert status.failure is not None
+    assert status.failure.reason == "NoProgress"
+
+
+def test_a_pause_is_not_ended_for_what_was_interrupted_before() -> None:
+    assert derive(observed(make_job(suspend=True), *IN_VAIN), changes=(("suspend", True),)).failure is None
