@@ -16,7 +16,7 @@ from lora_trainer.errors import Interrupted, InvalidConfiguration
 from lora_trainer.lora.formats import read_adapter
 from lora_trainer.run import run_training
 from tests.support.tiny_pipeline import write_tiny_pipeline
-from tests.support.tiny_run import make_session, make_session_until, make_training
+from tests.support.tiny_run import FEW_BLOCKS, make_session, make_session_until, make_training
 
 FINAL = "adapters/tiny.safetensors"
 RANDOM_CAPTIONS = {
@@ -61,13 +61,22 @@ def train(tiny_pipeline: Path, pictures: Path, tmp_path: Path) -> Callable[..., 
     return run
 
 
+@pytest.fixture(scope="module")
+def plain(tiny_pipeline: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the training of four steps makes when nothing is changed; read only."""
+    folder = tmp_path_factory.mktemp("plain")
+    run_training(training_at(tiny_pipeline, pictures, folder / "out"), make_session(folder / "work").session)
+    return folder / "out"
+
+
 def training_at(base: Path, data: Path, output: Path, /, **changes: Any) -> LoraTraining:
-    """Two epochs of at most four steps, without sample pictures."""
+    """Two epochs of at most four steps, without sample pictures; with adapters in few blocks, if nothing else is said."""
     small: dict[str, Any] = {
         "dataset": {"buckets": {"stepPx": 32}},
         "training": {"maxSteps": 4, "epochs": 2, "batchSize": 4},
         "samples": {"prompts": []},
     }
+    changes = {"network": {"blocks": FEW_BLOCKS}} | changes
     merged = {name: small.get(name, {}) | changes.get(name, {}) for name in small | changes}
     return make_training(base, data, output, **merged)
 
@@ -152,8 +161,8 @@ def test_both_formats_hold_the_same_adapter(train: Callable[..., Path]) -> None:
     ],
     ids=["snr", "huber", "debiased"],
 )
-def test_objectives_change_what_is_learnt(train: Callable[..., Path], loss: dict[str, Any]) -> None:
-    assert differ(train(), train(training={"loss": loss}))
+def test_objectives_change_what_is_learnt(train: Callable[..., Path], plain: Path, loss: dict[str, Any]) -> None:
+    assert differ(plain, train(training={"loss": loss}))
 
 
 @pytest.mark.parametrize(
@@ -175,22 +184,18 @@ def test_a_run_that_was_told_to_stop_ends_with_the_same_bytes(
     changes: dict[str, Any] = {
         "optimizer": optimizer,
         "training": {} if optimizer["name"] == "schedulefree" else {"ema": {"decay": 0.9}},
-        "network": {"dropout": 0.2},
+        "network": {"dropout": 0.2, "blocks": FEW_BLOCKS},
         "dataset": {"captions": RANDOM_CAPTIONS, "augmentation": RANDOM_PICTURES, "latentCache": "None"},
     }
     whole = training_at(tiny_pipeline, pictures, tmp_path / "whole", **changes)
     broken = training_at(tiny_pipeline, pictures, tmp_path / "broken", **changes)
     run_training(whole, make_session(tmp_path / "work").session)
 
-    stops = 0
-    for step in range(1, 5):
-        try:
+    for step in (1, 3):
+        with pytest.raises(Interrupted):
             run_training(broken, make_session_until(tmp_path / "work", step=step).session)
-        except Interrupted:
-            stops += 1
     run_training(broken, make_session(tmp_path / "work").session)
 
-    assert stops >= 2
     assert adapter(tmp_path / "broken") == adapter(tmp_path / "whole")
 
 
@@ -201,7 +206,7 @@ def test_other_families_are_trained_as_well(
     base = {"sd2": tiny_sd2, "sdxl": tiny_sdxl}[family]
     prompts = [{"prompt": "zwx red shape", "steps": 2, "seed": 1}]
 
-    output = train(base, samples={"prompts": prompts}, output={"formats": ["kohya", "diffusers"]})
+    output = train(base, samples={"prompts": prompts}, output={"formats": ["kohya", "diffusers"]}, network={})
 
     metadata = read_adapter(output / FINAL).metadata
     assert metadata["modelspec.prediction_type"] == ("v" if family == "sd2" else "epsilon")
@@ -209,11 +214,10 @@ def test_other_families_are_trained_as_well(
     assert (output / "samples/tiny-sheet.png").is_file()
 
 
-def test_the_teacher_changes_what_is_learnt_from_the_class(train: Callable[..., Path]) -> None:
-    noise = train(dataset={"regularization": {"target": "Noise"}})
+def test_the_teacher_changes_what_is_learnt_from_the_class(train: Callable[..., Path], plain: Path) -> None:
     teacher = train(dataset={"regularization": {"target": "BaseModel"}})
 
-    assert differ(noise, teacher)
+    assert differ(plain, teacher)
 
 
 def test_masks_change_what_is_learnt(train: Callable[..., Path], pictures: Path, tmp_path: Path) -> None:
@@ -244,36 +248,34 @@ def test_subsets_give_the_same_training_as_the_folders_they_name(train: Callable
     assert not differ(by_folders, by_subsets)
 
 
-def test_an_adapter_can_be_merged_into_the_base_or_started_from(train: Callable[..., Path]) -> None:
-    first = train()
-    uri = (first / FINAL).as_uri()
+def test_an_adapter_can_be_merged_into_the_base_or_started_from(train: Callable[..., Path], plain: Path) -> None:
+    uri = (plain / FINAL).as_uri()
 
     merged = train(baseModel={"adapters": [{"uri": uri, "weight": 0.5}]})
-    started = train(network={"initialUri": uri}, optimizer={"learningRate": 1e-9})
+    started = train(network={"initialUri": uri, "blocks": FEW_BLOCKS}, optimizer={"learningRate": 1e-9})
 
-    assert differ(first, merged)
-    ours, theirs = tensors(started), tensors(first)
+    assert differ(plain, merged)
+    ours, theirs = tensors(started), tensors(plain)
     assert all(torch.allclose(ours[name].float(), theirs[name].float(), atol=1e-3) for name in ours)
 
 
-def test_another_vae_is_used_and_named(train: Callable[..., Path], tmp_path: Path) -> None:
+def test_another_vae_is_used_and_named(train: Callable[..., Path], plain: Path, tmp_path: Path) -> None:
     other = write_tiny_pipeline(tmp_path / "other", seed=7) / "vae"
 
-    plain, replaced = train(), train(baseModel={"vaeUri": other.as_uri()})
+    replaced = train(baseModel={"vaeUri": other.as_uri()})
 
     assert differ(plain, replaced)
     assert read_adapter(replaced / FINAL).metadata["ss_vae_name"] == "vae"
 
 
-def test_an_adapter_of_other_ranks_cannot_be_started_from(train: Callable[..., Path]) -> None:
-    uri = (train() / FINAL).as_uri()
+def test_an_adapter_of_other_ranks_cannot_be_started_from(train: Callable[..., Path], plain: Path) -> None:
+    uri = (plain / FINAL).as_uri()
 
     with pytest.raises(InvalidConfiguration, match=r"spec.network.initialUri"):
-        train(network={"initialUri": uri, "rank": 8})
+        train(network={"initialUri": uri, "rank": 8, "blocks": FEW_BLOCKS})
 
 
-def test_saving_memory_changes_no_number(train: Callable[..., Path]) -> None:
-    plain = train()
+def test_saving_memory_changes_no_number(train: Callable[..., Path], plain: Path) -> None:
     careful = train(training={"lowMemory": True, "gradientCheckpointing": True})
 
     assert not differ(plain, careful)
