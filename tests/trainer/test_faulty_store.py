@@ -19,13 +19,14 @@ from lora_trainer.errors import AccessDenied, Interrupted, StorageUnavailable, T
 from lora_trainer.run import run_training
 from lora_trainer.storage import Connection
 from tests.support.fault_proxy import FaultProxy, Kind, Rule, fault_proxy
-from tests.support.tiny_run import Observed, make_session, make_session_until, make_training
+from tests.support.tiny_run import FEW_BLOCKS, Observed, make_session, make_session_until, make_training
 
 BUCKET = "runs"
 LASTING = 1_000_000
 TRIES = 4
 READ_TIMEOUT_SECONDS = 0.5
 CHANGES: dict[str, Any] = {
+    "network": {"blocks": FEW_BLOCKS},
     "training": {"epochs": 1, "maxSteps": 2, "batchSize": 2, "precision": "fp32", "seed": 3},
     "samples": {"prompts": []},
 }

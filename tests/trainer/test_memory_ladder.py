@@ -21,7 +21,7 @@ from lora_trainer.lora.formats import read_adapter
 from lora_trainer.run import run_training
 from lora_trainer.storage.directory_store import DirectoryStore
 from lora_trainer.storage.fence import OWNER_KEY, Fence
-from tests.support.tiny_run import Observed, make_session, make_session_until, make_training
+from tests.support.tiny_run import FEW_BLOCKS, Observed, make_session, make_session_until, make_training
 
 Predict = Callable[..., torch.Tensor]
 
@@ -51,6 +51,7 @@ def training(tiny_pipeline: Path, tiny_pictures: Path, tmp_path: Path) -> Callab
 
     def make(folder: str = "out", **changes: Any) -> LoraTraining:
         sections: dict[str, Any] = {
+            "network": {"blocks": FEW_BLOCKS},
             "training": {"epochs": 2, "batchSize": 4, "precision": "fp32", "seed": 3, "maxSteps": 4},
             "samples": {"prompts": []},
             "retry": {"onOutOfMemory": "Ladder"},

@@ -11,11 +11,11 @@ import pytest
 
 from lora_trainer.errors import Interrupted, InvalidConfiguration
 from lora_trainer.run import run_training
-from tests.support.tiny_run import Observed, make_session, make_session_until, make_training, write_pictures
+from tests.support.tiny_run import FEW_BLOCKS, Observed, make_session, make_session_until, make_training, write_pictures
 
 CHANGES: dict[str, Any] = {
     "training": {"epochs": 4, "gradientAccumulationSteps": 2, "ema": {"decay": 0.9}},
-    "network": {"dropout": 0.2},
+    "network": {"dropout": 0.2, "blocks": FEW_BLOCKS},
     "checkpoints": {"everySteps": 2},
 }
 STEPS = 12
@@ -93,6 +93,7 @@ def test_a_state_of_another_start_is_gone_back_to_when_the_newest_is_damaged(
 
 
 WITHOUT_PICTURES: dict[str, Any] = {
+    "network": {"blocks": FEW_BLOCKS},
     "samples": {"prompts": []},
     "checkpoints": {"everySteps": 1},
     "resume": {"onChange": "Continue"},

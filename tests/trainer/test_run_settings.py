@@ -70,7 +70,7 @@ def plain(tiny_pipeline: Path, pictures: Path, tmp_path_factory: pytest.TempPath
 
 
 def training_at(base: Path, data: Path, output: Path, /, **changes: Any) -> LoraTraining:
-    """Two epochs of at most four steps, without sample pictures; with adapters in few blocks, if nothing else is said."""
+    """Two epochs of at most four steps, without sample pictures; adapters in few blocks, if nothing else is said."""
     small: dict[str, Any] = {
         "dataset": {"buckets": {"stepPx": 32}},
         "training": {"maxSteps": 4, "epochs": 2, "batchSize": 4},
