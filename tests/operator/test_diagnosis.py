@@ -25,6 +25,7 @@ VOLATILE = (
     (re.compile(r"(-(?:a\d+|data)-0-)[a-z0-9]{5}\b"), r"\1…"),
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z"), "2026-…"),
     (re.compile(r"(\.py):\d+"), r"\1:…"),
+    (re.compile(r"^\d+( pods in a row)"), r"…\1"),
     (re.compile(r"(no sign of life for \d+ s, in ).*"), r"\1…"),
 )
 HEAD = """# What status shows of every fault

@@ -183,6 +183,12 @@ def _disruptions(deaf: Manifest) -> tuple[Fault, ...]:
             env=deaf,
             act=_fill_volume,
         ),
+        Fault(
+            "in-vain",
+            "It is told to stop each time before anything is stored.",
+            "NoProgress",
+            env={"FAKE_EXIT": 76, "FAKE_TEXT": '{"exitCode": 76, "message": "told to stop while Downloading"}'},
+        ),
         Fault("pressed", "The node runs out of memory.", "Evicted", "Scheduled", env=deaf, act=_press_memory),
         Fault(
             "preempted",
