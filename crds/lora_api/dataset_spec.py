@@ -5,7 +5,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from lora_api.base import ApiModel, Rule, show, supported
+from lora_api.base import ApiModel, Rule, show
+from lora_api.caption_spec import GENERATION_RULES, CaptionGenerator
 from lora_api.cluster_spec import Storage
 from lora_api.fields import Fraction, Pixels, ReadUri, Text, WriteUri
 
@@ -119,8 +120,11 @@ class Captions(ApiModel):
 
     extension: Extension = ".txt"
     """Extension of the caption file beside a picture; its first line is the caption."""
-    missing: Annotated[MissingCaption, supported("UseFolderName", "Fail")] = "UseFolderName"
-    """What a picture without caption file gets: the text of its folder's name, or an error that names it."""
+    missing: MissingCaption = "UseFolderName"
+    """What a picture without caption file gets: the text of its folder's name, an error that names it, or a
+    description by a model (`generate`)."""
+    generate: CaptionGenerator | None = None
+    """By which model captions are generated, and how they are worded; needed by `missing: Generate`."""
     max_tokens: Literal[75, 150, 225] = 75
     """Longest caption in CLIP tokens; longer ones are cut, and the plan names their pictures."""
     prefix: Text = ""
@@ -158,7 +162,7 @@ class CaptionOverrides(ApiModel):
 
     extension: Extension | None = None
     """Extension of the caption files."""
-    missing: Annotated[MissingCaption, supported("UseFolderName", "Fail")] | None = None
+    missing: MissingCaption | None = None
     """What a picture without caption file gets."""
     prefix: Text | None = None
     """Text put before every caption."""
@@ -435,6 +439,7 @@ class Dataset(ApiModel):
                 or (m.uri is not None and not m.uri.startswith("hf://"))
             ),
         ),
+        *GENERATION_RULES,
     )
 
     uri: ReadUri | None = None

@@ -11,7 +11,20 @@ from lora_api.status import Count, EvaluationStatus, MemoryRung, Number, StatusM
 
 MANIFEST_NAME = "manifest.json"
 EVALUATION_MANIFEST_NAME = "evaluation/manifest.json"
-FileKind = Literal["adapter", "sample", "sheet", "metrics", "state", "provenance", "plan", "measures", "grid", "report"]
+FileKind = Literal[
+    "adapter",
+    "sample",
+    "sheet",
+    "metrics",
+    "state",
+    "provenance",
+    "training",
+    "plan",
+    "captions",
+    "measures",
+    "grid",
+    "report",
+]
 
 
 class ManifestFile(StatusModel):
@@ -81,7 +94,8 @@ class EvaluationManifest(StatusModel):
     """Every file, by paths relative to the run's own manifest, in their order."""
 
 
-_WITHOUT_EFFECT = ("uri", "vaeUri", "initialUri", "cacheUri", "tokenSecretRef", "storage", "workers", "latentCache")
+_PLACES = ("uri", "vaeUri", "initialUri", "cacheUri", "modelUri")
+_WITHOUT_EFFECT = (*_PLACES, "tokenSecretRef", "storage", "workers", "latentCache")
 """Fields of sections that say where something lies, or how much is worked on or kept at a time."""
 _RESULT_FIELDS = ("base_model", "dataset", "network", "optimizer", "training", "checkpoints", "samples")
 
@@ -107,6 +121,7 @@ def result_settings(spec: LoraTrainingSpec) -> dict[str, Any]:
         base,
         dataset,
         dataset["regularization"],
+        dataset["captions"]["generate"] or {},
         content["network"],
         *base["adapters"],
         *dataset["subsets"],

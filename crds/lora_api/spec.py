@@ -294,7 +294,9 @@ class LoraTrainingSpec(ApiModel):
         several = (*(adapter.uri for adapter in base.adapters), *(subset.uri for subset in dataset.subsets))
         similarity = self.evaluation.similarity if self.evaluation is not None else None
         judges = () if similarity is None else (similarity.clip_uri, similarity.dino_uri)
-        return (base.uri, *(uri for uri in (*optional, *judges) if uri is not None), *several)
+        generator = dataset.captions.generate
+        describing = () if generator is None else (generator.model_uri,)
+        return (base.uri, *(uri for uri in (*optional, *judges) if uri is not None), *several, *describing)
 
     @property
     def held_out_fraction(self) -> float | None:

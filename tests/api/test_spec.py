@@ -23,6 +23,7 @@ def test_everything_that_is_read_or_written_is_named() -> None:
     by_folder = make_document(
         *EVERY_READ,
         ("dataset", {"uri": "pvc://data/x", "regularization": {"uri": "pvc://reg/x"}, "latentCache": "Store"}),
+        ("dataset.captions", {"missing": "Generate", "generate": {"modelUri": "pvc://blip/x"}}),
     )
     by_subsets = make_document(
         *EVERY_READ,

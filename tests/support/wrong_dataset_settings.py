@@ -4,6 +4,7 @@ from tests.support.wrong_settings import CLASS, KNOWN, S3, A, B, Wrong, subsets
 
 CROPPED = {"randomCrop": True}
 FACES = {"faceCropRange": {"minimum": 1, "maximum": 2}}
+BLIP = {"modelUri": "s3://models/blip"}
 DATASET: dict[str, Wrong] = {
     "no dataset": Wrong({"dataset": None}, "spec.dataset is", "missing; add it"),
     "no source": Wrong({"dataset": {}}, "uri and subsets", "exactly one"),
@@ -55,7 +56,27 @@ DATASET: dict[str, Wrong] = {
         subsets({**A, "captions": {"extension": ".JPG"}}), "subsets[0].captions", "such as .txt"
     ),
     "missing captions left": Wrong({"dataset.captions.missing": "Skip"}, "captions.missing", "'UseFolderName'"),
-    "missing captions written": Wrong({"dataset.captions.missing": "Generate"}, "captions.missing", "not supported"),
+    "missing captions by nobody": Wrong(
+        {"dataset.captions.missing": "Generate"}, "captions.generate does not say", "add generate.modelUri"
+    ),
+    "missing captions of a subset by nobody": Wrong(
+        subsets({**A, "captions": {"missing": "Generate"}}), "captions.generate does not say", "add generate.modelUri"
+    ),
+    "captions for nothing": Wrong({"dataset.captions.generate": BLIP}, "captions.generate has no effect", "remove"),
+    "captions by a model without place": Wrong(
+        {"dataset.captions": {"missing": "Generate", "generate": {}}}, "captions.generate.modelUri", "add it"
+    ),
+    "captions of no length": Wrong(
+        {"dataset.captions": {"missing": "Generate", "generate": {**BLIP, "minTokens": 60}}}, "minTokens must", "swap"
+    ),
+    "captions by too many beams": Wrong(
+        {"dataset.captions": {"missing": "Generate", "generate": {**BLIP, "beams": 99}}}, "generate.beams", "at most 16"
+    ),
+    "trigger of the captions in words": Wrong(
+        {"dataset.captions": {"missing": "Generate", "generate": {**BLIP, "trigger": "zwx"}}},
+        "generate.trigger",
+        "'FolderName'",
+    ),
     "tokens between the chunks": Wrong({"dataset.captions.maxTokens": 100}, "captions.maxTokens", "75, 150 or 225"),
     "tokens with start and end": Wrong({"dataset.captions.maxTokens": 77}, "captions.maxTokens", "75, 150 or 225"),
     "separator of nothing": Wrong({"dataset.captions.separator": ""}, "captions.separator", "at least 1 character"),
