@@ -34,6 +34,8 @@ class PlannedPicture:
     bucket: Bucket
     repeats: int
     is_regularization: bool = False
+    is_held_out: bool = False
+    """It is never drawn."""
     has_caption_file: bool = True
     flip: bool = False
     """Half of its draws are mirrored."""
@@ -78,7 +80,10 @@ class TrainingPlan:
     """Every derived number of the run."""
 
     images: int
+    """Pictures that are trained on."""
     regularization_images: int
+    held_out_images: int
+    """Pictures that are measured and never trained on; no other number counts them."""
     captions_found: int
     captions_missing: int
     buckets: tuple[PlannedBucket, ...]
@@ -168,6 +173,8 @@ def derive_plan(
         InvalidDataset: there is no training picture.
         InvalidConfiguration: warm-up, decay or token warm-up do not fit into the run.
     """
+    held_out = sum(picture.is_held_out for picture in pictures)
+    pictures = [picture for picture in pictures if not picture.is_held_out]
     training = spec.training
     processes = _processes(spec.parallelism) if processes is None else processes
     buckets, unused = _buckets(pictures, training.batch_size)
@@ -182,6 +189,7 @@ def derive_plan(
     return TrainingPlan(
         images=sum(not picture.is_regularization for picture in pictures),
         regularization_images=sum(picture.is_regularization for picture in pictures),
+        held_out_images=held_out,
         captions_found=found,
         captions_missing=len(pictures) - found,
         buckets=buckets,

@@ -25,6 +25,8 @@ class Purpose(StrEnum):
     CROP = "crop"
     COLOR = "color"
     CAPTION = "caption"
+    HOLD_OUT = "hold out"
+    EVALUATION = "evaluation"
 
 
 def derive_seed(seed: int, *parts: int | str) -> int:

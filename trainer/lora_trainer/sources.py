@@ -4,7 +4,7 @@ Used by `prepare` and by `lora plan`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_api.advice import warnings_about
@@ -12,8 +12,9 @@ from lora_api.spec import LoraTrainingSpec
 from lora_trainer.data.caption_draws import constant_caption
 from lora_trainer.data.dataset import DatasetSources, ScannedDataset, scan
 from lora_trainer.data.example import Example
+from lora_trainer.data.holdout import hold_out
 from lora_trainer.data.placed import PlacedExample, place_examples
-from lora_trainer.errors import InvalidDataset, TrainingError
+from lora_trainer.errors import InvalidConfiguration, InvalidDataset, TrainingError
 from lora_trainer.plan import TrainingPlan, derive_plan
 from lora_trainer.settings import Settings
 from lora_trainer.storage import Connection, OnBytes, Source, fetch
@@ -77,7 +78,7 @@ def plan_dataset(
     `on_picture` is called after each picture that was decoded; what it raises ends the scan.
 
     Raises:
-        InvalidDataset, InvalidConfiguration: as scanning, placing and planning say.
+        InvalidDataset, InvalidConfiguration: as scanning, holding out, placing and planning say.
     """
     try:
         scanned = scan(sources, spec.dataset, on_picture=on_picture)
@@ -85,11 +86,23 @@ def plan_dataset(
         raise InvalidDataset(
             f"{error.filename} cannot be read: {error.strerror}; let the user that trains read the whole dataset"
         ) from error
+    holdout = hold_out(scanned.examples, spec.held_out_fraction)
+    _check_early_stop(spec, holdout.examples)
+    scanned = replace(scanned, examples=holdout.examples)
     pictures = place_examples(scanned.examples, spec.dataset)
     planned = [picture.to_planned() for picture in pictures]
-    warnings = (*warnings_about(spec), *scanned.warnings)
+    warnings = (*warnings_about(spec), *([holdout.notice] if holdout.notice else []), *scanned.warnings)
     plan = derive_plan(planned, spec, warnings=warnings, processes=processes)
     return PlannedDataset(scanned, pictures, plan)
+
+
+def _check_early_stop(spec: LoraTrainingSpec, examples: Sequence[Example]) -> None:
+    stops = spec.evaluation is not None and spec.evaluation.early_stop is not None
+    if stops and not any(example.is_held_out for example in examples):
+        raise InvalidConfiguration(
+            "spec.evaluation.earlyStop is set, but no picture is held out, so that nothing tells when to stop; raise "
+            "spec.dataset.validationFraction, add pictures (by default some are held out from 8 on), or remove earlyStop"
+        )
 
 
 _SHOWN_NAMES = 5

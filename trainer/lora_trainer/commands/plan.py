@@ -81,6 +81,7 @@ def to_document(plan: TrainingPlan, placed: Sequence[PlacedExample]) -> dict[str
     document = plan.to_status().to_document()
     document["buckets"] = [summary.to_document() for summary in plan.bucket_summaries()]
     document["warnings"] = list(plan.warnings)
+    document["heldOutImages"] = plan.held_out_images
     document["processes"] = plan.processes
     document["warmupSteps"] = plan.warmup_steps
     document["decaySteps"] = plan.decay_steps
@@ -102,6 +103,7 @@ def _picture(placed: PlacedExample) -> dict[str, Any]:
         "captionSource": example.caption_source,
         "repeats": example.repeats,
         "isRegularization": example.is_regularization,
+        "isHeldOut": example.is_held_out,
     }
 
 
@@ -113,6 +115,8 @@ def _print(console: Console, training: LoraTraining, plan: TrainingPlan) -> None
     console.print(f"[bold]{training.name}[/bold]")
     facts = Table.grid(padding=(0, 2))
     facts.add_row("pictures", f"{plan.images}, and {plan.regularization_images} for regularisation")
+    if plan.held_out_images:
+        facts.add_row("held out", f"{plan.held_out_images}, never trained on")
     facts.add_row("captions", f"{plan.captions_found} found, {plan.captions_missing} missing")
     facts.add_row("samples an epoch", f"{plan.samples_per_epoch}, {regularization} of them for regularisation")
     facts.add_row("batch size", " x ".join(factors))

@@ -46,6 +46,8 @@ class Example:
     """Its mask's file; None without one and for the kind `Alpha`."""
     mask_sha256: str | None
     """Digest of the mask's file."""
+    is_held_out: bool = False
+    """Whether it is never trained on, but measured."""
 
     @property
     def drops_alpha(self) -> bool:

@@ -20,7 +20,7 @@ from lora_api.dataset_spec import Dataset
 from lora_api.spec import LoraTrainingSpec
 from lora_trainer.conditioning import size_conditions
 from lora_trainer.data.augment import View, told_crop
-from lora_trainer.data.caption_draws import CaptionDraw, drawn_caption
+from lora_trainer.data.caption_draws import CaptionDraw, constant_caption, drawn_caption
 from lora_trainer.data.latents import Finish, LatentSource
 from lora_trainer.data.prefetch import in_order
 from lora_trainer.data.sampler import Draw, steps_of_epoch
@@ -134,6 +134,15 @@ class Loader:
         iterator = self._steps(epoch, first_step)
         self._open.append(iterator)
         return iterator
+
+    def plain(self, index: int) -> TrainingBatch:
+        """One picture as it is measured, a batch of one: its plain view, its caption with nothing drawn.
+
+        Raises as `steps`.
+        """
+        example, view = self._pictures[index].example, self._pictures.plain_view(index)
+        caption = constant_caption(example.caption, example.captions)
+        return self._batch([_Loaded(index, view, caption, self._latents.load(view), self._masks.load(view))])
 
     def _steps(self, epoch: int, first_step: int) -> Generator[tuple[TrainingBatch, ...], None, None]:
         made = first_step - (epoch - 1) * self._plan.steps_per_epoch

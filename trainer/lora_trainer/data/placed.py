@@ -25,6 +25,7 @@ class PlacedExample:
             bucket=self.placement.bucket,
             repeats=self.example.repeats,
             is_regularization=self.example.is_regularization,
+            is_held_out=self.example.is_held_out,
             has_caption_file=self.example.caption_source != "folder",
             flip=self.example.augmentation.flip,
             crop_loss=self.placement.crop_loss,

@@ -30,7 +30,8 @@ class DatasetStatistics:
 
 
 def describe_dataset(pictures: Sequence[PlacedExample], plan: TrainingPlan) -> DatasetStatistics:
-    """The tables for `pictures`, from which `plan` was made."""
+    """The tables for `pictures`, from which `plan` was made; held-out ones are no part of the training's data."""
+    pictures = [picture for picture in pictures if not picture.example.is_held_out]
     examples = [picture.example for picture in pictures]
     training = [example for example in examples if not example.is_regularization]
     regularization = [example for example in examples if example.is_regularization]

@@ -4,6 +4,7 @@ Used by the latents and the loader; its methods may be called from any thread.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -43,14 +44,25 @@ class Pictures:
         return view_of(self._pictures[index], pixel_draw, mirrored=draw.flipped)
 
     def kept_views(self, plan: TrainingPlan) -> tuple[View, ...]:
-        """Every different view that draws can show while views are cached, by index."""
+        """Every different view that draws can show while views are cached, by index; held-out pictures have none."""
         views = (
             self._kept_view(index, variant, mirrored)
-            for index in self._pictures
+            for index, picture in self._pictures.items()
+            if not picture.example.is_held_out
             for variant in range(plan.variants)
             for mirrored in ((False, True) if index in plan.mirrored else (False,))
         )
         return tuple(dict.fromkeys(views))
+
+    def plain_view(self, index: int) -> View:
+        """What a picture shows when it is measured: its fixed crop, no other colours, not mirrored.
+
+        Of a crop around a face the first variant, since there is no fixed one.
+        """
+        picture = self._pictures[index]
+        rules = picture.example.augmentation.model_copy(update={"color": False, "random_crop": False})
+        plain = replace(picture, example=replace(picture.example, augmentation=rules))
+        return view_of(plain, PixelDraw(self._seed, ("variant", 0, index)), mirrored=False)
 
     def pixels(self, view: View) -> Pixels:
         """The pixels of a view. Raises InvalidDataset if the file cannot be read any more."""

@@ -61,6 +61,11 @@ class Objective:
         self._weights = timestep_weights(schedule, prediction, loss)
         self._thresholds = huber_thresholds(self.schedule, loss)
 
+    @property
+    def timesteps(self) -> tuple[int, int]:
+        """First timestep that is trained, and the one after the last."""
+        return self._range
+
     def draw(self, latents: Tensor, *, seed: int, step: int, micro: int) -> Draw:
         """Noise and timesteps for `latents` (B, C, h, w), batch `micro` of the step.
 
