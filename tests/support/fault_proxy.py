@@ -130,6 +130,8 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    """Or each answer's body waits 40 ms for the client to acknowledge the headers."""
     proxy: FaultProxy
 
     def pass_on(self) -> None:
