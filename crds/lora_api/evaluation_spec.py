@@ -1,5 +1,6 @@
 """What is saved, drawn and measured while training and after it."""
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -18,6 +19,9 @@ PRESETS = ("NONE", "ALL", "INS", "IND", "INALL", "MIDD", "OUTD", "OUTS", "OUTALL
 """Block-weight presets that LoRA Block Weight knows by name."""
 VECTOR_LENGTHS = (12, 17, 20, 26)
 """Lengths of a vector of block weights: SDXL, SD 1.5 and 2.x, SDXL with convolutions, SD 1.5 and 2.x with them."""
+MAX_GRID_PICTURES = 2048
+"""What a grid may hold: an hour on a fast GPU."""
+_GRID_LISTS = ("epochs", "weights", "prompts", "seeds", "blockWeights", "samplers", "guidances")
 
 
 class Checkpoints(ApiModel):
@@ -102,6 +106,11 @@ class BlockWeights(ApiModel):
     """12, 17, 20 or 26 weights, as LoRA Block Weight takes them. Default: those of the preset `name`."""
 
 
+def _cel_size(name: str) -> str:
+    """Length of a list, of which an empty one counts as one."""
+    return f"(has(self.{name}) && self.{name}.size() > 0 ? self.{name}.size() : 1)"
+
+
 class Grid(ApiModel):
     """Pictures of every epoch at every weight, for every combination of the other lists, with the seed fixed."""
 
@@ -110,6 +119,11 @@ class Grid(ApiModel):
             cel="!has(self.seed) || !has(self.seeds) || self.seeds.size() == 0",
             message="seed and seeds exclude each other; keep one",
             holds=lambda m: m.seed is None or not m.seeds,
+        ),
+        Rule(
+            cel=f"{' * '.join(map(_cel_size, _GRID_LISTS))} <= {MAX_GRID_PICTURES}",
+            message=f"the grid has more than {MAX_GRID_PICTURES} pictures, the product of its lists; shorten a list",
+            holds=lambda m: m.known_pictures <= MAX_GRID_PICTURES,
         ),
     )
 
@@ -129,6 +143,12 @@ class Grid(ApiModel):
     """Samplers to compare. Default: that of the prompt."""
     guidances: Annotated[tuple[Guidance, ...], Field(max_length=16)] = ()
     """Guidance scales to compare. Default: that of the prompt."""
+
+    @property
+    def known_pictures(self) -> int:
+        """Number of pictures, as far as the lists say it: without `epochs`, those of one epoch."""
+        lists = (self.epochs, self.weights, self.prompts, self.seeds, self.block_weights, self.samplers, self.guidances)
+        return math.prod(max(1, len(values)) for values in lists)
 
 
 class BestEpoch(ApiModel):

@@ -134,6 +134,11 @@ OUTPUT: dict[str, Wrong] = {
     "no hidden state": Wrong(_prompt(clipSkip=0), "samples.prompts[0].clipSkip", "at least 1"),
     "too many prompts": Wrong({"samples.prompts": [{"prompt": "a"}] * 33}, "spec.samples.prompts", "at most 32"),
     "seed and seeds": Wrong({"evaluation": {"grid": {"seed": 1, "seeds": [2]}}}, "spec.evaluation.grid", "keep one"),
+    "grid of too many pictures": Wrong(
+        {"evaluation": {"grid": {"epochs": list(range(1, 65)), "weights": [n / 32 for n in range(32)], "seeds": [1, 2]}}},
+        "spec.evaluation.grid",
+        "shorten a list",
+    ),
     "grid of no weight": Wrong({"evaluation": {"grid": {"weights": []}}}, "spec.evaluation.grid.weights", "at least 1"),
     "unknown preset": Wrong(
         {"evaluation": {"grid": {"blockWeights": [{"name": "HINA4"}]}}},
