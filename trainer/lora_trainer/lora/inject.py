@@ -28,6 +28,7 @@ from lora_trainer.lora.adapter import AdapterFile
 from lora_trainer.lora.dropout import Dropout, Share
 from lora_trainer.lora.layer import ADAPTER, AdaptedLayer
 from lora_trainer.lora.start import start, start_from
+from lora_trainer.lora.strength import Strength, scaled
 from lora_trainer.lora.targets import Target, targets
 
 __all__ = ["AdaptedLayer", "Adapters", "add_adapters"]
@@ -68,6 +69,12 @@ class Adapters:
     def disabled(self) -> Iterator[None]:
         """The base model without its adapters."""
         with _switched_off(self.layers):
+            yield
+
+    @contextmanager
+    def at(self, strength: Strength) -> Iterator[None]:
+        """The model with its adapters at a strength, as the WebUI would apply them; the tensors stay untouched."""
+        with scaled(self.layers, strength):
             yield
 
 

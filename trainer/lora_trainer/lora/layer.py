@@ -81,6 +81,10 @@ class AdaptedLayer:
         """Factor on the adapter's output, as the forward pass uses it."""
         return float(self.layer.scaling[ADAPTER])
 
+    def set_scale(self, scale: float) -> None:
+        """Changes that factor; files are written with the scale that `alpha` and `rank` give."""
+        self.layer.scaling[ADAPTER] = scale
+
     @property
     def enabled(self) -> bool:
         """Whether the adapter takes part in the forward pass."""
