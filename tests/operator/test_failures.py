@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from lora_api import OUTCOMES, ExitCode, Outcome
-from lora_operator import application, controller, reconcile
-from tests.support.scenario import JOBS, PROFILES, Scenario, condition
+from lora_operator import application, controller, deadlines, reconcile
+from tests.support.scenario import JOBS, PROFILES, TRAININGS, Scenario, condition
 
 FINAL = [o for o in OUTCOMES if o.policy in {"FailJob", "Count"} and o.code is not None]
 IGNORED = [o for o in OUTCOMES if o.policy == "Ignore"]
@@ -150,3 +150,38 @@ async def test_a_job_of_somebody_else_is_not_touched(scenario: Scenario) -> None
     assert "Job hina-a1 exists already" in found["message"]
     assert after["spec"] == before["spec"]
     assert "ownerReferences" not in after["metadata"]
+
+
+async def have_run(scenario: Scenario, seconds: int) -> None:
+    """A training that has a limit runs, and has for so long."""
+    await scenario.create(("limits.activeSeconds", 3600), env={"FAKE_GATE": scenario.folder / "never"})
+    await scenario.until_phase("Running")
+    await scenario.send("PATCH", f"{TRAININGS}/hina/status", {"status": {"attempts": {"activeSeconds": seconds}}})
+
+
+async def test_a_training_whose_time_is_over_on_a_dead_node_is_called_finished(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines, "KUBELET_PATIENCE_SECONDS", 0.0)
+    hasty = PROFILES["default"] | {"terminationGracePeriodSeconds": 1}
+    scenario.profiles_file.write_text(yaml.safe_dump({"default": hasty}))
+    await scenario.start_operator()
+
+    await have_run(scenario, 3600)
+    scenario.cluster.disruptions.lose_node()
+    body = await scenario.until_phase("Failed")
+
+    (pod,) = scenario.stored("", "pods")
+    assert pod["status"]["phase"] == "Running"
+    assert body["status"]["failure"]["reason"] == "DeadlineExceeded"
+
+
+async def test_a_pod_that_its_job_does_not_stop_in_time_is_heard_before_the_end(scenario: Scenario) -> None:
+    await scenario.start_operator()
+
+    await have_run(scenario, 3700)
+    body = await scenario.until_phase("Failed")
+
+    failure, attempts = body["status"]["failure"], body["status"]["attempts"]
+    assert (failure["reason"], failure["step"]) == ("DeadlineExceeded", 5)
+    assert (attempts["number"], attempts["preemptions"], attempts["failures"]) == (1, 0, 0)

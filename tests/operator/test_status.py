@@ -322,6 +322,12 @@ def test_the_end_of_a_pod_on_a_dead_node_is_not_waited_for(job: dict[str, Any], 
     assert (status.completion_time is not None) is is_over
 
 
+def test_a_job_that_is_complete_waits_for_no_pod() -> None:
+    stuck = running_pod(name="stuck", created="2026-11-22T10:00:00Z", is_deleting=True)
+
+    assert derive(observed(make_job(status=COMPLETE), stuck, dead_pod(0))).phase == "Succeeded"
+
+
 def test_a_pause_tells_the_state_that_its_pod_saved_last() -> None:
     saved = {"step": 28, "epoch": 0, "uri": "s3://b/run/state/step-28", "sizeBytes": 9, "savedTime": EARLIER}
     word = dead_word(75, {"reason": "Interrupted", "message": "told to stop at step 28", "savedState": saved})
