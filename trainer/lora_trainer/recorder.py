@@ -24,6 +24,7 @@ from lora_trainer.lora.metadata import RunFacts, adapter_metadata
 from lora_trainer.lora.verify import Probe, verify_adapter
 from lora_trainer.output import RunOutput
 from lora_trainer.results import METRICS_PATH, adapter_path, artifacts_of, checkpoint_of, is_checkpoint, sheet_path
+from lora_trainer.run_documents import Document
 from lora_trainer.samples import picture_name, pictures_of, write_picture, write_sheet
 from lora_trainer.states import ResumableState
 
@@ -42,6 +43,8 @@ class Product:
     adapters: Adapters
     probe: Probe
     painter: Painter
+    documents: tuple[Document, ...] = ()
+    """What the run says of itself."""
 
 
 class Recorder:
@@ -164,6 +167,9 @@ class Recorder:
             self._publish_sheet(sheet_path(self._name), epoch=plan.epochs)
         self._output.write(METRICS_PATH, lambda path: path.write_text("".join(self._metrics_lines)))
         self._output.publish(METRICS_PATH, "metrics", step=self._trainer.step)
+        for document in self._product.documents:
+            self._output.write(document.path, partial(_write_text, text=document.text))
+            self._output.publish(document.path, document.kind, step=self._trainer.step)
         self._output.finish(epoch=plan.epochs, step=self._trainer.step)
         artifacts = self.artifacts()
         self._audience.tracker.set_artifacts(artifacts)
@@ -251,3 +257,7 @@ class Recorder:
 
     def _picture_path(self, epoch: int, place: int) -> str:
         return f"samples/{picture_name(self._name, epoch, place)}"
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

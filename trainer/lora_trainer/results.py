@@ -17,6 +17,7 @@ from lora_trainer.storage import MissingFile, Store, UnreadableManifest, read_ma
 METRICS_PATH = "evaluation/metrics.jsonl"
 PROVENANCE_PATH = "provenance.json"
 PLAN_PATH = "plan.json"
+TRAINING_PATH = "training.yaml"
 LOGS_FOLDER = "logs"
 
 UriOf = Callable[[str], str]

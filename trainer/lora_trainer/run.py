@@ -41,6 +41,7 @@ from lora_trainer.prepare import Prepared, Session, open_output, prepare
 from lora_trainer.recorder import Product, Recorder
 from lora_trainer.results import Ended, Run, completed, tell_already_trained
 from lora_trainer.rng import Purpose
+from lora_trainer.run_documents import Document, PictureFolders, run_documents
 from lora_trainer.run_log import record_failure
 from lora_trainer.sources import truncation_warning
 from lora_trainer.state_places import Wanted, is_changed, newest_state, next_start
@@ -181,7 +182,7 @@ def _train(prepared: Prepared, rungs: Sequence[MemoryRung], output: RunOutput, s
     """Trains with what `rungs` leave; adapters say so, but it is the same run."""
     at_once = memory.examples_at_once(prepared.training.spec, rungs)
     spec, plan = memory.apply(prepared.training.spec, rungs), prepared.dataset.plan
-    training = prepared.training.model_copy(update={"spec": spec})
+    training, documents = prepared.training.model_copy(update={"spec": spec}), _documents(prepared)
     prepared, accelerator = replace(prepared, training=training), make_accelerator(spec)
     model = load_model(prepared, accelerator.device, session)
     _warn_of_cut_captions(prepared, model, session)
@@ -191,7 +192,8 @@ def _train(prepared: Prepared, rungs: Sequence[MemoryRung], output: RunOutput, s
     painter = Painter(
         model, learner.objective.schedule, accelerator.autocast, session.check_stop, placing=residence.having
     )
-    product = Product(training, _facts(prepared), learner.adapters, _probe(residence, accelerator), painter)
+    probe = _probe(residence, accelerator)
+    product = Product(training, _facts(prepared), learner.adapters, probe, painter, documents)
     recorder = Recorder(product, trainer, output, session.audience, log_file=session.log_file)
     residence.settle()
     with open_inputs(prepared, residence, accelerator.autocast, session) as inputs:
@@ -251,6 +253,13 @@ def _stopped(recorder: Recorder, trainer: Trainer, output: RunOutput, session: S
     if not recorder.saves_states and trainer.step > 0:
         return InterruptedUnsaved(f"{place}, and spec.checkpoints.saveState is false: the next attempt begins anew")
     return Interrupted(f"{place}; the next attempt goes on from there")
+
+
+def _documents(prepared: Prepared) -> tuple[Document, ...]:
+    plan = prepared.dataset.plan
+    statistics = describe_dataset(prepared.dataset.pictures, plan)
+    folders = PictureFolders(statistics.training_folders, statistics.tag_frequency)
+    return run_documents(prepared.training, plan, folders, dataset_digest=prepared.identity.dataset_digest)
 
 
 def _facts(prepared: Prepared) -> RunFacts:
