@@ -17,6 +17,17 @@ def running_pods(scenario: Scenario) -> list[str]:
     ]
 
 
+async def until_counted(scenario: Scenario) -> None:
+    """Waits until the status tells of the pod that runs: one that is gone before it was seen was nothing."""
+
+    def is_counted() -> bool:
+        status = (scenario.training() or {}).get("status") or {}
+        newest = ((status.get("attempts") or {}).get("pods") or {}).get("newest") or []
+        return any(uid in newest for uid in running_pods(scenario))
+
+    await scenario.until(is_counted)
+
+
 async def interrupt(scenario: Scenario) -> None:
     """Deletes the pod that runs, and waits for its successor."""
     (uid,) = await scenario.until(lambda: running_pods(scenario))
@@ -36,6 +47,7 @@ async def test_every_interruption_is_counted_once(scenario: Scenario) -> None:
     await scenario.create(env={"FAKE_GATE": gate})
 
     for expected in (1, 2, 3):
+        await until_counted(scenario)
         await interrupt(scenario)
         await scenario.until(lambda n=expected: attempts(scenario.training() or {})[2] == n)
     gate.touch()
@@ -71,6 +83,7 @@ async def test_a_pause_costs_neither_a_failure_nor_an_interruption(scenario: Sce
     await scenario.until_phase("Suspended")
     await scenario.until(lambda: scenario.pod_count() == 0)
     await scenario.change({"spec": {"suspend": False}})
+    await until_counted(scenario)
     await interrupt(scenario)
     gate.touch()
 
