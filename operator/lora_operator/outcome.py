@@ -127,10 +127,11 @@ def _interrupted_since(pods: tuple[Pod, ...], saved: SavedState | None) -> list[
 
 
 def _ended_at(pod: Pod, saved: SavedState) -> bool:
-    """Whether the state was the newest at the end of the pod: by its word, or without one because it began later."""
-    if pod.terminated is not None and (word := pod.terminated.message) is not None:
-        return word.saved_state is not None and word.saved_state.uri == saved.uri
-    return saved.saved_time is None or parse_time(pod.created) >= parse_time(saved.saved_time)
+    """Whether the state was the newest at the end of the pod: by its word, or because it began later."""
+    told = pod.terminated.message.saved_state if pod.terminated and pod.terminated.message else None
+    if told is not None:
+        return told.uri == saved.uri
+    return saved.saved_time is not None and parse_time(pod.created) >= parse_time(saved.saved_time)
 
 
 def last_terminated(pods: tuple[Pod, ...]) -> Terminated | None:

@@ -300,6 +300,7 @@ FRUITLESS = {
     "without any state": (row(interrupted), None),
     "at the same state": (row(lambda number: interrupted(number, STATE)), STATE),
     "without a word": (row(silent), STATE),
+    "before the state is loaded": (row(interrupted), STATE),
     "after others that made steps": (
         (*row(lambda number: interrupted(number, STATE)), *row(lambda n: interrupted(n + 9, NEXT_STATE))),
         NEXT_STATE,
@@ -330,7 +331,8 @@ FRUITFUL = {
         SavedState(step=50, uri="s3://b/run/state/step-50"),
     ),
     "the newest is at work": ((*row(interrupted), running_pod(name="next")), None),
-    "the newest has stored a state": ((*row(interrupted), interrupted(7, STATE)), STATE),
+    "the newest has stored a state": ((*row(interrupted), interrupted(7, NEXT_STATE)), NEXT_STATE),
+    "the newest has stored a state that was not told yet": ((*row(interrupted), interrupted(7, NEXT_STATE)), STATE),
     "the newest said nothing, but a state was stored while it lived": (row(silent), NEXT_STATE),
     "somebody deletes them": (row(lambda number: interrupted(number, is_deleting=True)), None),
 }
