@@ -163,7 +163,7 @@ async def test_a_training_whose_time_is_over_on_a_dead_node_is_called_finished(
     scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deadlines, "KUBELET_PATIENCE_SECONDS", 0.0)
-    hasty = PROFILES["default"] | {"terminationGracePeriodSeconds": 1}
+    hasty = {"image": "trainer:1", "terminationGracePeriodSeconds": 1}
     scenario.profiles_file.write_text(yaml.safe_dump({"default": hasty}))
     await scenario.start_operator()
 
