@@ -24,7 +24,7 @@ from lora_trainer.lora.inject import Adapters, add_adapters
 from lora_trainer.memory import StepTooLarge
 from lora_trainer.plan import PlannedPicture, TrainingPlan, derive_plan
 from lora_trainer.stopping import StopRequested
-from tests.support.tiny_run import make_training
+from tests.support.tiny_run import FEW_BLOCKS, make_training
 
 SCHEDULE = make_schedule(0.00085, 0.012)
 CAPTIONS = ["red", "a blue cat", "green"]
@@ -63,7 +63,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tiny_pipeline: Path, tmp_path: Path) -> Callable[..., Bench]:
-    """Builds a bench; changes are sections of the spec."""
+    """Builds a bench, with adapters in few blocks; changes are sections of the spec."""
 
     def build(
         *,
@@ -73,6 +73,7 @@ def bench(tiny_pipeline: Path, tmp_path: Path) -> Callable[..., Bench]:
         **changes: Any,
     ) -> Bench:
         changes["training"] = {"batchSize": 1} | changes.get("training", {})
+        changes["network"] = {"blocks": FEW_BLOCKS} | changes.get("network", {})
         spec = make_training(tiny_pipeline, tmp_path / "data", tmp_path / "out", **changes).spec
         model = load(tiny_pipeline, clip_skip=clip_skip)
         adapters = add_adapters(model.parts, spec.network, family="sd15", seed=spec.training.seed)
