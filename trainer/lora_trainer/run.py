@@ -6,11 +6,9 @@ fetch -> scan -> bucket -> plan -> encode -> adapt -> (batch -> step -> report) 
 import gc
 import hashlib
 import logging
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -36,19 +34,17 @@ from lora_trainer.lora.metadata import RunFacts
 from lora_trainer.lora.verify import Probe
 from lora_trainer.memory import StepTooLarge
 from lora_trainer.optim import optimizer_class_name
-from lora_trainer.output import OutputSettings, RunOutput
+from lora_trainer.output import RunOutput
 from lora_trainer.prepare import Prepared, Session, open_output, prepare
 from lora_trainer.recorder import Product, Recorder
-from lora_trainer.results import Ended, Run, completed, tell_already_trained
+from lora_trainer.results import Ended, completed, tell_already_trained
 from lora_trainer.rng import Purpose
 from lora_trainer.run_documents import Document, PictureFolders, run_documents
-from lora_trainer.run_log import record_failure
 from lora_trainer.sources import truncation_warning
-from lora_trainer.state_places import Wanted, is_changed, newest_state, next_start
+from lora_trainer.state_places import Wanted, is_changed, newest_state
 from lora_trainer.stopping import StopRequested
 from lora_trainer.storage import MissingFile, Store
-from lora_trainer.storage.disk_errors import disk_errors
-from lora_trainer.storage.fence import Fence
+from lora_trainer.takeover import taking_over
 from lora_trainer.uploads import StillUploading
 
 logger = logging.getLogger(__name__)
@@ -94,7 +90,7 @@ def _train_within_memory(store: Store, prepared: Prepared, session: Session) -> 
     rungs = _rungs_taken(store, prepared)
     while True:
         try:
-            with _taking_over(store, prepared, rungs, session) as output:
+            with taking_over(store, prepared, rungs, session) as output:
                 return _train(prepared, rungs, output, session)
         except StepTooLarge as error:
             rungs = (*rungs, _next_rung(prepared.training.spec, rungs, error))
@@ -125,57 +121,6 @@ def _next_rung(spec: LoraTrainingSpec, rungs: Sequence[MemoryRung], error: StepT
         tried = ", ".join(rung.name for rung in rungs) or "nothing, for there was nothing to give up"
         raise OutOfMemory(f"{message}; the ladder has ended, it gave up {tried}") from error
     return rung
-
-
-@contextmanager
-def _taking_over(
-    store: Store, prepared: Prepared, rungs: tuple[MemoryRung, ...], session: Session
-) -> Iterator[RunOutput]:
-    """The output, which from now on belongs to this process; whatever happens, its log is kept there."""
-    settings, spec, tracker = session.settings, prepared.training.spec, session.audience.tracker
-    owner = prepared.training.metadata.uid or prepared.identity.spec_digest
-    fence = Fence.acquire(store, owner=owner, attempt=settings.attempt, pod=settings.pod)
-    tracker.set_starts(fence.starts)
-    start = next_start(store, fence.token)
-    run = Run(prepared.identity, prepared.provenance, attempt=settings.attempt, start=start, memory_rungs=rungs)
-    tracker.set_memory_rungs(rungs)
-    if rungs:
-        store.put_bytes(memory.to_json(rungs, spec_digest=prepared.identity.spec_digest), memory.RUNGS_KEY)
-    with disk_errors(settings.work_dir):
-        settings.work_dir.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(dir=settings.work_dir, prefix="output-", ignore_cleanup_errors=True)
-    with folder as path:
-        kept = OutputSettings(
-            folder=Path(path),
-            keep_last=spec.checkpoints.keep_last,
-            on_change=spec.resume.on_change,
-            check_owner=fence.check,
-            on_notice=tracker.add_notice,
-        )
-        output, in_a_hurry = RunOutput(store, run, kept), False
-        try:
-            yield output
-        except KeyboardInterrupt:
-            # Ctrl-C for the second time: nobody wants to wait for a store.
-            in_a_hurry = True
-            raise
-        except Exception as error:
-            record_failure(error)
-            # What was trained before the failure is not lost with it.
-            with suppress(StillUploading, TrainingError):
-                output.wait(session.seconds_left())
-            if isinstance(error, StepTooLarge):
-                # This process will take the output over once more, but not from a successor.
-                fence.check()
-            raise
-        finally:
-            _close(output, 0.0 if in_a_hurry else session.seconds_left(), session.log_file)
-
-
-def _close(output: RunOutput, seconds_left: float | None, log_file: Path | None) -> None:
-    output.close(seconds_left)
-    if seconds_left is None or seconds_left > 0:
-        output.publish_log(log_file)
 
 
 def _train(prepared: Prepared, rungs: Sequence[MemoryRung], output: RunOutput, session: Session) -> Ended:
