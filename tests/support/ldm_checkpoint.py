@@ -67,7 +67,7 @@ def write_ldm_checkpoint(folder: Path, file: Path, family: Family) -> Path:
 def unet_weights(folder: Path) -> Weights:
     """The UNet's weights under LDM's names."""
     weights = _part(folder, "unet", "diffusion_pytorch_model")
-    return _renamed(weights, dict(_unet_modules(_config(folder, "unet"), weights)))
+    return _renamed(weights, dict(unet_modules(_config(folder, "unet"), weights)))
 
 
 def vae_weights(folder: Path) -> Weights:
@@ -108,7 +108,7 @@ def open_clip_weights(weights: Weights) -> Weights:
     return made
 
 
-def _unet_modules(config: dict[str, Any], weights: Weights) -> Iterator[tuple[str, str]]:
+def unet_modules(config: dict[str, Any], weights: Weights) -> Iterator[tuple[str, str]]:
     """LDM's name and diffusers' name of each module."""
     yield from _UNET_ENDS.items()
     yield from _joined("middle_block.0", "mid_block.resnets.0", _RESNET)
