@@ -35,6 +35,7 @@ from lora_trainer.lora.adapter import InvalidAdapterFile
 from lora_trainer.lora.formats import read_adapter
 from lora_trainer.lora.inject import add_adapters
 from lora_trainer.lora.merge import merge_into
+from lora_trainer.measuring import measured_examples
 from lora_trainer.optim import learning_rates
 from lora_trainer.prepare import Prepared, Session
 from lora_trainer.storage import Connection, MissingFile, Store, open_store
@@ -164,7 +165,7 @@ def open_inputs(
     with autocast():
         texts = _texts(prepared, residence, session)
     with Loader(pictures, prepared.dataset.plan, spec, latents, spec.dataset.workers) as loader:
-        yield Inputs(lambda epoch, made: loader.steps(epoch, first_step=made), texts.states)
+        yield Inputs(lambda epoch, made: loader.steps(epoch, first_step=made), texts.states, loader.plain)
 
 
 def _text_parts(model: BaseModel) -> Sequence[str]:
@@ -178,7 +179,8 @@ def _latents(
     source = EncodedOnDemand(pictures, Encoder(model.encode_images, prepared.base.model.vae_digest))
     if dataset.latent_cache == "None":
         return source
-    views = pictures.kept_views(prepared.dataset.plan)
+    plain = (pictures.plain_view(example.index) for group in measured_examples(prepared) for example in group)
+    views = tuple(dict.fromkeys((*pictures.kept_views(prepared.dataset.plan), *plain)))
     session.say("EncodingLatents", f"{len(views)} views of {len(pictures)} pictures")
 
     def on_progress(done: int, total: int) -> None:

@@ -45,6 +45,8 @@ class Inputs:
     """(epoch from 1, steps made before) -> the batches of each step of the epoch that is left."""
     text: Callable[[Sequence[str]], TextStates]
     """Captions -> their states, with gradients where a text encoder is trained."""
+    plain: Callable[[int], TrainingBatch] | None = None
+    """Index of an example -> a batch of it alone, as it is measured; None where nothing is."""
 
 
 @dataclass(frozen=True)
@@ -315,8 +317,9 @@ def train(
     should_stop: Callable[[], bool],
     after_step: Callable[[int], None],
     after_epoch: Callable[[int], None],
+    is_over: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Trains from the trainer's position to the end of its plan.
+    """Trains from the trainer's position to the end of its plan, or until `is_over`.
 
     Args:
         trainer: makes the steps; its position says where to begin.
@@ -324,8 +327,11 @@ def train(
         should_stop: asked before every batch.
         after_step: called after each step with the number of the epoch (from 1).
         after_epoch: called when all steps of an epoch are made; the epoch counts as done when it returns.
+        is_over: asked before each epoch.
     """
     for epoch in range(trainer.epoch + 1, trainer.plan.epochs + 1):
+        if is_over():
+            return
         for batches in inputs.steps(epoch, trainer.step):
             trainer.train_step(batches, inputs, should_stop=should_stop)
             after_step(epoch)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from lora_api.status import Progress, SavedState
+from lora_api.status import EvaluationStatus, Progress, SavedState
 
 _PREFIX = "lora_trainer"
 _SAVE_SECONDS = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
@@ -46,6 +46,15 @@ class TrainingMetrics:
             registry=registry,
             buckets=_SAVE_SECONDS,
         )
+        self._validation_loss = gauge("validation_loss", "Loss on held-out pictures; 1 is the base model's.")
+        self._training_loss = gauge("training_loss", "Loss on as many training pictures, measured in the same way.")
+        self._drift = gauge("drift", "How far unrelated captions have moved from the base model; 0 is not at all.")
+        self._best_epoch = gauge("best_epoch", "Best epoch by what was measured so far; 0 until there is one.")
+        self._overfit = gauge(
+            "overfit", "1 once held-out pictures got worse while trained ones got better, else 0."
+        )
+        for measured in (self._validation_loss, self._training_loss, self._drift):
+            measured.set(float("nan"))
         self._stalls = counter("stalls", "Times that there was no sign of life for too long.")
         self._stop_requested = gauge("stop_requested", "1 from when the process was told to stop, else 0.")
 
@@ -64,6 +73,18 @@ class TrainingMetrics:
             self._images_per_second.set(progress.steps_per_second * images_per_step)
         if progress.remaining_seconds is not None:
             self._remaining_seconds.set(progress.remaining_seconds)
+
+    def observe_measure(self, held_out: float | None, training: float | None, drift: float | None) -> None:
+        """Takes over what was measured of the last saved epoch; None: that is not measured."""
+        measured = {self._validation_loss: held_out, self._training_loss: training, self._drift: drift}
+        for gauge, value in measured.items():
+            if value is not None:
+                gauge.set(value)
+
+    def observe_choice(self, status: EvaluationStatus) -> None:
+        """Takes over which epoch is best by now, and whether it was over-trained since."""
+        self._best_epoch.set(status.best_epoch or 0)
+        self._overfit.set(status.overfit_from is not None)
 
     def set_device_memory(self, peak_bytes: int) -> None:
         """Most memory of the device that was in use at once."""

@@ -20,7 +20,7 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from lora_api.progress import ProgressReport, TerminationMessage
-from lora_api.status import Artifacts, Checkpoint, MemoryRung, Notice, Plan, Progress, SavedState
+from lora_api.status import Artifacts, Checkpoint, EvaluationStatus, MemoryRung, Notice, Plan, Progress, SavedState
 from lora_trainer.pulse import Pulse
 from lora_trainer.settings import Address
 
@@ -130,6 +130,16 @@ class ProgressTracker:
         with self._lock:
             others = [known for known in self._report.checkpoints if known.uri != checkpoint.uri]
             self._update(checkpoints=(*others, checkpoint)[-_KEPT_CHECKPOINTS:])
+
+    def set_evaluation(self, evaluation: EvaluationStatus) -> None:
+        """Says what is known of the epochs."""
+        with self._lock:
+            self._update(evaluation=evaluation)
+
+    def set_best_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Says which adapter did best on held-out pictures."""
+        with self._lock:
+            self._update(best_checkpoint=checkpoint)
 
     def set_artifacts(self, artifacts: Artifacts) -> None:
         """Says what lies in the store."""

@@ -17,6 +17,7 @@ from lora_api.status import Artifacts, SavedState
 from lora_trainer.audience import Audience
 from lora_trainer.compute import DTYPES, OUTPUT_TOLERANCE, peak_memory_bytes
 from lora_trainer.drawing import Painter
+from lora_trainer.evaluation.bench import Bench
 from lora_trainer.loop import Trainer
 from lora_trainer.lora.formats import content_hashes, read_adapter, to_diffusers, to_kohya, write_adapter
 from lora_trainer.lora.inject import Adapters
@@ -27,6 +28,7 @@ from lora_trainer.results import METRICS_PATH, adapter_path, artifacts_of, check
 from lora_trainer.run_documents import Document
 from lora_trainer.samples import picture_name, pictures_of, write_picture, write_sheet
 from lora_trainer.states import ResumableState
+from lora_trainer.validation import Validation
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +70,9 @@ class Recorder:
         self._name = product.training.output_name
         self._pictures = pictures_of(product.training.spec)
         self._metrics_lines: list[str] = []
+        evaluation = product.training.spec.evaluation
+        measures = evaluation is not None and evaluation.best_epoch.by != "None"
+        self._validation = Validation(evaluation, audience) if evaluation is not None and measures else None
         self._saved_position: tuple[int, int] | None = None
         steps = trainer.plan.steps_per_epoch
         self._report_every = max(1, min(_MOST_STEPS_BETWEEN_REPORTS, steps // 10))
@@ -88,15 +93,32 @@ class Recorder:
             trainer.restore(saved.training)
             self._saved_position = (trainer.step, trainer.epoch)
         self._metrics_lines = [line for line in saved.metrics if json.loads(line)["step"] <= trainer.step]
+        if saved.is_changed:
+            # What was measured is of other pictures, or of another base model.
+            self._metrics_lines = [line for line in self._metrics_lines if "evaluation" not in json.loads(line)]
+        if self._validation is not None:
+            self._validation.take_over(self._metrics_lines)
         tracker.set_resumed_from(trainer.step)
         self._audience.metrics.set_resumed_from(trainer.step)
         tracker.set_saved_state(saved.saved)
         for file in self._output.files:
             if is_checkpoint(file, self._name):
-                tracker.add_checkpoint(checkpoint_of(file, self._output.uri_of))
+                self._add_checkpoint(file)
 
-    def begin(self) -> None:
-        """Draws the base model's pictures, unless an earlier attempt did, and starts the clock."""
+    @property
+    def is_over(self) -> bool:
+        """Whether early stop ends the training here."""
+        return self._validation is not None and self._validation.is_over
+
+    def begin(self, bench: Bench | None = None) -> None:
+        """Measures the base model and draws its pictures, unless an earlier attempt did, and starts the clock.
+
+        `bench` measures every saved epoch; it may be left out where the spec asks for no measure.
+        """
+        if self._validation is not None and bench is not None:
+            self._audience.tracker.set_reason("Measuring", "the base model")
+            line = self._validation.begin(bench)
+            self._metrics_lines += [] if line is None else [line]
         if 0 in self._trainer.plan.sample_epochs and not self._drawn_epochs():
             self._draw(0)
         self._audience.tracker.set_reason("Training")
@@ -129,6 +151,7 @@ class Recorder:
         plan, tracker = self._trainer.plan, self._audience.tracker
         loss = self._trainer.epoch_loss()
         if epoch in plan.save_epochs:
+            self._measure(epoch)
             tracker.set_reason("Saving", f"adapter of epoch {epoch}")
             self._publish_adapter(epoch, adapter_path(self._name, epoch), loss)
         if epoch in plan.sample_epochs:
@@ -138,6 +161,13 @@ class Recorder:
         self._report(self._trainer.mean_loss(), self._trainer.learning_rates())
         logger.info("epoch %s of %s is done, mean loss %.5f", epoch, plan.epochs, loss)
         tracker.set_reason("Training")
+
+    def _measure(self, epoch: int) -> None:
+        if self._validation is None:
+            return
+        self._audience.tracker.set_reason("Measuring", f"epoch {epoch}")
+        with self._trainer.result():
+            self._metrics_lines.append(self._validation.measure(epoch, self._trainer.step))
 
     def tell_position(self) -> None:
         """Tells how far the training is, whenever the last report was. Raises Diverged."""
@@ -160,17 +190,17 @@ class Recorder:
 
     def finish(self) -> Artifacts:
         """Publishes the final adapter, sheet and metrics, and the manifest last."""
-        plan = self._trainer.plan
+        epoch = self._trainer.epoch
         self._audience.tracker.set_reason("Saving", "final adapter and manifest")
-        self._publish_adapter(plan.epochs, adapter_path(self._name, None), self._trainer.epoch_loss())
+        self._publish_adapter(epoch, adapter_path(self._name, None), self._trainer.epoch_loss())
         if self._drawn_epochs():
-            self._publish_sheet(sheet_path(self._name), epoch=plan.epochs)
+            self._publish_sheet(sheet_path(self._name), epoch=epoch)
         self._output.write(METRICS_PATH, lambda path: path.write_text("".join(self._metrics_lines)))
         self._output.publish(METRICS_PATH, "metrics", step=self._trainer.step)
         for document in self._product.documents:
             self._output.write(document.path, partial(_write_text, text=document.text))
             self._output.publish(document.path, document.kind, step=self._trainer.step)
-        self._output.finish(epoch=plan.epochs, step=self._trainer.step)
+        self._output.finish(epoch=epoch, step=self._trainer.step)
         artifacts = self.artifacts()
         self._audience.tracker.set_artifacts(artifacts)
         return artifacts
@@ -203,7 +233,15 @@ class Recorder:
     def _on_adapter_stored(self, file: ManifestFile) -> None:
         self._output.local(file.path).unlink()
         if is_checkpoint(file, self._name):
-            self._audience.tracker.add_checkpoint(checkpoint_of(file, self._output.uri_of))
+            self._add_checkpoint(file)
+
+    def _add_checkpoint(self, file: ManifestFile) -> None:
+        validation = self._validation
+        loss = None if validation is None else validation.loss_of(file.epoch or 0)
+        checkpoint = checkpoint_of(file, self._output.uri_of, loss)
+        self._audience.tracker.add_checkpoint(checkpoint)
+        if validation is not None:
+            validation.stored(checkpoint)
 
     def _write_adapter(self, path: Path, *, format_name: str, epoch: int) -> None:
         """Writes the live adapters, reads them back and tries them on the model."""

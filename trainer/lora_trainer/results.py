@@ -3,11 +3,23 @@
 Knows no torch: read by the pre-flight step as well as by `output`, `recorder` and `run`.
 """
 
+import hashlib
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from lora_api.run_manifest import MANIFEST_NAME, ManifestFile, RunManifest
+from pydantic import ValidationError
+
+from lora_api.run_manifest import (
+    EVALUATION_MANIFEST_NAME,
+    MANIFEST_NAME,
+    EvaluationManifest,
+    ManifestFile,
+    RunManifest,
+    evaluation_digest,
+)
+from lora_api.spec import LoraTrainingSpec
 from lora_api.status import Artifacts, Checkpoint, MemoryRung
 from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.progress import ProgressTracker
@@ -15,10 +27,15 @@ from lora_trainer.provenance import Provenance, differences
 from lora_trainer.storage import MissingFile, Store, UnreadableManifest, read_manifest
 
 METRICS_PATH = "evaluation/metrics.jsonl"
+GRID_PATH = "evaluation/grid.png"
+SIMILARITY_PATH = "evaluation/similarity.json"
+REPORT_PATH = "evaluation/report.html"
 PROVENANCE_PATH = "provenance.json"
 PLAN_PATH = "plan.json"
 TRAINING_PATH = "training.yaml"
 LOGS_FOLDER = "logs"
+
+logger = logging.getLogger(__name__)
 
 UriOf = Callable[[str], str]
 """Path in the output -> full URI."""
@@ -123,22 +140,63 @@ def completed(store: Store, identity: RunIdentity, provenance: Provenance) -> Ru
     )
 
 
-def tell_already_trained(manifest: RunManifest, tracker: ProgressTracker, uri_of: UriOf) -> Ended:
-    """Tells what the run of `manifest` made, as if it had just been made."""
+def run_sha256(store: Store) -> str:
+    """Digest of the manifest of the run that has ended at `store`. Raises MissingFile."""
+    return hashlib.sha256(store.get_bytes(MANIFEST_NAME)).hexdigest()
+
+
+def evaluation_of(store: Store, spec: LoraTrainingSpec) -> EvaluationManifest | None:
+    """What an evaluation by the settings of `spec` made of the completed run at `store`, if it has ended."""
+    try:
+        manifest = EvaluationManifest.model_validate_json(store.get_bytes(EVALUATION_MANIFEST_NAME))
+    except MissingFile:
+        return None
+    except ValidationError:
+        logger.warning("%s cannot be read; it is made again", store.uri_of(EVALUATION_MANIFEST_NAME))
+        return None
+    known = (manifest.run_sha256, manifest.evaluation_digest)
+    return manifest if known == (run_sha256(store), evaluation_digest(spec)) else None
+
+
+def is_evaluated(store: Store, spec: LoraTrainingSpec) -> bool:
+    """Whether nothing is left to do for the completed run at `store`: `spec` asks for no evaluation, or it is there."""
+    return spec.evaluation is None or evaluation_of(store, spec) is not None
+
+
+def tell_already_trained(
+    manifest: RunManifest, tracker: ProgressTracker, uri_of: UriOf, *, evaluation: EvaluationManifest | None = None
+) -> Ended:
+    """Tells what the run of `manifest` made, and what was found of it, as if it had just been made."""
     loss = None
     for file in manifest.files:
         if is_checkpoint(file, manifest.name):
             tracker.add_checkpoint(checkpoint_of(file, uri_of))
             loss = file.loss
     tracker.step(manifest.step, epoch=manifest.epoch, loss=loss, learning_rate=None)
-    artifacts = artifacts_of(manifest.files, manifest.name, uri_of)
-    tracker.set_artifacts(artifacts)
+    artifacts = tell_artifacts(manifest, tracker, uri_of, evaluation=evaluation)
     return Ended("AlreadyTrained", f"this very run was completed {manifest.created_time}: {artifacts.adapter_uri}")
+
+
+def tell_artifacts(
+    manifest: RunManifest, tracker: ProgressTracker, uri_of: UriOf, *, evaluation: EvaluationManifest | None
+) -> Artifacts:
+    """Tells where the results of a run and of its evaluation lie, and which epoch is best."""
+    found = () if evaluation is None else evaluation.files
+    artifacts = artifacts_of((*manifest.files, *found), manifest.name, uri_of)
+    tracker.set_artifacts(artifacts)
+    if evaluation is not None:
+        tracker.set_evaluation(evaluation.status)
+    return artifacts
 
 
 def adapter_path(name: str, epoch: int | None) -> str:
     """Where the adapter of an epoch, or the final one, lies in the output."""
     return f"adapters/{name}.safetensors" if epoch is None else f"adapters/{name}-{epoch:06d}.safetensors"
+
+
+def best_adapter_path(name: str) -> str:
+    """Where the copy of the best epoch's adapter lies in the output."""
+    return f"adapters/{name}-best.safetensors"
 
 
 def sheet_path(name: str, epoch: int | None = None) -> str:
@@ -151,8 +209,8 @@ def is_checkpoint(file: ManifestFile, name: str) -> bool:
     return bool(file.kind == "adapter" and file.epoch and file.path == adapter_path(name, file.epoch))
 
 
-def checkpoint_of(file: ManifestFile, uri_of: UriOf) -> Checkpoint:
-    """An adapter of the manifest as the status shows it."""
+def checkpoint_of(file: ManifestFile, uri_of: UriOf, validation_loss: float | None = None) -> Checkpoint:
+    """An adapter of the manifest as the status shows it, with its loss on held-out pictures if it is known."""
     return Checkpoint(
         epoch=file.epoch or 0,
         step=file.step or 0,
@@ -160,16 +218,23 @@ def checkpoint_of(file: ManifestFile, uri_of: UriOf) -> Checkpoint:
         sha256=file.sha256,
         size_bytes=file.size_bytes,
         loss=file.loss,
+        validation_loss=validation_loss,
     )
 
 
 def artifacts_of(files: Iterable[ManifestFile], name: str, uri_of: UriOf) -> Artifacts:
     """Where the results of a run lie, as far as `files` names them."""
     published = {file.path for file in files}
-    sheet = sheet_path(name)
+
+    def found(path: str) -> str | None:
+        return uri_of(path) if path in published else None
+
     return Artifacts(
         adapter_uri=uri_of(adapter_path(name, None)),
-        samples_uri=uri_of(sheet) if sheet in published else None,
+        best_adapter_uri=found(best_adapter_path(name)),
+        samples_uri=found(sheet_path(name)),
+        grid_uri=found(GRID_PATH),
+        report_uri=found(REPORT_PATH),
         manifest_uri=uri_of(MANIFEST_NAME),
         logs_uri=uri_of(LOGS_FOLDER),
     )

@@ -32,6 +32,7 @@ from lora_trainer.generators import generator
 from lora_trainer.loop import Trainer, train
 from lora_trainer.lora.metadata import RunFacts
 from lora_trainer.lora.verify import Probe
+from lora_trainer.measuring import make_bench
 from lora_trainer.memory import StepTooLarge
 from lora_trainer.optim import optimizer_class_name
 from lora_trainer.output import RunOutput
@@ -146,13 +147,22 @@ def _train(prepared: Prepared, rungs: Sequence[MemoryRung], output: RunOutput, s
         if trainer.step == 0:
             check_prediction(learner, inputs, accelerator.autocast, accelerator.device, examples=at_once)
         try:
-            recorder.begin()
+            bench = make_bench(
+                prepared,
+                learner,
+                inputs,
+                autocast=accelerator.autocast,
+                device=accelerator.device,
+                on_batch=session.check_stop,
+            )
+            recorder.begin(bench)
             train(
                 trainer,
                 inputs,
                 should_stop=session.should_stop,
                 after_step=recorder.after_step,
                 after_epoch=recorder.after_epoch,
+                is_over=lambda: recorder.is_over,
             )
             artifacts = recorder.finish()
         except StopRequested as stop:
@@ -162,7 +172,8 @@ def _train(prepared: Prepared, rungs: Sequence[MemoryRung], output: RunOutput, s
                 # A preemption, not a failure: the store or the disk had no more time to come back.
                 raise InterruptedUnsaved(f"told to stop, but the state could not be stored: {error}") from error
             raise
-    return Ended("Completed", f"{plan.total_steps} steps in {plan.epochs} epochs: {artifacts.adapter_uri}")
+    early = f", stopped early of {plan.epochs}" if trainer.epoch < plan.epochs else ""
+    return Ended("Completed", f"{trainer.step} steps in {trainer.epoch} epochs{early}: {artifacts.adapter_uri}")
 
 
 def _warn_of_cut_captions(prepared: Prepared, model: BaseModel, session: Session) -> None:
