@@ -12,7 +12,10 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from lora_api.model_spec import Family, Network
 from lora_trainer.conditioning import PARTS, Part
+from lora_trainer.lora.adapter import AdapterFile, keyed
+from lora_trainer.lora.formats import to_kohya
 from lora_trainer.lora.inject import Adapters, add_adapters
+from lora_trainer.lora.kohya_format import kohya_modules
 from tests.support.tiny_pipeline import POOLED_WIDTH
 
 _TOKENS = torch.tensor([[188, 17, 42, 99, *[189] * 73]])
@@ -93,3 +96,9 @@ def distance(first: Mapping[Part, Tensor], second: Mapping[Part, Tensor]) -> flo
     """Largest difference of any output."""
     assert first.keys() == second.keys()
     return max(float((first[part] - second[part]).abs().max()) for part in first)
+
+
+def file_of(adapters: Adapters, *, dtype: torch.dtype = torch.float32) -> AdapterFile:
+    """What a file holds for live adapters."""
+    modules = kohya_modules(to_kohya(adapters.layers, dtype, adapters.family), "live")
+    return AdapterFile(keyed(modules, adapters.family), {}, adapters.family)

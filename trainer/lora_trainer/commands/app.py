@@ -9,6 +9,7 @@ from collections.abc import Callable
 import typer
 from huggingface_hub.utils import disable_progress_bars
 
+from lora_trainer.commands.bake import bake
 from lora_trainer.commands.convert import convert
 from lora_trainer.commands.import_ import import_
 from lora_trainer.commands.inspect import inspect
@@ -35,6 +36,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "import": import_,
     "inspect": inspect,
     "convert": convert,
+    "bake": bake,
     "merge": merge,
     "resize": resize,
 }
