@@ -12,6 +12,8 @@ from pathlib import Path
 from lora_api.run_manifest import result_settings, spec_digest
 from lora_api.spec import LoraTraining, LoraTrainingSpec
 from lora_trainer.audience import Audience
+from lora_trainer.captioning import model_files as captioning
+from lora_trainer.captioning.records import CaptionRecord
 from lora_trainer.digests import sha256_of
 from lora_trainer.errors import BaseModelUnavailable, InvalidConfiguration
 from lora_trainer.families.opening import FILES, VAE_FILES, ModelFiles, open_model
@@ -28,6 +30,7 @@ _PATIENT_ATTEMPTS = 30
 """With pauses of up to 30 s: about ten minutes."""
 
 _ADAPTER_FILES = ("*.safetensors",)
+CAPTIONER = "spec.dataset.captions.generate.modelUri"
 
 
 @dataclass(frozen=True)
@@ -55,19 +58,23 @@ class Session:
 
 @dataclass(frozen=True)
 class BaseFiles:
-    """Local copies of the base model and of everything that is added to it before the training."""
+    """Local copies of the base model and of everything else that is loaded before the training."""
 
     model: ModelFiles
     adapters: tuple[tuple[Path, float], ...] = ()
     """Files and the strengths at which they are merged."""
     initial: Path | None = None
     """The adapter to start from."""
+    captioner: Path | None = None
+    """Folder of the model that generates captions."""
 
     @cached_property
     def digests(self) -> Mapping[str, str]:
         """SHA-256 of each file, by a name that says what it is for."""
         digests = dict(self.model.digests)
         digests |= {f"adapters[{index}]": sha256_of(path) for index, (path, _) in enumerate(self.adapters)}
+        if self.captioner is not None:
+            digests |= captioning.digests_of(self.captioner, field=CAPTIONER)
         return digests if self.initial is None else {**digests, "initial": sha256_of(self.initial)}
 
 
@@ -78,6 +85,8 @@ class Prepared:
     training: LoraTraining
     base: BaseFiles
     dataset: PlannedDataset
+    captions: tuple[CaptionRecord, ...] = ()
+    """Those that were generated."""
 
     @cached_property
     def provenance(self) -> Provenance:
@@ -113,6 +122,7 @@ def prepare_base(spec: LoraTrainingSpec, fetcher: Fetcher, session: Session) -> 
             (paths[f"adapters[{index}]"], adapter.weight) for index, adapter in enumerate(spec.base_model.adapters)
         ),
         initial=paths.get("initial"),
+        captioner=paths.get("captioner"),
     )
 
 
@@ -177,8 +187,8 @@ def make_fetcher(spec: LoraTrainingSpec, session: Session) -> Fetcher:
 
 
 def base_sources(spec: LoraTrainingSpec) -> dict[str, Source]:
-    """Everything that makes up the base, by name: `model`, `vae`, `adapters[<n>]` and `initial`."""
-    base, initial = spec.base_model, spec.network.initial_uri
+    """Every model and adapter, by name: `model`, `vae`, `adapters[<n>]`, `initial` and `captioner`."""
+    base, initial, generator = spec.base_model, spec.network.initial_uri, spec.dataset.captions.generate
     sources = {"model": Source(base.uri, "spec.baseModel.uri", BaseModelUnavailable, FILES)}
     if base.vae_uri is not None:
         sources["vae"] = Source(base.vae_uri, "spec.baseModel.vaeUri", BaseModelUnavailable, VAE_FILES)
@@ -187,10 +197,12 @@ def base_sources(spec: LoraTrainingSpec) -> dict[str, Source]:
         sources[f"adapters[{index}]"] = Source(adapter.uri, field, BaseModelUnavailable, _ADAPTER_FILES)
     if initial is not None:
         sources["initial"] = Source(initial, "spec.network.initialUri", InvalidConfiguration, _ADAPTER_FILES)
+    if generator is not None:
+        sources["captioner"] = Source(generator.model_uri, CAPTIONER, BaseModelUnavailable, captioning.FILES)
     return sources
 
 
 def _fetch(name: str, source: Source, fetcher: Fetcher) -> Path:
-    if name in ("model", "vae"):
+    if name in ("model", "vae", "captioner"):
         return fetcher.fetch(source)
     return fetcher.fetch_file(source.uri, source.field, source.unusable)

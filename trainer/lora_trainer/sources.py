@@ -56,14 +56,18 @@ def fetch_dataset(spec: LoraTrainingSpec, fetcher: Fetcher) -> DatasetSources:
     dataset, regularization = spec.dataset, spec.dataset.regularization
     root = extra = None
     if dataset.uri is not None:
-        root = fetcher.fetch(Source(dataset.uri, "spec.dataset.uri", InvalidDataset))
+        root = fetcher.fetch(_pictures(dataset.uri, "spec.dataset.uri"))
     if regularization.uri is not None:
-        extra = fetcher.fetch(Source(regularization.uri, "spec.dataset.regularization.uri", InvalidDataset))
+        extra = fetcher.fetch(_pictures(regularization.uri, "spec.dataset.regularization.uri"))
     subsets = tuple(
-        fetcher.fetch(Source(subset.uri, f"spec.dataset.subsets[{index}].uri", InvalidDataset))
+        fetcher.fetch(_pictures(subset.uri, f"spec.dataset.subsets[{index}].uri"))
         for index, subset in enumerate(dataset.subsets)
     )
     return DatasetSources(root=root, regularization=extra, subsets=subsets)
+
+
+def _pictures(uri: str, field: str) -> Source:
+    return Source(uri, field, InvalidDataset, repository="dataset")
 
 
 def plan_dataset(
@@ -101,7 +105,7 @@ def _check_early_stop(spec: LoraTrainingSpec, examples: Sequence[Example]) -> No
     if stops and not any(example.is_held_out for example in examples):
         raise InvalidConfiguration(
             "spec.evaluation.earlyStop is set, but no picture is held out, so that nothing tells when to stop; raise "
-            "spec.dataset.validationFraction, add pictures (by default some are held out from 8 on), or remove earlyStop"
+            "spec.dataset.validationFraction, add pictures (from 8 on some are by default), or remove earlyStop"
         )
 
 

@@ -35,7 +35,7 @@ def hub(_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 
 
 def test_pictures_come_from_a_dataset_repository(hub: FakeHub, tmp_path: Path) -> None:
-    source = Source("hf://owner/sd", "spec.dataset.uri", InvalidDataset)
+    source = Source("hf://owner/sd", "spec.dataset.uri", InvalidDataset, repository="dataset")
     connection = Connection(Storage(), Settings(work_dir=tmp_path))
 
     fetch(source, tmp_path / "data", connection, on_bytes=lambda count: None, workers=1)

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
-CaptionSource = Literal["file", "metadata", "folder"]
+CaptionSource = Literal["file", "metadata", "folder", "generated"]
+"""Where a caption comes from; one that is still to be generated is an empty text."""
 
 _FACE_NUMBERS = 4
 

@@ -146,12 +146,14 @@ def _check_mask(path: Path, size: tuple[int, int]) -> str:
 
 
 def _caption(picture: PictureFile) -> tuple[tuple[str, ...], CaptionSource]:
-    """Lines of the caption, and where they come from: `metadata.jsonl`, its file, or its folder's name."""
+    """Lines of the caption, and where they come from: `metadata.jsonl`, its file, its folder's name, or a model."""
     folder, rules = picture.folder, picture.folder.captions
     if picture.entry and picture.entry.caption:
         return caption_lines(picture.entry.caption, every_line=rules.wildcards), "metadata"
     if picture.caption_path is not None:
         return read_caption(picture.caption_path, every_line=rules.wildcards), "file"
+    if rules.missing == "Generate":
+        return ("",), "generated"
     wanted = picture.path.stem + rules.extension
     if rules.missing == "Fail":
         raise UnusableCaption(f"has no caption file {wanted}; write one or set spec.dataset.captions.missing")

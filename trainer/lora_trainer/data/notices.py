@@ -35,16 +35,22 @@ def _has_only_its_folders_text(picture: PictureFile) -> bool:
 
 
 def _missing_captions(without: Sequence[PictureFile]) -> Iterable[str]:
-    for extension in dict.fromkeys(picture.folder.captions.extension for picture in without):
-        pictures = [picture for picture in without if picture.folder.captions.extension == extension]
+    rules = [(picture.folder.captions.extension, picture.folder.captions.missing) for picture in without]
+    for rule in dict.fromkeys(rules):
+        pictures = [picture for picture, own in zip(without, rules, strict=True) if own == rule]
+        extension = rule[0]
         names = _some([picture.key for picture in pictures])
-        yield f"{len(pictures)} pictures have no {extension} file and get their folder's text: {names}."
+        yield f"{len(pictures)} pictures have no {extension} file and get {_instead(pictures[0])}: {names}."
         elsewhere = sum(_has_other_caption(picture) for picture in pictures)
         if elsewhere:
             yield (
                 f"{elsewhere} of them have a caption file with another extension than {extension}; "
                 "set spec.dataset.captions.extension if those are meant."
             )
+
+
+def _instead(picture: PictureFile) -> str:
+    return "a generated caption" if picture.folder.captions.missing == "Generate" else "their folder's text"
 
 
 def _has_other_caption(picture: PictureFile) -> bool:
@@ -55,7 +61,8 @@ def _has_other_caption(picture: PictureFile) -> bool:
 
 def _missing_trigger(folder: ConceptFolder, examples: Sequence[Example]) -> Iterable[str]:
     """Class tokens that no caption holds: the adapter would not learn to answer to them."""
-    written = [example for example in examples if example.caption_source != "folder" and not example.is_regularization]
+    own = ("file", "metadata")
+    written = [example for example in examples if example.caption_source in own and not example.is_regularization]
     around = f"{folder.captions.prefix} {folder.captions.suffix}"
     texts = " ".join(line for example in written for line in example.caption_lines)
     missing = missing_tokens(f"{texts} {around}", folder.text)

@@ -26,7 +26,7 @@ class PlacedExample:
             repeats=self.example.repeats,
             is_regularization=self.example.is_regularization,
             is_held_out=self.example.is_held_out,
-            has_caption_file=self.example.caption_source != "folder",
+            has_caption_file=self.example.caption_source in ("file", "metadata"),
             flip=self.example.augmentation.flip,
             crop_loss=self.placement.crop_loss,
             name=self.example.key,

@@ -46,7 +46,7 @@ def fetch_from_hub(
         copy.hold()
         huggingface_hub.snapshot_download(
             place.repository,
-            repo_type=_kind(source),
+            repo_type=source.repository,
             revision=commit,
             local_dir=copy.folder,
             allow_patterns=sorted(wanted),
@@ -68,20 +68,17 @@ def check_repository(place: HubPlace, source: Source, *, token_file: Path | None
     token = _token(token_file)
     with _hub_errors(place, source):
         # What a gated repository holds is told to everybody; whether it may be read is another question.
-        huggingface_hub.auth_check(place.repository, repo_type=_kind(source), token=token)
+        huggingface_hub.auth_check(place.repository, repo_type=source.repository, token=token)
         if not _wanted(place, source, token)[1]:
             raise _holds_nothing(source)
 
 
 def _wanted(place: HubPlace, source: Source, token: str | None) -> tuple[str, frozenset[str]]:
     """The commit that the revision names now, and the wanted files of it."""
-    there = huggingface_hub.repo_info(place.repository, repo_type=_kind(source), revision=place.revision, token=token)
+    there = huggingface_hub.repo_info(
+        place.repository, repo_type=source.repository, revision=place.revision, token=token
+    )
     return str(there.sha), source.choose(file.rfilename for file in there.siblings or ())
-
-
-def _kind(source: Source) -> str:
-    """The hub keeps models and datasets apart, under names that may be the same."""
-    return "dataset" if source.field.startswith("spec.dataset") else "model"
 
 
 def _token(file: Path | None) -> str | None:

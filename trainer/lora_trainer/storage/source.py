@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from lora_trainer.errors import TrainingError
 
@@ -21,6 +22,8 @@ class Source:
     """What is raised when nothing usable lies there."""
     patterns: tuple[str, ...] = ()
     """Only files whose relative path matches one of these (`*` matches `/` too); none: all files."""
+    repository: Literal["model", "dataset"] = "model"
+    """Which of the two a hub is asked for: it keeps them apart, under names that may be the same."""
 
     def choose(self, names: Iterable[str]) -> frozenset[str]:
         """Which files of the folder are to be fetched, by relative path.
