@@ -257,7 +257,7 @@ def test_the_metadata_stays_and_tells_what_was_baked() -> None:
 
     metadata = bake(adapter, STRENGTH, name="hina.safetensors", out=OUT).metadata
 
-    told = [{"from": "hina.safetensors", "weight": 0.8, "name": "mixed", "blocks": dict(zip(PLACES, MIXED.weights))}]  # noqa: B905
+    told = [{"from": "hina.safetensors", "weight": 0.8, "name": "mixed", "blocks": dict(zip(PLACES, MIXED.values))}]  # noqa: B905
     assert json.loads(metadata[METADATA_KEY]) == told
     assert {key: value for key, value in metadata.items() if key != METADATA_KEY} == {
         **source,

@@ -178,11 +178,11 @@ NUMBERS = "0.25,0,0,0,0,0,0,0,1,1,1,1,0.5,0,0,0,-1"
 def test_a_vector_is_written_as_numbers_with_or_without_a_name_or_as_a_preset_of_a_file(text: str, name: str) -> None:
     vector = parse_block_weights(text, "sd15", presets={"HINA4": NUMBERS})
 
-    assert (vector.name, vector.weights[0], vector.weights[-1]) == (name, 0.25, -1.0)
+    assert (vector.name, vector.values[0], vector.values[-1]) == (name, 0.25, -1.0)
 
 
 def test_a_preset_of_the_file_goes_before_the_extensions_own() -> None:
-    assert parse_block_weights("INS", "sd15", presets={"INS": NUMBERS}).weights[0] == 0.25
+    assert parse_block_weights("INS", "sd15", presets={"INS": NUMBERS}).values[0] == 0.25
 
 
 def test_the_extensions_own_presets_in_the_file_work_for_sdxl_as_without_it() -> None:

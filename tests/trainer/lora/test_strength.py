@@ -62,7 +62,7 @@ def test_block_weights_multiply_the_weight(
     tiny_pipeline: Path, trained: Callable[[NetworkType], Adapted], kind: NetworkType
 ) -> None:
     def factor(part: Part, block: str | None) -> float:
-        return 0.8 * MIXED.weights[PLACES.index(block or "BASE")]
+        return 0.8 * MIXED.values[PLACES.index(block or "BASE")]
 
     expected = changed_base(tiny_pipeline, trained(kind), factor)
 

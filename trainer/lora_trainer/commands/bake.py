@@ -63,5 +63,5 @@ def _vector(text: str, family: Family, presets: Path | None) -> BlockVector:
 
 def _shown(blocks: BlockVector) -> str:
     """The weights by block, such as `INALL: BASE 1, IN00 0, …`."""
-    pairs = zip(PLACES, blocks.weights, strict=True)
+    pairs = zip(PLACES, blocks.values, strict=True)
     return f"{blocks.name}: " + ", ".join(f"{place} {weight:g}" for place, weight in pairs)

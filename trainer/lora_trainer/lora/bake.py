@@ -8,10 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lora_api.model_spec import Family
 from lora_trainer.lora.adapter import DORA_SCALE, DOWN, UP, AdapterFile, AdapterModule, InvalidAdapterFile, check_finite
 from lora_trainer.lora.block_weights import PLACES
-from lora_trainer.lora.blocks import block_of
 from lora_trainer.lora.merge import BaseWeight, check_fits
 from lora_trainer.lora.strength import Strength
 
@@ -48,7 +46,7 @@ def bake(
         InvalidAdapterFile: nothing is left, a DoRA without `base`, or numbers that the format cannot hold.
     """
     check_finite(adapter, name)
-    factors = {key: _factor(module, strength, adapter.family) for key, module in adapter.modules.items()}
+    factors = {key: strength.scale_of(module.name, adapter.family) for key, module in adapter.modules.items()}
     modules = {
         key: _cast(_baked(module, factors[key], base), module.dtype, key)
         for key, module in adapter.modules.items()
@@ -59,11 +57,6 @@ def bake(
     baked = AdapterFile(modules, _metadata(adapter.metadata, strength, name=name, out=out), adapter.family)
     check_finite(baked, out.name, cure=f"use a smaller weight, or {_FP32}")
     return baked
-
-
-def _factor(module: AdapterModule, strength: Strength, family: Family) -> float:
-    part, path = module.name
-    return strength.of(part, block_of(path, family) if part == "unet" else None)
 
 
 def _baked(module: AdapterModule, factor: float, base: BaseWeight | None) -> AdapterModule:
@@ -132,7 +125,7 @@ def _metadata(source: Mapping[str, str], strength: Strength, *, name: str, out: 
     blocks, shown = strength.blocks, f"{strength.weight:g}"
     entry: dict[str, object] = {"from": name, "weight": strength.weight}
     if blocks is not None:
-        entry |= {"name": blocks.name, "blocks": dict(zip(PLACES, blocks.weights, strict=True))}
+        entry |= {"name": blocks.name, "blocks": dict(zip(PLACES, blocks.values, strict=True))}
         shown += f", {blocks.name}"
     return {
         **source,

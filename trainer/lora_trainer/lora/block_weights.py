@@ -65,7 +65,7 @@ class BlockVector:
 
     name: str
     """What labels call it."""
-    weights: tuple[float, ...]
+    values: tuple[float, ...]
     """26 numbers, in the order of `PLACES`."""
 
     def of(self, part: "Part", block: BlockName | None) -> float:
@@ -75,10 +75,10 @@ class BlockVector:
         the whole middle of SDXL is M00, as in the extension.
         """
         if part != "unet":
-            return self.weights[0]
+            return self.values[0]
         if block is None:
             return 1.0
-        return self.weights[PLACES.index("M00" if block in _MIDDLE else block)]
+        return self.values[PLACES.index("M00" if block in _MIDDLE else block)]
 
 
 def preset_values(name: str) -> tuple[float, ...] | None:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from lora_api.model_spec import BlockName
+from lora_api.model_spec import BlockName, Family
 from lora_trainer.conditioning import Part
 from lora_trainer.lora.block_weights import BlockVector
+from lora_trainer.lora.blocks import block_of
+from lora_trainer.lora.keys import ModuleName
 from lora_trainer.lora.layer import AdaptedLayer
 
 
@@ -28,6 +30,10 @@ class Strength:
     def of(self, part: Part, block: BlockName | None) -> float:
         """Factor on the change of a module in a block of a part."""
         return self.weight if self.blocks is None else self.weight * self.blocks.of(part, block)
+
+    def scale_of(self, name: ModuleName, family: Family) -> float:
+        """Factor on the change of a module that a file of the family names."""
+        return self.of(name.part, block_of(name.path, family) if name.part == "unet" else None)
 
 
 @contextmanager
