@@ -41,6 +41,13 @@ def _inside(uri: str, folder: str | None) -> bool:
     return folder is not None and (uri.rstrip("/") + "/").startswith(folder.rstrip("/") + "/")
 
 
+def _fits_block_weights(m: "LoraTrainingSpec") -> bool:
+    if m.base_model.family is None or m.evaluation is None or m.evaluation.grid is None:
+        return True
+    lengths = (12, 20) if m.base_model.family == "sdxl" else (17, 26)
+    return all(one.values is None or len(one.values) in lengths for one in m.evaluation.grid.block_weights)
+
+
 class LoraTrainingSpec(ApiModel):
     """What to train, from which pictures, and where to put the result."""
 
@@ -172,6 +179,14 @@ class LoraTrainingSpec(ApiModel):
                     NOT_IN_SDXL if m.base_model.family == "sdxl" else ONLY_IN_SDXL
                 )
             ),
+        ),
+        Rule(
+            cel="!has(self.baseModel.family) || !has(self.evaluation) || !has(self.evaluation.grid) || "
+            "!has(self.evaluation.grid.blockWeights) || self.evaluation.grid.blockWeights.all(w, !has(w.values) || "
+            "w.values.size() in (self.baseModel.family == 'sdxl' ? [12, 20] : [17, 26]))",
+            message="evaluation.grid.blockWeights: values must be 17 or 26 numbers, and for sdxl 12 or 20, as "
+            "baseModel.family says; correct the list",
+            holds=_fits_block_weights,
         ),
         Rule(
             cel="!has(self.training.maxSteps) || !has(self.optimizer.schedule.decaySteps) || "

@@ -135,7 +135,11 @@ OUTPUT: dict[str, Wrong] = {
     "too many prompts": Wrong({"samples.prompts": [{"prompt": "a"}] * 33}, "spec.samples.prompts", "at most 32"),
     "seed and seeds": Wrong({"evaluation": {"grid": {"seed": 1, "seeds": [2]}}}, "spec.evaluation.grid", "keep one"),
     "grid of too many pictures": Wrong(
-        {"evaluation": {"grid": {"epochs": list(range(1, 65)), "weights": [n / 32 for n in range(32)], "seeds": [1, 2]}}},
+        {
+            "evaluation": {
+                "grid": {"epochs": list(range(1, 65)), "weights": [n / 32 for n in range(32)], "seeds": [1, 2]}
+            }
+        },
         "spec.evaluation.grid",
         "shorten a list",
     ),
@@ -149,6 +153,16 @@ OUTPUT: dict[str, Wrong] = {
         {"evaluation": {"grid": {"blockWeights": [{"name": "HINA4", "values": [0.5] * 13}]}}},
         "spec.evaluation.grid.blockWeights[0]",
         "12, 17, 20 or 26 numbers",
+    ),
+    "block weights of sdxl": Wrong(
+        {"evaluation": {"grid": {"blockWeights": [{"name": "a", "values": [1.0] * 12}]}}, "baseModel.family": "sd15"},
+        "evaluation.grid.blockWeights",
+        "17 or 26 numbers, and for sdxl 12 or 20",
+    ),
+    "block weights of sd15": Wrong(
+        {"evaluation": {"grid": {"blockWeights": [{"name": "a", "values": [1.0] * 17}]}}, "baseModel.family": "sdxl"},
+        "evaluation.grid.blockWeights",
+        "17 or 26 numbers, and for sdxl 12 or 20",
     ),
     "early stop without measure": Wrong(
         {"evaluation": {"bestEpoch": {"by": "None"}, "earlyStop": {}}}, "spec.evaluation", "needs a measure"
