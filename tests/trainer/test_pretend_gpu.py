@@ -25,7 +25,7 @@ from lora_trainer.loop import Inputs, Learner, Trainer
 from lora_trainer.lora.inject import Adapters, add_adapters
 from lora_trainer.plan import PlannedPicture, derive_plan
 from tests.support.pretend_gpu import PRETEND, on_cpu, pretend_gpu
-from tests.support.tiny_run import make_training
+from tests.support.tiny_run import FEW_BLOCKS, make_training
 
 BATCH = TrainingBatch(
     latents=torch.randn((2, 4, 8, 8), generator=torch.Generator().manual_seed(1)),
@@ -67,6 +67,7 @@ class Loaded:
 
 
 def load(base: Path, **changes: Any) -> Loaded:
+    changes["network"] = {"blocks": FEW_BLOCKS} | changes.get("network", {})
     spec = make_training(base, Path("/data"), Path("/out"), **changes).spec
     model = catalogue.load(base, torch.device("cpu"), precision=torch.float32)
     return Loaded(spec, model, add_adapters(model.parts, spec.network, family="sd15", seed=spec.training.seed))

@@ -22,7 +22,7 @@ from lora_trainer.lora.inject import add_adapters
 from lora_trainer.plan import PlannedPicture, derive_plan
 from tests.support import reference_loop
 from tests.support.reference_loop import AdamW, Recipe
-from tests.support.tiny_run import make_training
+from tests.support.tiny_run import FEW_BLOCKS, make_training
 
 STEPS, WARMUP, RATE = 50, 5, 2e-3
 RANK, ALPHA = 4, 2.0
@@ -50,7 +50,7 @@ def test_every_loss_of_fifty_steps_equals_the_papers_formulas(tiny_pipeline: Pat
         tiny_pipeline,
         tmp_path / "data",
         tmp_path / "out",
-        network={"rank": RANK, "alpha": ALPHA},
+        network={"rank": RANK, "alpha": ALPHA, "blocks": FEW_BLOCKS},
         optimizer={
             "name": "adamw",
             "learningRate": RATE,
