@@ -16,7 +16,6 @@ from lora_operator.informer import Informer
 from lora_operator.leader import Leader, make_identity
 from lora_operator.metrics import Metrics
 from lora_operator.mirror import Mirror
-from lora_operator.observed import Key
 from lora_operator.poller import ProgressPoller
 from lora_operator.profiles import ProfileFile
 from lora_operator.progress import open_progress_reader
@@ -24,6 +23,7 @@ from lora_operator.queue import WorkQueue
 from lora_operator.recorder import EventRecorder
 from lora_operator.server import Checks, Server
 from lora_operator.settings import Settings
+from lora_operator.subject import Key
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,9 @@ from datetime import datetime
 
 from lora_api import LoraTrainingSpec, ProgressReport, TerminationMessage
 from lora_api.status import Attempts, LoraTrainingStatus, PodCount
-from lora_operator.observed import Job, Observed, Pod, Subject, format_time, parse_time
+from lora_operator.observed import Job, Observed, Pod
+from lora_operator.subject import Subject
+from lora_operator.timestamps import format_time, parse_time
 
 JOB_PATIENCE_SECONDS = 10.0
 """The Job's own deadline comes first, and leaves it in place; a Job that a queue restarts has none that fits."""

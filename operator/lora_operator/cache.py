@@ -8,18 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lora_api import ProgressReport, TerminationMessage, names
-from lora_operator.observed import (
-    Job,
-    Key,
-    Manifest,
-    Observed,
-    Pod,
-    Subject,
-    is_finished,
-    parse_job,
-    parse_pod,
-    parse_subject,
-)
+from lora_operator.observed import Job, Observed, Pod, parse_job, parse_pod
+from lora_operator.subject import Key, Manifest, Subject, is_finished, parse_subject
 
 Kind = Literal["training", "job", "pod"]
 KINDS: tuple[Kind, ...] = ("training", "job", "pod")

@@ -11,7 +11,7 @@ import aiohttp
 from lora_api import names
 from lora_operator.connection import Connection
 from lora_operator.errors import ClusterUnavailable, Conflict, LeadershipLost, OperatorError, Refused
-from lora_operator.observed import Manifest
+from lora_operator.subject import Manifest
 
 FIELD_MANAGER = names.MANAGER
 USER_AGENT = f"{names.MANAGER}/{names.VERSION}"

@@ -6,11 +6,12 @@ from datetime import datetime
 from lora_api.redaction import redact
 from lora_api.status import Condition, ConditionType, Phase
 from lora_operator.diagnosis import diagnose
-from lora_operator.observed import Pod, format_time
+from lora_operator.observed import Pod
 from lora_operator.pod_problems import keeps_the_words
 from lora_operator.queueing import WAITS, explain_hold, holding_queue
 from lora_operator.scheduled import derive_scheduled
 from lora_operator.stall import measure_silence
+from lora_operator.timestamps import format_time
 from lora_operator.view import Finding, View
 
 MESSAGE_CHARACTERS = 2000

@@ -13,22 +13,14 @@ from lora_operator.changes import Event
 from lora_operator.cluster import EVENTS, JOBS, PODS, TRAININGS, Cluster, merge_diff
 from lora_operator.errors import ClusterUnavailable, Conflict, OperatorError, Refused
 from lora_operator.metrics import Metrics
-from lora_operator.observed import (
-    CREATING_REASONS,
-    Job,
-    Key,
-    Manifest,
-    Observed,
-    Pod,
-    Subject,
-    controller_uid,
-    parse_time,
-)
+from lora_operator.observed import CREATING_REASONS, Job, Observed, Pod, controller_uid
 from lora_operator.profiles import ProfileFile
 from lora_operator.queue import WorkQueue
 from lora_operator.reconcile import Action, Create, Decision, Delete, PatchJob, decide
 from lora_operator.recorder import EventRecorder
 from lora_operator.status import without_report
+from lora_operator.subject import Key, Manifest, Subject
+from lora_operator.timestamps import parse_time
 from lora_operator.workloads import WorkloadReader
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from lora_api import LoraTrainingSpec
 from lora_api.status import Attempts
 from lora_operator.attempts import seconds_to_run
-from lora_operator.observed import Pod, parse_time
+from lora_operator.observed import Pod
+from lora_operator.timestamps import parse_time
 
 KUBELET_PATIENCE_SECONDS = 60.0
 """A kubelet that has not told of the end so long after it was due is not there: the control plane itself calls a node

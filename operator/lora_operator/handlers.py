@@ -15,8 +15,8 @@ import kopf
 from lora_api import names
 from lora_operator.cache import Kind
 from lora_operator.connection import Connection
-from lora_operator.observed import Manifest
 from lora_operator.selectors import MANAGED
+from lora_operator.subject import Manifest
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from lora_operator.cache import KINDS, Cache, Kind
 from lora_operator.cluster import JOBS, PODS, TRAININGS, Cluster, Resource
 from lora_operator.metrics import Metrics
-from lora_operator.observed import Key, Manifest
 from lora_operator.queue import WorkQueue
 from lora_operator.selectors import MANAGED
+from lora_operator.subject import Key, Manifest
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 
 from lora_operator.cluster import LEASES, Cluster
 from lora_operator.errors import LeadershipLost, OperatorError
-from lora_operator.observed import Manifest
 from lora_operator.settings import Election
+from lora_operator.subject import Manifest
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,10 @@ from lora_api import LoraTraining, codes_with, names, spec_digest
 from lora_api.cluster_spec import Storage
 from lora_api.spec import LoraTrainingSpec
 from lora_operator.kueue import queue_labels
-from lora_operator.observed import ANNOTATION_FAILURES_BEFORE, Job, Manifest
+from lora_operator.observed import ANNOTATION_FAILURES_BEFORE, Job
 from lora_operator.pod_template import PodRole, build_pod_template, checks_in_pod, pod_annotations
 from lora_operator.profiles import Profile
+from lora_operator.subject import Manifest
 
 MAX_ANNOTATION_BYTES = 256 * 1024
 """What Kubernetes takes of all annotations of an object, keys included

@@ -13,7 +13,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from lora_api.status import Phase, Progress
-from lora_operator.observed import Key, parse_time
+from lora_operator.subject import Key
+from lora_operator.timestamps import parse_time
 
 RECONCILE_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 

@@ -15,8 +15,8 @@ from lora_operator.connection import Connection
 from lora_operator.errors import OperatorError
 from lora_operator.handlers import Watches, build_registry
 from lora_operator.informer import RESOURCES, Informer
-from lora_operator.observed import Manifest
 from lora_operator.queue import backoff_seconds
+from lora_operator.subject import Manifest
 
 log = logging.getLogger(__name__)
 

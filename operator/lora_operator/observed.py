@@ -1,126 +1,18 @@
-"""What the cluster shows, as frozen values: trainings, Jobs, pods. Parsed here; read by `reconcile` and `status`."""
+"""What the cluster shows of Jobs and pods, as frozen values. Parsed here; read by `reconcile` and `status`."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeVar
+from datetime import datetime
+from typing import TypeVar
 
-from pydantic import ValidationError
-
-from lora_api import (
-    InvalidTraining,
-    LoraTraining,
-    LoraTrainingStatus,
-    ProgressReport,
-    TerminationMessage,
-    names,
-    parse_training,
-)
+from lora_api import ProgressReport, TerminationMessage, names
 from lora_api.exit_codes import codes_with
-from lora_api.status import ConditionType
 from lora_operator import kueue
-from lora_operator.errors import OperatorError
-
-Manifest = dict[str, Any]
+from lora_operator.subject import Manifest
+from lora_operator.timestamps import parse_time
 
 ANNOTATION_FAILURES_BEFORE = f"{names.GROUP}/failures-before"
 """On a Job: failures of the Jobs before it, which use up the same budget."""
-
-
-class Key(NamedTuple):
-    """Which LoraTraining."""
-
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
-
-
-def parse_time(text: str) -> datetime:
-    """A Kubernetes timestamp."""
-    return datetime.fromisoformat(text)
-
-
-def format_time(moment: datetime) -> str:
-    """A Kubernetes timestamp of whole seconds, UTC."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A LoraTraining as the API server holds it."""
-
-    key: Key
-    uid: str
-    generation: int
-    resource_version: str
-    is_deleting: bool
-    training: LoraTraining | None
-    """None when it cannot be understood; `problem` then says why."""
-    problem: str
-    status: LoraTrainingStatus
-    raw_status: Manifest
-    created: str
-    ttl_seconds: int | None = None
-    """How long its children outlive its end."""
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether it has ended for ever, in the words of its own status."""
-        return any(c.type == ConditionType.FINISHED and c.status == "True" for c in self.status.conditions)
-
-    @property
-    def attempt(self) -> int:
-        """Number of the newest Job that the status knows of; 0: none."""
-        return self.status.attempts.number if self.status.attempts else 0
-
-
-def parse_subject(body: Manifest) -> Subject:
-    """A LoraTraining from its API document.
-
-    Raises:
-        OperatorError: its status cannot be read, so nothing is known about what was done already.
-    """
-    meta = body["metadata"]
-    raw_status = body.get("status") or {}
-    # The spec of a finished training decides nothing any more.
-    training, problem = (None, "") if is_finished(body) else _parse_spec(body)
-    return Subject(
-        key=Key(meta["namespace"], meta["name"]),
-        uid=meta["uid"],
-        generation=meta.get("generation", 0),
-        resource_version=meta["resourceVersion"],
-        is_deleting="deletionTimestamp" in meta,
-        training=training,
-        problem=problem,
-        status=_parse_status(raw_status),
-        raw_status=raw_status,
-        created=meta["creationTimestamp"],
-        ttl_seconds=body["spec"].get("ttlSecondsAfterFinished"),
-    )
-
-
-def is_finished(body: Manifest) -> bool:
-    """Whether the API document of a training says that it has ended for ever."""
-    conditions = (body.get("status") or {}).get("conditions") or ()
-    return any(c["type"] == ConditionType.FINISHED and c["status"] == "True" for c in conditions)
-
-
-def _parse_spec(body: Manifest) -> tuple[LoraTraining | None, str]:
-    """The training, or what is wrong with it."""
-    try:
-        return parse_training({key: value for key, value in body.items() if key != "status"}), ""
-    except InvalidTraining as error:
-        return None, "; ".join(str(found) for found in error.problems)
-
-
-def _parse_status(document: Manifest) -> LoraTrainingStatus:
-    try:
-        return LoraTrainingStatus.model_validate_json(json.dumps(document))
-    except ValidationError as error:
-        raise OperatorError(f"the status cannot be read: {error.errors(include_url=False)[0]}") from error
 
 
 @dataclass(frozen=True)

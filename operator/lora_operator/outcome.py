@@ -6,7 +6,8 @@ from lora_api import names
 from lora_api.redaction import redact
 from lora_api.status import Failure, SavedState
 from lora_operator.diagnosis import EVICTED, MESSAGE_CHARACTERS, diagnose
-from lora_operator.observed import Job, JobEnd, Pod, Terminated, parse_time
+from lora_operator.observed import Job, JobEnd, Pod, Terminated
+from lora_operator.timestamps import parse_time
 
 ALREADY_TRAINED = "AlreadyTrained"
 DEADLINE_EXCEEDED = "DeadlineExceeded"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from lora_api import LoraTraining, LoraTrainingSpec, names
 from lora_api.cluster_spec import EnvVar
-from lora_operator.observed import Manifest
 from lora_operator.pod_volumes import Volume, build_volumes
 from lora_operator.profiles import Profile
+from lora_operator.subject import Manifest
 
 USER_ID = 65532
 """User and group of the trainer image; group of the volumes."""

@@ -6,8 +6,8 @@ from lora_api import LoraTraining, LoraTrainingSpec, names
 from lora_api.cluster_spec import Pod, Storage
 from lora_api.fields import ConfigMapKeyRef, SecretRef
 from lora_api.spec import SECTIONS, Section
-from lora_operator.observed import Manifest
 from lora_operator.profiles import Profile
+from lora_operator.subject import Manifest
 
 SECRET_MODE = 0o440
 PATH_OF_CLAIM = "pvc://"

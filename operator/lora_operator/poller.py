@@ -4,9 +4,10 @@ import asyncio
 
 from lora_operator.cache import Cache
 from lora_operator.metrics import Metrics
-from lora_operator.observed import Key, Pod
+from lora_operator.observed import Pod
 from lora_operator.progress import ProgressReader
 from lora_operator.queue import WorkQueue
+from lora_operator.subject import Key
 
 
 class ProgressPoller:

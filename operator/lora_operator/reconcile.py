@@ -12,10 +12,12 @@ from lora_operator import manifests
 from lora_operator.attempts import is_time_over
 from lora_operator.changes import Event, derive_events
 from lora_operator.deadlines import seconds_to_next, seconds_to_save
-from lora_operator.observed import Manifest, Observed, Subject, parse_time
+from lora_operator.observed import Observed
 from lora_operator.profiles import Profiles
 from lora_operator.stall import measure_silence
 from lora_operator.status import derive_status, is_finished, is_urgent, is_worth_writing
+from lora_operator.subject import Manifest, Subject
+from lora_operator.timestamps import parse_time
 from lora_operator.view import ACCEPTED, Acceptance
 
 WAIT_FOR_PODS_SECONDS = 5.0

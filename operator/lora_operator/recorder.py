@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from lora_api import names
 from lora_operator.changes import Event
 from lora_operator.cluster import EVENTS, Cluster
-from lora_operator.observed import Manifest, Subject, format_time
+from lora_operator.subject import Manifest, Subject
+from lora_operator.timestamps import format_time
 
 MESSAGE_CHARACTERS = 1000
 """Kubernetes keeps 1024 characters of a message."""

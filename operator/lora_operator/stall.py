@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from lora_api import ProgressReport
-from lora_operator.observed import parse_time
+from lora_operator.timestamps import parse_time
 
 DEFAULT_PATIENCE_SECONDS = 900
 """Longer than any step, picture, file or upload should take."""

@@ -14,9 +14,11 @@ from lora_operator.changes import derive_events
 from lora_operator.conditions import MESSAGE_CHARACTERS, derive_conditions, derive_phase
 from lora_operator.deadlines import seconds_to_save, seconds_to_start
 from lora_operator.notices import merge_notices
-from lora_operator.observed import Observed, Subject, format_time, parse_time
+from lora_operator.observed import Observed
 from lora_operator.outcome import DEADLINE_EXCEEDED, Ending, derive_ending, in_vain, never_started, out_of_time
+from lora_operator.subject import Subject
 from lora_operator.summary import derive_summary
+from lora_operator.timestamps import format_time, parse_time
 from lora_operator.view import Acceptance, View
 
 MAX_CHECKPOINTS = 20

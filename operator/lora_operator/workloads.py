@@ -9,7 +9,9 @@ from lora_operator import kueue
 from lora_operator.cluster import Cluster, Resource
 from lora_operator.errors import ClusterUnavailable, Refused
 from lora_operator.kueue import QueueState
-from lora_operator.observed import Job, Key, parse_time
+from lora_operator.observed import Job
+from lora_operator.subject import Key
+from lora_operator.timestamps import parse_time
 
 LEAST_SECONDS = 0.25
 WAITING_SECONDS = 10.0

@@ -7,7 +7,8 @@ import pytest
 from lora_api import LoraTrainingStatus, ProgressReport
 from lora_api.status import Attempts, Condition, PodCount, Progress
 from lora_operator.attempts import derive_attempts
-from lora_operator.observed import Observed, Pod, format_time
+from lora_operator.observed import Observed, Pod
+from lora_operator.timestamps import format_time
 from tests.support.observations import (
     COMPLETE,
     EARLIER,

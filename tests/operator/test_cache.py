@@ -6,7 +6,7 @@ import pytest
 
 from lora_api import ProgressReport
 from lora_operator.cache import Cache, Kind, key_of
-from lora_operator.observed import Key
+from lora_operator.subject import Key
 from tests.support.observations import EARLIER, job_body, pod_body, training_body
 
 KEY = Key("ml", "hina")

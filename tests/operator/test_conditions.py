@@ -7,8 +7,9 @@ import pytest
 
 from lora_api import ProgressReport
 from lora_api.status import Condition, ConditionType, Phase, Plan, Progress
-from lora_operator.observed import Observed, Pod, format_time
+from lora_operator.observed import Observed, Pod
 from lora_operator.status import derive_status
+from lora_operator.timestamps import format_time
 from lora_operator.view import ACCEPTED, Acceptance
 from tests.support.observations import (
     COMPLETE,

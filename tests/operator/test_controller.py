@@ -15,10 +15,10 @@ from lora_operator.cache import Cache
 from lora_operator.controller import LAST_WORD_TRIES, Controller, World
 from lora_operator.errors import ClusterUnavailable, Conflict, Refused
 from lora_operator.metrics import Metrics
-from lora_operator.observed import Key
 from lora_operator.profiles import ProfileFile
 from lora_operator.queue import WorkQueue
 from lora_operator.recorder import EventRecorder
+from lora_operator.subject import Key
 from tests.support.observations import (
     COMPLETE,
     EARLIER,

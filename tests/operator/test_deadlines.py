@@ -8,7 +8,7 @@ from lora_api import LoraTrainingSpec
 from lora_api.status import Attempts
 from lora_operator.attempts import JOB_PATIENCE_SECONDS, seconds_to_run
 from lora_operator.deadlines import seconds_to_next, seconds_to_start
-from lora_operator.observed import format_time
+from lora_operator.timestamps import format_time
 from tests.support.documents import make_training
 from tests.support.observations import NOW, moment
 

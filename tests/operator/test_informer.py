@@ -8,8 +8,8 @@ from lora_operator.cache import Cache
 from lora_operator.errors import ClusterUnavailable
 from lora_operator.informer import Informer
 from lora_operator.metrics import Metrics
-from lora_operator.observed import Key
 from lora_operator.queue import WorkQueue
+from lora_operator.subject import Key
 from tests.support.observations import job_body, pod_body, training_body
 
 KEY = Key("ml", "hina")

@@ -5,7 +5,7 @@ from prometheus_client import generate_latest
 
 from lora_api.status import Phase, Progress
 from lora_operator.metrics import TRAINING_GAUGES, Metrics
-from lora_operator.observed import Key
+from lora_operator.subject import Key
 from tests.support.prometheus import check_metrics
 
 KEY = Key("ml", "hina")

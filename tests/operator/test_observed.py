@@ -6,15 +6,8 @@ import pytest
 
 from lora_api import ProgressReport, names
 from lora_operator.errors import OperatorError
-from lora_operator.observed import (
-    ANNOTATION_FAILURES_BEFORE,
-    Observed,
-    Pod,
-    Waiting,
-    parse_job,
-    parse_report,
-    parse_subject,
-)
+from lora_operator.observed import ANNOTATION_FAILURES_BEFORE, Observed, Pod, Waiting, parse_job, parse_report
+from lora_operator.subject import parse_subject
 from tests.support.observations import (
     COMPLETE,
     FAILED,

@@ -8,8 +8,9 @@ import pytest
 from lora_api import OUTCOMES, ExitCode, Outcome
 from lora_api.status import Failure, SavedState
 from lora_operator.diagnosis import describe
-from lora_operator.observed import Pod, format_time
+from lora_operator.observed import Pod
 from lora_operator.outcome import MOST_IN_VAIN, Ending, derive_ending, in_vain, never_started, out_of_time
+from lora_operator.timestamps import format_time
 from tests.support.observations import (
     COMPLETE,
     EARLIER,

@@ -10,10 +10,10 @@ from lora_api import ProgressReport, names
 from lora_api.status import Progress
 from lora_operator.cache import Cache
 from lora_operator.metrics import Metrics
-from lora_operator.observed import Key
 from lora_operator.poller import ProgressPoller
 from lora_operator.progress import MAX_BYTES, open_progress_reader
 from lora_operator.queue import WorkQueue
+from lora_operator.subject import Key
 from tests.support.observations import pod_body, training_body
 
 ADDRESS = "127.77.0.1"

@@ -8,9 +8,11 @@ from lora_api import LoraTrainingStatus
 from lora_api.status import Phase
 from lora_operator.kueue import QueueState, absent
 from lora_operator.manifests import Used, build_job, build_job_patch, build_preflight_job
-from lora_operator.observed import Job, Observed, Subject, format_time
+from lora_operator.observed import Job, Observed
 from lora_operator.profiles import Profile
 from lora_operator.status import derive_status
+from lora_operator.subject import Subject
+from lora_operator.timestamps import format_time
 from lora_operator.view import ACCEPTED
 from tests.support.observations import EARLIER, make_job, make_subject, moment
 

@@ -6,10 +6,12 @@ import pytest
 
 from lora_api import LoraTrainingStatus, ProgressReport
 from lora_operator.kueue import QueueState
-from lora_operator.observed import Observed, Subject, format_time
+from lora_operator.observed import Observed
 from lora_operator.profiles import load_profiles
 from lora_operator.reconcile import Create, Decision, Delete, PatchJob, decide
 from lora_operator.status import derive_status
+from lora_operator.subject import Subject
+from lora_operator.timestamps import format_time
 from lora_operator.view import ACCEPTED
 from tests.support.observations import (
     COMPLETE,

@@ -6,8 +6,8 @@ import pytest
 
 from lora_api import ProgressReport
 from lora_api.status import Progress
-from lora_operator.observed import format_time
 from lora_operator.stall import DEFAULT_PATIENCE_SECONDS, Silence, measure_silence
+from lora_operator.timestamps import format_time
 from tests.support.observations import NOW
 
 

@@ -16,8 +16,9 @@ from lora_api.status import (
     Progress,
     SavedState,
 )
-from lora_operator.observed import Observed, Pod, format_time
+from lora_operator.observed import Observed, Pod
 from lora_operator.status import derive_status, is_urgent, is_worth_writing, last_report, without_report
+from lora_operator.timestamps import format_time
 from lora_operator.view import ACCEPTED
 from tests.support.observations import (
     COMPLETE,

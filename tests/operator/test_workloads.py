@@ -8,7 +8,9 @@ import pytest
 
 from lora_operator.cluster import Resource
 from lora_operator.errors import ClusterUnavailable, Refused
-from lora_operator.observed import Job, Key, format_time, parse_job
+from lora_operator.observed import Job, parse_job
+from lora_operator.subject import Key
+from lora_operator.timestamps import format_time
 from lora_operator.workloads import WorkloadReader
 from tests.support.observations import EARLIER, NOW, job_body
 

@@ -5,7 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lora_api import names
-from lora_operator.observed import Job, Observed, Pod, Subject, format_time, parse_job, parse_pod, parse_subject
+from lora_operator.observed import Job, Observed, Pod, parse_job, parse_pod
+from lora_operator.subject import Subject, parse_subject
+from lora_operator.timestamps import format_time
 from tests.support.documents import make_document
 
 Manifest = dict[str, Any]
