@@ -10,6 +10,7 @@ import typer
 from huggingface_hub.utils import disable_progress_bars
 
 from lora_trainer.commands.bake import bake
+from lora_trainer.commands.caption import caption
 from lora_trainer.commands.convert import convert
 from lora_trainer.commands.import_ import import_
 from lora_trainer.commands.inspect import inspect
@@ -36,6 +37,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "import": import_,
     "inspect": inspect,
     "convert": convert,
+    "caption": caption,
     "bake": bake,
     "merge": merge,
     "resize": resize,

@@ -1,20 +1,21 @@
 """The text of a picture: which file holds it, and which lines of that file. Used by the scan."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePath
+from typing import Literal, TypeVar
 
 CaptionSource = Literal["file", "metadata", "folder", "generated"]
 """Where a caption comes from; one that is still to be generated is an empty text."""
 
 _FACE_NUMBERS = 4
+AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 
 class UnusableCaption(ValueError):
     """A caption file that holds no caption; the message is the end of a sentence that starts with its name."""
 
 
-def find_caption(stem: str, extension: str, files: Mapping[str, Path]) -> Path | None:
+def find_caption(stem: str, extension: str, files: Mapping[str, AnyPath]) -> AnyPath | None:
     """The caption file of the picture `stem` among `files`, which are `by_name`.
 
     That is the file of the same name; else, for a name of at least five parts between `_`, the file of the name
@@ -28,7 +29,7 @@ def find_caption(stem: str, extension: str, files: Mapping[str, Path]) -> Path |
     return next((files[key] for key in wanted if key in files), None)
 
 
-def by_name(files: Iterable[Path]) -> dict[str, Path]:
+def by_name(files: Iterable[AnyPath]) -> dict[str, AnyPath]:
     """Files by name, and by case-folded name where no other file has that as its name."""
     paths = list(files)
     return {path.name.casefold(): path for path in paths} | {path.name: path for path in paths}

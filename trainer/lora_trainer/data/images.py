@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -24,7 +24,7 @@ class UnusableImage(ValueError):
     """A file that is no picture we can train on; the message is the end of a sentence that starts with its name."""
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: PurePath) -> bool:
     """Whether the name is that of a picture; case does not matter."""
     return path.suffix.lower() in EXTENSIONS
 
