@@ -26,6 +26,7 @@ from lora_trainer.data.views import Pictures
 from lora_trainer.diffusion import objective
 from lora_trainer.diffusion.noise import make_schedule
 from lora_trainer.diffusion.objective import Objective
+from lora_trainer.drawing import Painter
 from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.families.base import BaseModel
 from lora_trainer.families.catalogue import load
@@ -131,6 +132,16 @@ def make_learner(model: BaseModel, spec: LoraTrainingSpec, *, prepared: Prepared
     return Learner(model, adapters, Objective(schedule, model.prediction, spec.training.loss))
 
 
+def base_name(prepared: Prepared) -> str:
+    """The hub's name of the model or its file's; other URIs say where it lies, not what it is, so the digest does."""
+    uri: str = prepared.training.spec.base_model.uri
+    model = prepared.base.model
+    if uri.startswith("hf://"):
+        return uri.removeprefix("hf://").partition("@")[0]
+    name = uri.rpartition("/")[2]
+    return name if name.endswith(".safetensors") else f"{model.family}-{model.digest[:8]}"
+
+
 def make_residence(model: BaseModel, spec: LoraTrainingSpec, device: torch.device) -> Residence:
     """Where the parts live while `spec` is trained."""
     visiting: set[str] = set()
@@ -139,6 +150,14 @@ def make_residence(model: BaseModel, spec: LoraTrainingSpec, device: torch.devic
         if not trains_text(spec):
             visiting |= {part for part in model.parts if part != "unet"}
     return Residence(model, device, visiting)
+
+
+def make_painter(
+    learner: Learner, residence: Residence, autocast: Callable[[], AbstractContextManager[object]], session: Session
+) -> Painter:
+    """Draws with the model that is trained."""
+    schedule = learner.objective.schedule
+    return Painter(learner.model, schedule, autocast, session.check_stop, placing=residence.having)
 
 
 def trains_text(spec: LoraTrainingSpec) -> bool:

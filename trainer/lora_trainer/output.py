@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from lora_api.run_manifest import FileKind, ManifestFile
+from lora_api.run_manifest import EVALUATION_MANIFEST_NAME, EvaluationManifest, FileKind, ManifestFile, RunManifest
 from lora_api.status import SavedState
 from lora_trainer.checkpoint import TrainingState
 from lora_trainer.errors import TrainingError
@@ -147,12 +147,24 @@ class RunOutput:
         """Leaves what later epochs published out of every manifest to come."""
         self._files = {path: file for path, file in self._files.items() if (file.epoch or 0) <= epoch}
 
-    def finish(self, *, epoch: int, step: int) -> None:
+    def finish(self, *, epoch: int, step: int) -> RunManifest:
         """Stores the manifest of the whole run, after everything else: when this returns, the run is complete."""
         self.write(PROVENANCE_PATH, lambda path: path.write_text(self._run.provenance.to_json()))
         self.publish(PROVENANCE_PATH, "provenance", step=step)
         manifest = manifest_of(self._run, self.files, complete=True, epoch=epoch, step=step)
         self._uploads.submit(partial(self._publisher.publish_manifest, manifest))
+        self._uploads.wait()
+        return manifest
+
+    def take_over(self, path: str, kind: FileKind, *, epoch: int | None = None) -> None:
+        """Notes for a manifest what an earlier start stored at `path`, and of which the local copy was fetched."""
+        description = describe(self.local(path), path, kind, epoch=epoch)
+        self._files[path] = description
+        self._publisher.restore((description,))
+
+    def finish_evaluation(self, manifest: EvaluationManifest) -> None:
+        """Stores the manifest of an evaluation, after everything else."""
+        self._uploads.submit(partial(self._publisher.publish_manifest, manifest, name=EVALUATION_MANIFEST_NAME))
         self._uploads.wait()
 
     def check(self) -> None:

@@ -33,7 +33,9 @@ from lora_trainer.results import (
     PROVENANCE_PATH,
     Ended,
     completed,
+    evaluation_of,
     find_manifest,
+    is_evaluated,
     read_provenance,
     tell_already_trained,
 )
@@ -99,7 +101,7 @@ class _Check:
         base = self._fetch_base() if self._keeps_base else None
         finished = self._finished(dataset, base)
         if finished is not None:
-            return tell_already_trained(finished, self.session.audience.tracker, self.store.uri_of)
+            return self._ended_before(finished)
         self._check_newest_state(dataset, base)
         self._publish_plan(dataset)
         plan = dataset.plan
@@ -108,6 +110,14 @@ class _Check:
             f"{plan.images} pictures and {plan.regularization_images} regularisation pictures, {plan.total_steps} "
             f"steps in {plan.epochs} epochs",
         )
+
+    def _ended_before(self, finished: RunManifest) -> Ended:
+        """Of a run that is complete: whether its evaluation is as well."""
+        evaluation = None if self._spec.evaluation is None else evaluation_of(self.store, self._spec)
+        ended = tell_already_trained(finished, self.session.audience.tracker, self.store.uri_of, evaluation=evaluation)
+        if is_evaluated(self.store, self._spec):
+            return ended
+        return Ended("Verified", f"{ended.message}; its evaluation is left to do")
 
     def _check_base_is_there(self) -> None:
         self.session.say("CheckingData", "base model and output")

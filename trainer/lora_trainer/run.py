@@ -18,16 +18,26 @@ from lora_api.exit_codes import ExitCode, outcome_of
 from lora_api.spec import LoraTraining, LoraTrainingSpec
 from lora_api.status import MemoryRung
 from lora_trainer import memory
-from lora_trainer.assembly import Residence, check_prediction, load_model, make_learner, make_residence, open_inputs
+from lora_trainer.assembly import (
+    Residence,
+    base_name,
+    check_prediction,
+    load_model,
+    make_learner,
+    make_painter,
+    make_residence,
+    open_inputs,
+)
 from lora_trainer.checks import check_training
 from lora_trainer.compute import make_accelerator, prefer_determinism
 from lora_trainer.conditioning import size_conditions
 from lora_trainer.data.buckets import side_limits
 from lora_trainer.data.statistics import describe_dataset
-from lora_trainer.drawing import Painter
 from lora_trainer.errors import Interrupted, InterruptedUnsaved, OutOfMemory, StorageUnavailable, TrainingError
+from lora_trainer.evaluate import CompletedRun, Studio, evaluate, evaluate_finished
 from lora_trainer.families.base import BaseModel
 from lora_trainer.families.opening import hashes_of_model, hashes_of_vae
+from lora_trainer.generated_captions import publish_captions, with_generated_captions
 from lora_trainer.generators import generator
 from lora_trainer.loop import Trainer, train
 from lora_trainer.lora.metadata import RunFacts
@@ -38,7 +48,7 @@ from lora_trainer.optim import optimizer_class_name
 from lora_trainer.output import RunOutput
 from lora_trainer.prepare import Prepared, Session, open_output, prepare
 from lora_trainer.recorder import Product, Recorder
-from lora_trainer.results import Ended, completed, tell_already_trained
+from lora_trainer.results import Ended, completed
 from lora_trainer.rng import Purpose
 from lora_trainer.run_documents import Document, PictureFolders, run_documents
 from lora_trainer.sources import truncation_warning
@@ -73,16 +83,17 @@ def run_training(training: LoraTraining, session: Session) -> Ended:
 def _run(training: LoraTraining, session: Session) -> Ended:
     spec = training.spec
     check_training(training)
-    make_accelerator(spec)  # Without a GPU nothing needs to be fetched.
+    accelerator = make_accelerator(spec)  # Without a GPU nothing needs to be fetched.
     prefer_determinism(cpu_threads=session.settings.cpu_threads)
     store = open_output(spec, session)
     prepared = prepare(training, session)
     finished = completed(store, prepared.identity, prepared.provenance)
     if finished is not None:
-        return tell_already_trained(finished, session.audience.tracker, store.uri_of)
+        return evaluate_finished(finished, store, prepared, session)
     # Before the output is taken over: a run of other settings or data may still be writing to it.
     if (found := newest_state(store)) is not None:
         is_changed(store, *found, Wanted(prepared.identity, prepared.provenance, spec.resume.on_change))
+    prepared = with_generated_captions(prepared, store, accelerator.device, session)
     return _train_within_memory(store, prepared, session)
 
 
@@ -92,7 +103,7 @@ def _train_within_memory(store: Store, prepared: Prepared, session: Session) -> 
     while True:
         try:
             with taking_over(store, prepared, rungs, session) as output:
-                return _train(prepared, rungs, output, session)
+                return _train(store, prepared, rungs, output, session)
         except StepTooLarge as error:
             rungs = (*rungs, _next_rung(prepared.training.spec, rungs, error))
         # Model and optimizer go with the frames of the error; this gives their room back to the device.
@@ -124,7 +135,7 @@ def _next_rung(spec: LoraTrainingSpec, rungs: Sequence[MemoryRung], error: StepT
     return rung
 
 
-def _train(prepared: Prepared, rungs: Sequence[MemoryRung], output: RunOutput, session: Session) -> Ended:
+def _train(store: Store, prepared: Prepared, rungs: Sequence[MemoryRung], output: RunOutput, session: Session) -> Ended:
     """Trains with what `rungs` leave; adapters say so, but it is the same run."""
     at_once = memory.examples_at_once(prepared.training.spec, rungs)
     spec, plan = memory.apply(prepared.training.spec, rungs), prepared.dataset.plan
@@ -135,15 +146,14 @@ def _train(prepared: Prepared, rungs: Sequence[MemoryRung], output: RunOutput, s
     learner = make_learner(model, spec, prepared=prepared)
     residence = make_residence(model, spec, accelerator.device)
     trainer = Trainer(learner, plan=plan, spec=spec, accelerator=accelerator, examples_at_once=at_once)
-    painter = Painter(
-        model, learner.objective.schedule, accelerator.autocast, session.check_stop, placing=residence.having
-    )
+    painter = make_painter(learner, residence, accelerator.autocast, session)
     probe = _probe(residence, accelerator)
     product = Product(training, _facts(prepared), learner.adapters, probe, painter, documents)
     recorder = Recorder(product, trainer, output, session.audience, log_file=session.log_file)
     residence.settle()
     with open_inputs(prepared, residence, accelerator.autocast, session) as inputs:
         _resume(recorder, output, session)
+        publish_captions(output, prepared.captions)
         if trainer.step == 0:
             check_prediction(learner, inputs, accelerator.autocast, accelerator.device, examples=at_once)
         try:
@@ -164,7 +174,7 @@ def _train(prepared: Prepared, rungs: Sequence[MemoryRung], output: RunOutput, s
                 after_epoch=recorder.after_epoch,
                 is_over=lambda: recorder.is_over,
             )
-            artifacts = recorder.finish()
+            manifest = recorder.finish()
         except StopRequested as stop:
             raise _stopped(recorder, trainer, output, session) from stop
         except StorageUnavailable as error:
@@ -172,8 +182,11 @@ def _train(prepared: Prepared, rungs: Sequence[MemoryRung], output: RunOutput, s
                 # A preemption, not a failure: the store or the disk had no more time to come back.
                 raise InterruptedUnsaved(f"told to stop, but the state could not be stored: {error}") from error
             raise
+    studio = Studio(painter, learner.adapters)
+    evaluate(CompletedRun(prepared, store, output, manifest), lambda: studio, session)
+    adapter_uri = recorder.artifacts().adapter_uri
     early = f", stopped early of {plan.epochs}" if trainer.epoch < plan.epochs else ""
-    return Ended("Completed", f"{trainer.step} steps in {trainer.epoch} epochs{early}: {artifacts.adapter_uri}")
+    return Ended("Completed", f"{trainer.step} steps in {trainer.epoch} epochs{early}: {adapter_uri}")
 
 
 def _warn_of_cut_captions(prepared: Prepared, model: BaseModel, session: Session) -> None:
@@ -226,7 +239,7 @@ def _facts(prepared: Prepared) -> RunFacts:
     vae_hash, vae_digest = hashes_of_vae(files)
     session = "".join((identity.spec_digest, identity.dataset_digest, identity.base_digest))
     return RunFacts(
-        base_name=_base_name(prepared),
+        base_name=base_name(prepared),
         base_digest=base_digest,
         base_old_hash=base_hash,
         family=files.family,
@@ -248,16 +261,6 @@ def _facts(prepared: Prepared) -> RunFacts:
         vae_digest=vae_digest,
         vae_old_hash=vae_hash,
     )
-
-
-def _base_name(prepared: Prepared) -> str:
-    """The hub's name of the model or its file's; other URIs say where it lies, not what it is, so the digest does."""
-    uri: str = prepared.training.spec.base_model.uri
-    model = prepared.base.model
-    if uri.startswith("hf://"):
-        return uri.removeprefix("hf://").partition("@")[0]
-    name = uri.rpartition("/")[2]
-    return name if name.endswith(".safetensors") else f"{model.family}-{model.digest[:8]}"
 
 
 def _probe(residence: Residence, accelerator: Accelerator) -> Probe:

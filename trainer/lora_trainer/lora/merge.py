@@ -36,13 +36,19 @@ def merge_into(parts: Mapping[Part, nn.Module], adapter: AdapterFile, weight: fl
     Raises:
         InvalidAdapterFile: a module that the parts lack, or of another shape; then nothing was changed.
     """
-    targets = {key: _weight_of(parts, module.name) for key, module in adapter.modules.items()}
-    for key, module in adapter.modules.items():
-        check_fits(module, targets[key])
+    targets = weights_in(parts, adapter)
     with torch.no_grad():
         for key, module in adapter.modules.items():
             target = targets[key]
             target.copy_(target.float() + weight * module.change(target))
+
+
+def weights_in(parts: Mapping[Part, nn.Module], adapter: AdapterFile) -> dict[str, Tensor]:
+    """The live weights that the adapter changes, by its keys. Raises InvalidAdapterFile if it does not fit."""
+    targets = {key: _weight_of(parts, module.name) for key, module in adapter.modules.items()}
+    for key, module in adapter.modules.items():
+        check_fits(module, targets[key])
+    return targets
 
 
 def _weight_of(parts: Mapping[Part, nn.Module], name: ModuleName) -> Tensor:

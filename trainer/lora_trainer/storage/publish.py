@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from lora_api.run_manifest import MANIFEST_NAME, FileKind, ManifestFile, RunManifest
+from lora_api.run_manifest import MANIFEST_NAME, EvaluationManifest, FileKind, ManifestFile, RunManifest
 from lora_trainer.errors import Superseded
 from lora_trainer.storage.store import ABSENT, Changed, MissingFile, Store, Version
 
@@ -48,8 +48,8 @@ class Publisher:
         self._files[description.path] = description
         logger.info("stored %s (%s bytes)", self.uri_of(description.path), description.size_bytes)
 
-    def publish_manifest(self, manifest: RunManifest) -> None:
-        """Writes the manifest, after everything that it names.
+    def publish_manifest(self, manifest: RunManifest | EvaluationManifest, *, name: str = MANIFEST_NAME) -> None:
+        """Writes the manifest as `name`, after everything that it names.
 
         The fence is asked last, and the manifest replaces only what lay there before it was asked: a successor's
         manifest is never overwritten. What remains: a process that is frozen after the question and wakes before
@@ -62,7 +62,7 @@ class Publisher:
         unknown = [file.path for file in manifest.files if self._files.get(file.path) != file]
         assert not unknown, f"the manifest names files that were not published: {unknown}"
         data = manifest.model_dump_json(by_alias=True, exclude_none=True, indent=2).encode() + b"\n"
-        key = _key(self._folder, MANIFEST_NAME)
+        key = _key(self._folder, name)
         before = _version(self._store, key)
         self._check_owner()
         try:

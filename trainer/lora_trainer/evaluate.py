@@ -1,0 +1,404 @@
+"""What is made of a run that is complete: a copy of the best adapter, the grid, similarities, the report.
+
+Called by `run` after the training, and by `lora evaluate` and `lora run` for a run that has ended before. Its own
+manifest is written last; what is there already is not made again. It never fails a training: what goes wrong is told.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from lora_api.evaluation_spec import Evaluation, Grid
+from lora_api.run_manifest import (
+    EVALUATION_MANIFEST_NAME,
+    EvaluationManifest,
+    ManifestFile,
+    RunManifest,
+    evaluation_digest,
+)
+from lora_api.spec import LoraTraining, LoraTrainingSpec
+from lora_api.status import EvaluationStatus
+from lora_trainer.assembly import base_name, load_model, make_learner, make_painter, make_residence
+from lora_trainer.checks import check_training
+from lora_trainer.compute import make_accelerator, prefer_determinism
+from lora_trainer.drawing import Painter
+from lora_trainer.errors import Interrupted, InterruptedUnsaved, InvalidConfiguration
+from lora_trainer.evaluation.choice import choose
+from lora_trainer.evaluation.measures import Measure, from_lines
+from lora_trainer.grid.axes import FOLDER, Axes, Cell, GridAdapter, make_axes
+from lora_trainer.grid.pictures import Base, Listener, draw_grid, index_of
+from lora_trainer.grid.sheet import write_sheet
+from lora_trainer.lora.formats import read_adapter
+from lora_trainer.lora.inject import Adapters
+from lora_trainer.lora.strength import Strength
+from lora_trainer.output import RunOutput
+from lora_trainer.prepare import Prepared, Session, open_output, prepare
+from lora_trainer.report import write_report
+from lora_trainer.results import (
+    GRID_PATH,
+    METRICS_PATH,
+    REPORT_PATH,
+    Ended,
+    adapter_path,
+    best_adapter_path,
+    checkpoint_of,
+    completed,
+    evaluation_of,
+    is_checkpoint,
+    is_evaluated,
+    run_sha256,
+    tell_already_trained,
+    tell_artifacts,
+)
+from lora_trainer.run_log import record_failure
+from lora_trainer.samples import Picture, model_name, picture_of
+from lora_trainer.stopping import StopRequested
+from lora_trainer.storage import MissingFile, Store
+from lora_trainer.takeover import taking_over
+
+logger = logging.getLogger(__name__)
+
+_WEBP_PATH = "evaluation/grid.webp"
+_INDEX_PATH = "evaluation/grid.json"
+_DIFFUSERS = "-diffusers.safetensors"
+_KOHYA = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What draws with the adapters of the run."""
+
+    painter: Painter
+    adapters: Adapters
+    """Live, of the run's network; they hold whatever was loaded last."""
+
+
+@dataclass(frozen=True)
+class CompletedRun:
+    """A run that has ended well, and the right to write beside it."""
+
+    prepared: Prepared
+    store: Store
+    output: RunOutput
+    manifest: RunManifest
+
+    @property
+    def spec(self) -> LoraTrainingSpec:
+        """What was asked for."""
+        return self.prepared.training.spec
+
+
+def evaluate_training(training: LoraTraining, session: Session) -> Ended:
+    """Evaluates the completed run of `training` as its `evaluation` says, unless that was done.
+
+    Raises:
+        InvalidConfiguration: nothing is asked for, or there is no completed run of this training at `output.uri`.
+        TrainingError: as fetching, the store and the fence say; `Interrupted` when `session.should_stop` became true.
+    """
+    check_training(training)
+    if training.spec.evaluation is None:
+        raise InvalidConfiguration("spec.evaluation is not set, so nothing is asked for; `evaluation: {}` asks for all")
+    make_accelerator(training.spec)  # Without a GPU nothing needs to be fetched.
+    prefer_determinism(cpu_threads=session.settings.cpu_threads)
+    store = open_output(training.spec, session)
+    prepared = prepare(training, session)
+    manifest = completed(store, prepared.identity, prepared.provenance)
+    if manifest is None:
+        raise InvalidConfiguration(
+            f"spec.output.uri is {training.spec.output.uri}, where no completed run of this training lies; "
+            "train first (`lora run`)"
+        )
+    ended = evaluate_finished(manifest, store, prepared, session)
+    return replace(ended, reason="Evaluated")
+
+
+def evaluate_finished(manifest: RunManifest, store: Store, prepared: Prepared, session: Session) -> Ended:
+    """Evaluates a run that has ended before, unless that was done, and tells all that it made. Raises as `evaluate`."""
+    spec, tracker = prepared.training.spec, session.audience.tracker
+    if is_evaluated(store, spec):
+        evaluation = None if spec.evaluation is None else evaluation_of(store, spec)
+        return tell_already_trained(manifest, tracker, store.uri_of, evaluation=evaluation)
+    ended = tell_already_trained(manifest, tracker, store.uri_of)
+    with taking_over(store, prepared, manifest.memory_rungs, session) as output:
+        run = CompletedRun(prepared, store, output, manifest)
+        status = evaluate(run, partial(open_studio, prepared, session), session)
+    return replace(ended, message=f"{ended.message}; evaluated: {status.message}")
+
+
+def open_studio(prepared: Prepared, session: Session) -> Studio:
+    """The base model, loaded anew, with adapters of the run's network in it."""
+    accelerator = make_accelerator(prepared.training.spec)
+    model = load_model(prepared, accelerator.device, session)
+    learner = make_learner(model, prepared.training.spec)
+    residence = make_residence(model, prepared.training.spec, accelerator.device)
+    residence.settle()
+    return Studio(make_painter(learner, residence, accelerator.autocast, session), learner.adapters)
+
+
+def evaluate(run: CompletedRun, open_studio: Callable[[], Studio], session: Session) -> EvaluationStatus:
+    """Makes what `spec.evaluation` asks for and tells it; a failure is told as well, and nothing else.
+
+    Args:
+        run: the completed run.
+        open_studio: called once if anything has to be drawn.
+        session: who is told.
+
+    Raises:
+        Interrupted: told to stop; the next start goes on with the picture after the last one.
+        InterruptedUnsaved: another process has taken the output over.
+    """
+    evaluation, tracker = run.spec.evaluation, session.audience.tracker
+    if evaluation is None:
+        return EvaluationStatus()
+    work = _Evaluation(run, evaluation, open_studio, session)
+    try:
+        manifest = work.make()
+    except StopRequested as stop:
+        message = "told to stop during the evaluation; the training is complete"
+        raise Interrupted(message, hint="The next start goes on with the evaluation.") from stop
+    except (Interrupted, InterruptedUnsaved):
+        raise
+    except Exception as error:  # noqa: BLE001
+        # Whatever it is: the training is complete, and must not be made again or called a failure because of this.
+        record_failure(error)
+        status = work.failed(f"{type(error).__name__}: {error}")
+        tracker.set_evaluation(status)
+        tracker.add_notice("EvaluationFailed", status.message)
+        return status
+    tell_artifacts(run.manifest, tracker, run.store.uri_of, evaluation=manifest)
+    logger.info("%s", manifest.status.message)
+    return manifest.status
+
+
+class _Evaluation:
+    """One evaluation of one run."""
+
+    def __init__(
+        self, run: CompletedRun, evaluation: Evaluation, open_studio: Callable[[], Studio], session: Session
+    ) -> None:
+        self._run, self._evaluation, self._session = run, evaluation, session
+        self._store, self._output, self._spec = run.store, run.output, run.spec
+        self._easel = _Easel(run, open_studio)
+
+    def make(self) -> EvaluationManifest:
+        """All of it; the manifest last."""
+        # It names files that are about to be replaced.
+        self._store.delete(EVALUATION_MANIFEST_NAME)
+        self._publish_best()
+        if self._evaluation.grid is not None:
+            self._publish_grid(self._evaluation.grid)
+        if self._evaluation.report:
+            self._publish_report()
+        manifest = self._manifest()
+        self._output.finish_evaluation(manifest)
+        self._remove_others(manifest)
+        return manifest
+
+    def failed(self, problem: str) -> EvaluationStatus:
+        """What is known although the evaluation failed."""
+        try:
+            known = self._chosen
+        except Exception as error:  # noqa: BLE001  (perhaps the very reason of the failure)
+            logger.warning("the best epoch cannot be told: %s", error)
+            known = EvaluationStatus()
+        message = f"The evaluation failed, the training is complete: {problem}"
+        return known.model_copy(update={"digest": self._digest, "reason": "Failed", "message": message})
+
+    @property
+    def _digest(self) -> str:
+        return evaluation_digest(self._spec)
+
+    @cached_property
+    def _measures(self) -> tuple[Measure, ...]:
+        """What was measured while training."""
+        try:
+            lines = self._store.get_bytes(METRICS_PATH).decode().splitlines()
+        except MissingFile:
+            return ()
+        return from_lines(lines)[0]
+
+    @cached_property
+    def _chosen(self) -> EvaluationStatus:
+        if self._evaluation.best_epoch.by == "None":
+            found = EvaluationStatus(message="No epoch is chosen: evaluation.bestEpoch.by is None.")
+        else:
+            found = choose(self._measures)
+        return found.model_copy(update={"digest": self._digest, "reason": "Completed"})
+
+    @property
+    def _files(self) -> tuple[ManifestFile, ...]:
+        """What this evaluation published."""
+        of_the_run = {file.path for file in self._run.manifest.files}
+        return tuple(file for file in self._output.files if file.path not in of_the_run)
+
+    def _publish_best(self) -> None:
+        best, name = self._chosen.best_epoch, self._run.manifest.name
+        if best is None:
+            return
+        self._session.say("Evaluating", f"adapter of epoch {best}")
+        losses = {measure.epoch: measure.held_out_loss for measure in self._measures}
+        for file in self._run.manifest.files:
+            if is_checkpoint(file, name) and file.epoch == best:
+                checkpoint = checkpoint_of(file, self._store.uri_of, losses.get(best))
+                self._session.audience.tracker.set_best_checkpoint(checkpoint)
+            if file.kind == "adapter" and file.epoch == best and file.path in _epoch_paths(name, best):
+                self._copy(file, best_adapter_path(name), adapter_path(name, best))
+
+    def _copy(self, file: ManifestFile, best_path: str, epoch_path: str) -> None:
+        """In kohya's format or diffusers', as the file is."""
+        ending = file.path.removeprefix(epoch_path.removesuffix(_KOHYA))
+        path = best_path.removesuffix(_KOHYA) + ending
+        self._output.write(path, partial(self._store.get_file, file.path, sha256=file.sha256))
+        self._output.publish(path, "adapter", epoch=file.epoch, step=file.step, loss=file.loss)
+
+    def _publish_grid(self, grid: Grid) -> None:
+        axes = make_axes(self._grid_adapters(grid), grid, grid_pictures(self._spec, grid), self._family)
+        self._session.say("Sampling", f"grid of {len(axes)} pictures")
+        folder = self._output.local(FOLDER)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._fetch_pictures(axes)
+        listener = Listener(self._on_picture, self._on_progress)
+        draw_grid(axes, folder, _base(self._run.prepared), self._easel.draw, listener=listener)
+        self._session.say("Evaluating", "sheet of the grid")
+        webp, check_stop = self._output.local(_WEBP_PATH), self._session.check_stop
+        self._output.write(GRID_PATH, lambda png: write_sheet(axes, folder, png, webp, on_row=check_stop))
+        self._output.write(_INDEX_PATH, lambda path: path.write_text(index_of(axes, FOLDER), encoding="utf-8"))
+        for path in (GRID_PATH, _WEBP_PATH, _INDEX_PATH):
+            self._output.publish(path, "grid")
+
+    @property
+    def _family(self) -> str:
+        return self._run.prepared.base.model.family
+
+    def _grid_adapters(self, grid: Grid) -> list[GridAdapter]:
+        """The rows: the epochs that are asked for, as far as there are adapters of them."""
+        name, files = self._run.manifest.name, epoch_files(self._run.manifest)
+        wanted = grid.epochs or tuple(files)
+        absent = [epoch for epoch in wanted if epoch not in files]
+        if absent:
+            logger.warning("the grid leaves out epochs %s, of which there is no adapter", absent)
+        rows = [GridAdapter(f"{name}-{epoch:06d}", files[epoch].sha256, epoch) for epoch in files if epoch in wanted]
+        if not rows:
+            raise InvalidConfiguration(
+                f"spec.evaluation.grid.epochs is {[*wanted]}, but there are adapters of epochs {[*files]}; correct it"
+            )
+        return rows
+
+    def _fetch_pictures(self, axes: Axes) -> None:
+        """Fetches pictures that an earlier start stored; whether they are the right ones is told by their digests."""
+        stored = set(self._store.list(f"{FOLDER}/"))
+        for cell in axes.cells():
+            path = f"{FOLDER}/{cell.path}"
+            if path in stored:
+                self._session.check_stop()
+                self._output.local(path).write_bytes(self._store.get_bytes(path))
+
+    def _on_picture(self, cell: Cell, is_new: bool) -> None:
+        path, epoch = f"{FOLDER}/{cell.path}", cell.adapter.epoch
+        if is_new:
+            self._output.publish(path, "grid", epoch=epoch)
+        else:
+            self._output.take_over(path, "grid", epoch=epoch)
+
+    def _on_progress(self, done: int, total: int) -> None:
+        self._session.audience.tracker.set_reason("Sampling", f"grid {done} of {total}")
+        self._session.check_stop()
+
+    def _publish_report(self) -> None:
+        self._session.say("Evaluating", "report")
+        # It reads what lies in the store.
+        self._output.wait()
+        self._output.write(REPORT_PATH, lambda path: write_report(self._store, path, evaluation=self._manifest()))
+        self._output.publish(REPORT_PATH, "report")
+
+    def _manifest(self) -> EvaluationManifest:
+        return EvaluationManifest(
+            run_sha256=run_sha256(self._store),
+            evaluation_digest=self._digest,
+            created_time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            status=self._chosen,
+            files=self._files,
+        )
+
+    def _remove_others(self, manifest: EvaluationManifest) -> None:
+        """Pictures of an earlier grid, which no manifest names any more."""
+        named = {file.path for file in manifest.files}
+        for path in self._store.list(f"{FOLDER}/"):
+            if path not in named:
+                self._store.delete(path)
+
+
+class _Easel:
+    """Draws with the adapters of the run's epochs, each loaded once in a row."""
+
+    def __init__(self, run: CompletedRun, open_studio: Callable[[], Studio]) -> None:
+        self._run, self._open_studio = run, open_studio
+        self._files = {file.sha256: file for file in epoch_files(run.manifest).values()}
+        self._loaded = ""
+
+    @cached_property
+    def _studio(self) -> Studio:
+        return self._open_studio()
+
+    def draw(self, adapter: GridAdapter, strength: Strength, pictures: Sequence[Picture]) -> Sequence[Image.Image]:
+        """Pictures with an epoch's adapter at a strength."""
+        studio = self._studio
+        if self._loaded != adapter.sha256:
+            self._load(self._files[adapter.sha256], studio.adapters)
+        with studio.adapters.at(strength):
+            return studio.painter.draw(pictures, None)
+
+    def _load(self, file: ManifestFile, adapters: Adapters) -> None:
+        local = self._run.output.local(f"evaluation/{Path(file.path).name}")
+        self._run.store.get_file(file.path, local, sha256=file.sha256)
+        try:
+            with torch.no_grad():
+                adapters.load(read_adapter(local))
+        finally:
+            local.unlink()
+        self._loaded = file.sha256
+
+
+def grid_pictures(spec: LoraTrainingSpec, grid: Grid) -> tuple[Picture, ...]:
+    """What the grid draws: its own prompts, or the first of the samples'.
+
+    Raises:
+        InvalidConfiguration: there are none.
+    """
+    prompts = grid.prompts or spec.samples.prompts[:1]
+    if not prompts:
+        raise InvalidConfiguration(
+            "spec.evaluation.grid.prompts is empty, and so is spec.samples.prompts; add a prompt"
+        )
+    return tuple(picture_of(prompt, spec, place) for place, prompt in enumerate(prompts))
+
+
+def epoch_files(manifest: RunManifest) -> Mapping[int, ManifestFile]:
+    """The adapter of each epoch, ascending: in kohya's format if there is one."""
+    found: dict[int, ManifestFile] = {}
+    for file in manifest.files:
+        epoch = file.epoch or 0
+        is_epochs = file.kind == "adapter" and file.path in _epoch_paths(manifest.name, epoch)
+        if is_epochs and (epoch not in found or is_checkpoint(file, manifest.name)):
+            found[epoch] = file
+    return dict(sorted(found.items()))
+
+
+def _epoch_paths(name: str, epoch: int) -> tuple[str, str]:
+    path = adapter_path(name, epoch)
+    return path, path.removesuffix(_KOHYA) + _DIFFUSERS
+
+
+def _base(prepared: Prepared) -> Base:
+    """The base model, and everything in the spec on which a picture depends beside its own settings."""
+    spec = prepared.training.spec
+    reading = (spec.training.precision, spec.dataset.captions.max_tokens, spec.dataset.captions.weighted)
+    decisive = repr((prepared.provenance.base_digest, reading, spec.training.loss.zero_terminal_snr))
+    return Base(model_name(base_name(prepared)), hashlib.sha256(decisive.encode()).hexdigest())

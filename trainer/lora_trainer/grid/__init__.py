@@ -1,0 +1,1 @@
+"""The epoch × weight grid: what is drawn, its pictures, and the sheet of them all."""
