@@ -30,7 +30,7 @@ def make_painter(folder: Path) -> tuple[Painter, Adapters]:
 def test_pictures_come_in_the_order_that_was_asked_for(tiny_pipeline: Path) -> None:
     painter, _ = make_painter(tiny_pipeline)
 
-    images = painter.draw([SQUARE, WIDE, SQUARE])
+    images = painter.draw([SQUARE, WIDE, SQUARE], None)
 
     assert [image.size for image in images] == [(64, 64), (128, 64), (64, 64)]
     assert images[0].tobytes() == images[2].tobytes()
@@ -42,7 +42,7 @@ def test_modes_weights_gradients_and_global_randomness_stay_as_they_were(tiny_pi
     before = {name: (p.dtype, p.detach().clone(), p.requires_grad) for name, p in adapters.named_parameters().items()}
     random = torch.get_rng_state()
 
-    painter.draw([SQUARE])
+    painter.draw([SQUARE], adapters)
 
     after = adapters.named_parameters()
     assert (painter.model.parts["text_encoder"].training, painter.model.parts["unet"].training) == (True, False)
@@ -61,7 +61,7 @@ def test_drawing_can_be_stopped_and_still_restores_the_mode(tiny_pipeline: Path)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Painter(painter.model, painter.schedule, nullcontext, stop).draw([SQUARE])
+        Painter(painter.model, painter.schedule, nullcontext, stop).draw([SQUARE], None)
 
     assert painter.model.parts["text_encoder"].training
 
@@ -83,7 +83,7 @@ def test_each_part_is_placed_while_it_is_used_and_only_then(tiny_sdxl: Path) -> 
     for name, module in {**painter.model.parts, "vae": painter.model.vae.decoder}.items():
         module.register_forward_pre_hook(partial(note, name))
 
-    replace(painter, placing=placing).draw([SQUARE, WIDE])
+    replace(painter, placing=placing).draw([SQUARE, WIDE], None)
 
     texts = {"text_encoder", "text_encoder_2"}
     needed: dict[str, set[str]] = {"unet": set(), "vae": {"vae"}, **dict.fromkeys(texts, texts)}

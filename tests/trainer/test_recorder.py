@@ -1,5 +1,6 @@
 """When states are saved between two epochs; the rest of the recorder is tested by whole runs."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,12 +46,16 @@ class Run:
 
 def make_run(folder: Path, **checkpoints: Any) -> Run:
     training = make_training(folder / "base", folder / "data", folder / "out", checkpoints=checkpoints)
-    plan = SimpleNamespace(steps_per_epoch=1000, total_steps=2000, samples_per_epoch=1000, epochs=2)
+    plan = SimpleNamespace(steps_per_epoch=1000, total_steps=2000, samples_per_epoch=1000, epochs=2, sample_steps=())
     trainer = SimpleNamespace(step=0, epoch=0, plan=plan, device=torch.device("cpu"), mean_loss=lambda: 0.5)
     trainer.state = lambda: trainer.step
     trainer.learning_rates = lambda: {"unet": 1e-4}
+    trainer.result = nullcontext
     output, time = Output(), [0.0]
-    product = SimpleNamespace(training=training)
+    painter = SimpleNamespace(check=lambda pictures, field: None)
+    product = SimpleNamespace(
+        training=training, facts=SimpleNamespace(base_name="base"), adapters=None, painter=painter
+    )
     audience = make_session(folder).session.audience
     recorder = Recorder(product, trainer, output, audience, clock=lambda: time[0])  # type: ignore[arg-type]
     return Run(recorder, trainer, output, time, audience.tracker)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lora_api.cluster_spec import Parallelism
 from lora_api.dataset_spec import Captions, Dataset
+from lora_api.evaluation_spec import Samples
 from lora_api.optimizer_spec import Schedule
 from lora_api.spec import LoraTrainingSpec
 from lora_api.status import BucketSummary, Plan
@@ -110,6 +111,8 @@ class TrainingPlan:
     """After these epochs an adapter is written."""
     sample_epochs: tuple[int, ...]
     """After these epochs pictures are drawn; 0 is before the first step."""
+    sample_steps: frozenset[int]
+    """After these steps as well; those that end one of `sample_epochs` are not among them."""
     warnings: tuple[str, ...]
 
     @property
@@ -120,6 +123,14 @@ class TrainingPlan:
     def steps_in_epoch(self, epoch: int) -> int:
         """Steps of `epoch` (from 1): all of them, or what `maxSteps` leaves of the last one."""
         return max(0, min(self.steps_per_epoch, self.total_steps - (epoch - 1) * self.steps_per_epoch))
+
+    def steps_until(self, epoch: int) -> int:
+        """Steps made when `epoch` ends; 0 before the first one."""
+        return min(epoch * self.steps_per_epoch, self.total_steps)
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch that a step (from 1) belongs to; 0 before the first one."""
+        return math.ceil(step / self.steps_per_epoch)
 
     def bucket_summaries(self) -> tuple[BucketSummary, ...]:
         """The buckets in numbers, ascending by size."""
@@ -206,6 +217,7 @@ def derive_plan(
         variants=spec.dataset.latent_variants or 1,
         save_epochs=_every(spec.checkpoints.every_epochs, epochs),
         sample_epochs=(0, *_every(spec.samples.every_epochs, epochs)) if spec.samples.prompts else (),
+        sample_steps=_sample_steps(spec.samples, steps_per_epoch, total_steps),
         warnings=(*warnings, *_regularization_warnings(buckets, unused, epochs), *_crop_warnings(pictures)),
     )
 
@@ -282,6 +294,13 @@ def _apportion(total: int, weights: dict[Bucket, int]) -> dict[Bucket, int]:
 
 def _every(period: int, epochs: int) -> tuple[int, ...]:
     return tuple(sorted({*range(period, epochs + 1, period), epochs}))
+
+
+def _sample_steps(samples: Samples, steps_per_epoch: int, total_steps: int) -> frozenset[int]:
+    if samples.every_steps is None or not samples.prompts:
+        return frozenset()
+    ends_of_epochs = {*range(0, total_steps, samples.every_epochs * steps_per_epoch), total_steps}
+    return frozenset(range(samples.every_steps, total_steps, samples.every_steps)) - ends_of_epochs
 
 
 def _schedule_steps(schedule: Schedule, total_steps: int) -> tuple[int, int]:

@@ -11,22 +11,23 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lora_api.run_manifest import ManifestFile
+from lora_api.run_manifest import ManifestFile, RunManifest
 from lora_api.spec import LoraTraining
 from lora_api.status import Artifacts, SavedState
 from lora_trainer.audience import Audience
 from lora_trainer.compute import DTYPES, OUTPUT_TOLERANCE, peak_memory_bytes
 from lora_trainer.drawing import Painter
 from lora_trainer.evaluation.bench import Bench
+from lora_trainer.gallery import Exhibits, Gallery
 from lora_trainer.loop import Trainer
 from lora_trainer.lora.formats import content_hashes, read_adapter, to_diffusers, to_kohya, write_adapter
 from lora_trainer.lora.inject import Adapters
 from lora_trainer.lora.metadata import RunFacts, adapter_metadata
 from lora_trainer.lora.verify import Probe, verify_adapter
 from lora_trainer.output import RunOutput
-from lora_trainer.results import METRICS_PATH, adapter_path, artifacts_of, checkpoint_of, is_checkpoint, sheet_path
+from lora_trainer.results import METRICS_PATH, adapter_path, artifacts_of, checkpoint_of, is_checkpoint
 from lora_trainer.run_documents import Document
-from lora_trainer.samples import picture_name, pictures_of, write_picture, write_sheet
+from lora_trainer.samples import model_name, pictures_of
 from lora_trainer.states import ResumableState
 from lora_trainer.validation import Validation
 
@@ -68,7 +69,7 @@ class Recorder:
         self._checkpoints = product.training.spec.checkpoints
         self._last_saved = clock()
         self._name = product.training.output_name
-        self._pictures = pictures_of(product.training.spec)
+        self._gallery = Gallery(_exhibits(product, trainer), trainer.plan, output, audience)
         self._metrics_lines: list[str] = []
         evaluation = product.training.spec.evaluation
         measures = evaluation is not None and evaluation.best_epoch.by != "None"
@@ -119,8 +120,7 @@ class Recorder:
             self._audience.tracker.set_reason("Measuring", "the base model")
             line = self._validation.begin(bench)
             self._metrics_lines += [] if line is None else [line]
-        if 0 in self._trainer.plan.sample_epochs and not self._drawn_epochs():
-            self._draw(0)
+        self._gallery.begin(self._trainer.step)
         self._audience.tracker.set_reason("Training")
         self._audience.tracker.start_steps(self._trainer.step, epoch=self._trainer.epoch)
 
@@ -134,6 +134,9 @@ class Recorder:
             line = {"step": step, "epoch": epoch, "loss": loss, "learningRates": rates}
             self._metrics_lines.append(json.dumps(line, sort_keys=True) + "\n")
             self._report(loss, rates)
+        if step in self._trainer.plan.sample_steps:
+            self._gallery.after_step(step)
+            self._audience.tracker.set_reason("Training")
         if self._is_time_to_save():
             self.save_state()
 
@@ -154,8 +157,7 @@ class Recorder:
             self._measure(epoch)
             tracker.set_reason("Saving", f"adapter of epoch {epoch}")
             self._publish_adapter(epoch, adapter_path(self._name, epoch), loss)
-        if epoch in plan.sample_epochs:
-            self._draw(epoch)
+        self._gallery.after_epoch(self._trainer.step, epoch)
         self._trainer.epoch = epoch
         self.save_state()
         self._report(self._trainer.mean_loss(), self._trainer.learning_rates())
@@ -188,22 +190,20 @@ class Recorder:
         self._audience.metrics.observe_state(saved)
         self._output.publish_log(self._log_file)
 
-    def finish(self) -> Artifacts:
+    def finish(self) -> RunManifest:
         """Publishes the final adapter, sheet and metrics, and the manifest last."""
         epoch = self._trainer.epoch
         self._audience.tracker.set_reason("Saving", "final adapter and manifest")
         self._publish_adapter(epoch, adapter_path(self._name, None), self._trainer.epoch_loss())
-        if self._drawn_epochs():
-            self._publish_sheet(sheet_path(self._name), epoch=epoch)
+        self._gallery.finish(self._trainer.step, epoch)
         self._output.write(METRICS_PATH, lambda path: path.write_text("".join(self._metrics_lines)))
         self._output.publish(METRICS_PATH, "metrics", step=self._trainer.step)
         for document in self._product.documents:
             self._output.write(document.path, partial(_write_text, text=document.text))
             self._output.publish(document.path, document.kind, step=self._trainer.step)
-        self._output.finish(epoch=epoch, step=self._trainer.step)
-        artifacts = self.artifacts()
-        self._audience.tracker.set_artifacts(artifacts)
-        return artifacts
+        manifest = self._output.finish(epoch=epoch, step=self._trainer.step)
+        self._audience.tracker.set_artifacts(self.artifacts())
+        return manifest
 
     def artifacts(self) -> Artifacts:
         """Where the results lie."""
@@ -259,42 +259,16 @@ class Recorder:
         tolerance = OUTPUT_TOLERANCE[DTYPES[spec.training.precision]]
         verify_adapter(read_adapter(path), product.adapters, product.probe, tolerance=tolerance)
 
-    def _draw(self, epoch: int) -> None:
-        product = self._product
-        self._audience.tracker.set_reason("Sampling", f"{len(self._pictures)} pictures of epoch {epoch}")
-        clip_skip = product.training.spec.base_model.clip_skip
-        with self._trainer.result():
-            images = product.painter.draw(self._pictures)
-        for place, image in enumerate(images):
-            path = f"samples/{picture_name(self._name, epoch, place)}"
-            parameters = self._pictures[place].parameters(clip_skip)
-            self._output.write(path, partial(write_picture, image, parameters=parameters))
-            self._output.publish(path, "sample", epoch=epoch, step=self._trainer.step)
-        if epoch > 0:
-            self._publish_sheet(sheet_path(self._name, epoch), epoch=epoch)
 
-    def _publish_sheet(self, path: str, *, epoch: int) -> None:
-        self._output.fetch_back("sample")
-        columns = {
-            drawn: [self._output.local(self._picture_path(drawn, place)) for place in range(len(self._pictures))]
-            for drawn in self._drawn_epochs()
-            if drawn <= epoch
-        }
-        self._output.write(path, partial(write_sheet, self._pictures, columns))
-        self._output.publish(path, "sheet", epoch=epoch, step=self._trainer.step)
-
-    def _drawn_epochs(self) -> list[int]:
-        """Epochs of which every picture is published."""
-        published = {file.path for file in self._output.files}
-        places = range(len(self._pictures))
-        return [
-            epoch
-            for epoch in self._trainer.plan.sample_epochs
-            if all(self._picture_path(epoch, place) in published for place in places)
-        ]
-
-    def _picture_path(self, epoch: int, place: int) -> str:
-        return f"samples/{picture_name(self._name, epoch, place)}"
+def _exhibits(product: Product, trainer: Trainer) -> Exhibits:
+    return Exhibits(
+        name=product.training.output_name,
+        base_name=model_name(product.facts.base_name),
+        pictures=pictures_of(product.training.spec),
+        adapters=product.adapters,
+        painter=product.painter,
+        result=trainer.result,
+    )
 
 
 def _write_text(path: Path, text: str) -> None:

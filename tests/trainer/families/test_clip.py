@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lora_trainer.families.clip import ClipText, Reading, tokenize_for
+from lora_trainer.families.clip import ClipText, Reading, caption_states, prompt_states, tokenize_for
 from lora_trainer.families.vocabulary import clip_tokenizer
 
 START, END = 49406, 49407
@@ -107,7 +107,7 @@ TEXT = ClipText(CountingEncoder(), clip_tokenizer())
 
 
 def test_states_are_the_first_start_all_words_and_the_last_end() -> None:
-    states, _ = TEXT.encode(torch.zeros(1, 3, 77, dtype=torch.int64), None, layer=1, normed=True)
+    states, _ = TEXT.encode(torch.zeros(1, 3, 77, dtype=torch.int64), None, layer=1, normed=True, join=caption_states)
 
     places = [(0, 0), *((chunk, place) for chunk in range(3) for place in range(1, 76)), (2, 76)]
     assert states.shape == (1, 227, 3)
@@ -116,7 +116,9 @@ def test_states_are_the_first_start_all_words_and_the_last_end() -> None:
 
 @pytest.mark.parametrize(("layer", "normed", "expected"), [(1, True, 1003), (2, True, 1002), (2, False, 2)])
 def test_the_layer_is_counted_from_the_end_and_normed_on_demand(layer: int, normed: bool, expected: int) -> None:
-    states, last = TEXT.encode(torch.zeros(2, 1, 77, dtype=torch.int64), None, layer=layer, normed=normed)
+    states, last = TEXT.encode(
+        torch.zeros(2, 1, 77, dtype=torch.int64), None, layer=layer, normed=normed, join=caption_states
+    )
 
     assert states[..., 0].unique().tolist() == [expected]
     assert last[..., 0].unique().tolist() == [1003]
@@ -127,19 +129,38 @@ def test_weights_multiply_states_without_a_correction_of_the_mean() -> None:
     weights = torch.ones(1, 1, 77)
     weights[0, 0, 2] = 1.5
 
-    plain, _ = TEXT.encode(ids, None, layer=1, normed=True)
-    weighted, last = TEXT.encode(ids, weights, layer=1, normed=True)
+    plain, _ = TEXT.encode(ids, None, layer=1, normed=True, join=caption_states)
+    weighted, last = TEXT.encode(ids, weights, layer=1, normed=True, join=caption_states)
 
     assert weighted[0, 2].equal(plain[0, 2] * 1.5)
     assert weighted[0, [0, 1, 3, 76]].equal(plain[0, [0, 1, 3, 76]])
     assert last[0].equal(plain[0])
 
 
+def test_prompts_keep_whole_chunks_as_in_the_web_ui() -> None:
+    states, _ = TEXT.encode(torch.zeros(1, 2, 77, dtype=torch.int64), None, layer=1, normed=True, join=prompt_states)
+
+    places = [(int(chunk), int(place)) for _, chunk, place in states[0].tolist()]
+    assert places == [(chunk, place) for chunk in range(2) for place in range(77)]
+
+
+def test_emphasis_in_prompts_leaves_the_mean_of_each_chunk_as_it_was() -> None:
+    states = torch.arange(1.0, 2 * 77 * 3 + 1).view(1, 2, 77, 3)
+    weights = torch.ones(1, 2, 77)
+    weights[0, 0, 5] = 1.5
+
+    first, second = prompt_states(states, weights)[0].split(77)
+
+    factor = states[0, 0].mean() / (states[0, 0].sum() + states[0, 0, 5].sum() / 2) * 77 * 3
+    torch.testing.assert_close(first[4:6], states[0, 0, 4:6] * torch.tensor([[1.0], [1.5]]) * factor)
+    torch.testing.assert_close(second, states[0, 1])
+
+
 @pytest.mark.parametrize("pad", ["<|endoftext|>", "!"])
 def test_the_pooled_state_is_that_of_the_first_end_of_the_first_chunk(pad: str) -> None:
     text = ClipText(CountingEncoder(), clip_tokenizer(pad))
     ids, _ = text.tokenize([cats(3), cats(90)], Reading(max_tokens=150))
-    _, last = text.encode(ids, None, layer=1, normed=True)
+    _, last = text.encode(ids, None, layer=1, normed=True, join=caption_states)
 
     pooled = text.pool(last, ids)
 

@@ -66,6 +66,18 @@ class BaseModel(Protocol):
         """Text states of tokens on the text encoders' device, with gradients if they are enabled."""
         ...
 
+    def tokenize_prompt(self, prompt: str) -> Tokens:
+        """Token ids of one prompt on the CPU, whole, in as many chunks as it needs; emphasis is always read."""
+        ...
+
+    def encode_prompts(self, tokens: Tokens, *, clip_skip: int, negative: bool = False) -> TextStates:
+        """Text states of tokens of prompts, or of negative ones, as AUTOMATIC1111's WebUI makes them at a clip skip."""
+        ...
+
+    def check_clip_skip(self, clip_skip: int, *, field: str) -> None:
+        """Raises InvalidConfiguration when `field` asks for a clip skip that the model does not know."""
+        ...
+
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Latents (B, C, h, w), scaled as the UNet wants them, in fp32, of pixels (B, 3, H, W) in -1..1."""
         ...

@@ -4,7 +4,7 @@ The layout of chunks is that of kohya's sd-scripts and AUTOMATIC1111: each chunk
 of the caption, an end token, and padding up to 77.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from lora_trainer.families.vocabulary import weighted_ids
 
 CHUNK_TOKENS = 75
 """Tokens of a caption that CLIP reads at once, between a start and an end token."""
+
+Join = Callable[[Tensor, Tensor | None], Tensor]
+"""(states (B, chunks, 77, D), weights of tokens (B, chunks, 77) or None) -> states (B, L, D) of the whole text."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +64,17 @@ class ClipText:
         """Tokens of each text, uncut, without start and end."""
         return [len(weighted_ids(text, self.tokenizer, weighted=weighted)) for text in texts]
 
-    def encode(self, ids: Tensor, weights: Tensor | None, *, layer: int, normed: bool) -> tuple[Tensor, Tensor]:
-        """States (B, 75 chunks + 2, D) of ids (B, chunks, 77), and the last layer's (B, 77, D) of the first chunk.
+    def encode(
+        self, ids: Tensor, weights: Tensor | None, *, layer: int, normed: bool, join: Join
+    ) -> tuple[Tensor, Tensor]:
+        """States (B, L, D) of ids (B, chunks, 77), and the last layer's (B, 77, D) of the first chunk.
 
         Args:
             ids: as `tokenize` gives them.
             weights: factor on the state of each token, like `ids`.
             layer: which hidden state, counted from the end: 1 is the last layer's.
             normed: whether the final layer norm is applied to it; the last layer's states always are normed.
+            join: makes one text of its chunks: `caption_states` or `prompt_states`.
         """
         batch, chunks, length = ids.shape
         output = self.encoder(ids.flatten(0, 1), output_hidden_states=True)
@@ -76,10 +82,8 @@ class ClipText:
         if normed:
             states = getattr(self.encoder, "text_model", self.encoder).final_layer_norm(states)
         states = states.reshape(batch, chunks, length, -1)
-        if weights is not None:
-            states = states * weights[..., None].to(states.dtype)
         last = output.last_hidden_state.reshape(batch, chunks, length, -1)[:, 0]
-        return _assemble(states), last
+        return join(states, weights), last
 
     def pool(self, last: Tensor, ids: Tensor) -> Tensor:
         """Projected states (B, P) of the first end token of the first chunk, of the last layer's states (B, 77, D).
@@ -109,7 +113,18 @@ def tokenize_for(texts: Sequence[str], encoders: Sequence[ClipText], reading: Re
     return Tokens(torch.stack(ids, dim=1), torch.stack(weights, dim=1) if reading.weighted else None)
 
 
-def _assemble(states: Tensor) -> Tensor:
-    """(B, L, D) of (B, chunks, 77, D): the first start state, the 75 states of each chunk, the last end state."""
+def caption_states(states: Tensor, weights: Tensor | None) -> Tensor:
+    """(B, 75 chunks + 2, D): the first start state, the 75 states of each chunk, the last end state, as sd-scripts."""
+    if weights is not None:
+        states = states * weights[..., None].to(states.dtype)
     words = states[:, :, 1:-1].flatten(1, 2)  # (B, 75 chunks, D)
     return torch.cat([states[:, 0, :1], words, states[:, -1, -1:]], dim=1)
+
+
+def prompt_states(states: Tensor, weights: Tensor | None) -> Tensor:
+    """(B, 77 chunks, D): whole chunks, whose mean emphasis leaves as it was, as in AUTOMATIC1111's WebUI."""
+    if weights is not None:
+        weighted = states * weights[..., None].to(states.dtype)
+        means, weighted_means = (each.float().mean(dim=(2, 3), keepdim=True) for each in (states, weighted))
+        states = (weighted * (means / weighted_means)).to(states.dtype)
+    return states.flatten(1, 2)

@@ -5,7 +5,7 @@ the VAEs of SD 1.x and above all of SDXL overflow in fp16.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -15,7 +15,15 @@ from torch import Tensor, nn
 from lora_api.model_spec import Family, Prediction
 from lora_trainer.conditioning import Part, TextStates, Tokens
 from lora_trainer.errors import InvalidConfiguration
-from lora_trainer.families.clip import ClipText, Reading, tokenize_for
+from lora_trainer.families.clip import (
+    CHUNK_TOKENS,
+    ClipText,
+    Join,
+    Reading,
+    caption_states,
+    prompt_states,
+    tokenize_for,
+)
 from lora_trainer.families.model_files import BetaSchedule, ModelFiles, TextPart
 
 _TEXT_PARTS: tuple[TextPart, ...] = ("text_encoder", "text_encoder_2")
@@ -62,11 +70,7 @@ class StableDiffusion:
             prediction=files.prediction,
             reading=reading,
         )
-        if reading.clip_skip > model.texts[0].layers:
-            raise InvalidConfiguration(
-                f"spec.baseModel.clipSkip is {reading.clip_skip}, but the text encoder has only "
-                f"{model.texts[0].layers} layers; lower it"
-            )
+        model.check_clip_skip(reading.clip_skip, field="spec.baseModel.clipSkip")
         for part in (*model.parts.values(), model.vae):
             part.to(device).eval().requires_grad_(False)
         return model
@@ -117,6 +121,14 @@ class StableDiffusion:
         """Token ids (B, E, chunks, 77) of `texts` on the CPU, cut at `max_tokens`."""
         return tokenize_for(texts, self.texts, self.reading)
 
+    def tokenize_prompt(self, prompt: str) -> Tokens:
+        """Token ids (1, E, chunks, 77) of a whole prompt on the CPU, emphasis read, as the WebUI reads it."""
+        longest = max(text.count_tokens([prompt], weighted=True)[0] for text in self.texts)
+        chunks = max(1, -(-longest // CHUNK_TOKENS))
+        return tokenize_for(
+            [prompt], self.texts, replace(self.reading, max_tokens=chunks * CHUNK_TOKENS, weighted=True)
+        )
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, uncut, without start and end; of two tokenizers the larger number."""
         counts = [text.count_tokens(texts, weighted=self.reading.weighted) for text in self.texts]
@@ -128,9 +140,23 @@ class StableDiffusion:
         Clip skip k takes the k-th hidden state from the end and applies the final layer norm, as AUTOMATIC1111
         and sd-scripts do; k = 1 is the encoder's ordinary output.
         """
+        return self._encode(tokens, self.reading.clip_skip, caption_states)
+
+    def encode_prompts(self, tokens: Tokens, *, clip_skip: int, negative: bool = False) -> TextStates:
+        """Text states of prompts' tokens, as the WebUI makes them at a clip skip."""
+        return self._encode(tokens, clip_skip, prompt_states)
+
+    def check_clip_skip(self, clip_skip: int, *, field: str) -> None:
+        """Raises InvalidConfiguration when `field` asks for a hidden state that the text encoder does not have."""
+        if clip_skip > self.texts[0].layers:
+            raise InvalidConfiguration(
+                f"{field} is {clip_skip}, but the text encoder has only {self.texts[0].layers} layers; lower it"
+            )
+
+    def _encode(self, tokens: Tokens, clip_skip: int, join: Join) -> TextStates:
         tokens = tokens.to(self.texts[0].encoder.device)
         weights = None if tokens.weights is None else tokens.weights[:, 0]
-        states, _ = self.texts[0].encode(tokens.ids[:, 0], weights, layer=self.reading.clip_skip, normed=True)
+        states, _ = self.texts[0].encode(tokens.ids[:, 0], weights, layer=clip_skip, normed=True, join=join)
         return TextStates(states)
 
     @torch.no_grad()
