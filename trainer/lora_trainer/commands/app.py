@@ -11,12 +11,14 @@ from huggingface_hub.utils import disable_progress_bars
 
 from lora_trainer.commands.bake import bake
 from lora_trainer.commands.caption import caption
+from lora_trainer.commands.compare import compare
 from lora_trainer.commands.convert import convert
 from lora_trainer.commands.import_ import import_
 from lora_trainer.commands.inspect import inspect
 from lora_trainer.commands.merge import merge
 from lora_trainer.commands.plan import plan
 from lora_trainer.commands.preflight import preflight
+from lora_trainer.commands.report import report
 from lora_trainer.commands.resize import resize
 from lora_trainer.commands.run import run
 from lora_trainer.commands.validate import validate
@@ -41,6 +43,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "bake": bake,
     "merge": merge,
     "resize": resize,
+    "report": report,
+    "compare": compare,
 }
 for name, command in _COMMANDS.items():
     app.command(name)(command)

@@ -85,7 +85,7 @@ ENGLISH: Mapping[str, str] = MappingProxyType(
         "line_base": "base model",
         "line_best": "best epoch",
         "line_window": "usable epochs",
-        "chart_keys": "Arrow keys move along the chart.",
+        "chart_keys": "Point at the chart to read its values; arrow keys work too.",
         "values": "Values as a table",
         "no_metrics": "No metrics are stored for this training yet.",
         "no_measures": "Held-out loss and drift were not measured.",
@@ -240,7 +240,7 @@ TRADITIONAL_CHINESE: Mapping[str, str] = MappingProxyType(
         "chart_training": "訓練損失",
         "chart_training_help": "各步的平均損失。即使已訓練過度它仍會下降;請依保留圖片選擇。",
         "chart_measures": "保留圖片與訓練圖片",
-        "chart_measures_help": "固定雜訊下的損失,相對於基礎模型:1 表示與不使用轉接器相同,越低越好。色帶:± 1 "
+        "chart_measures_help": "固定雜訊下的損失,相對於基礎模型:1 表示與不使用轉接器相同,越低越好。色帶:±1 "
         "個標準誤差。",
         "chart_drift": "漂移",
         "chart_drift_help": "對無關描述的預測偏離基礎模型的程度。越低,保留的基礎模型能力越多。",
@@ -254,7 +254,7 @@ TRADITIONAL_CHINESE: Mapping[str, str] = MappingProxyType(
         "line_base": "基礎模型",
         "line_best": "最佳週期",
         "line_window": "可用週期",
-        "chart_keys": "可用方向鍵沿曲線移動。",
+        "chart_keys": "指向曲線即可讀取數值;也可使用方向鍵。",
         "values": "以表格顯示數值",
         "no_metrics": "這次訓練尚未儲存任何指標。",
         "no_measures": "沒有測量保留圖片損失與漂移。",
