@@ -131,6 +131,15 @@ def test_the_presets_are_those_of_the_api() -> None:
     assert TABLES[26].split() == list(PLACES)
 
 
+@pytest.mark.parametrize(("family", "length"), [("sd15", 26), ("sd2", 26), ("sdxl", 20)])
+def test_weights_are_named_by_the_blocks_that_the_family_has(family: Family, length: int) -> None:
+    numbers = [0.01 * index for index in range(length)]
+
+    named = block_vector("mine", numbers, family).by_place(family)
+
+    assert list(named.items()) == list(zip(TABLES[length].split(), numbers, strict=True))
+
+
 @pytest.mark.parametrize(
     ("path", "weight"),
     [("conv_in", 0.0), ("conv_out", 1.0), ("time_embedding.linear_1", 1.0), ("down_blocks.0.downsamplers.0.conv", 0.0)],

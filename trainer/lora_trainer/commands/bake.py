@@ -9,7 +9,7 @@ import typer
 from lora_api.model_spec import Family
 from lora_trainer.commands.failures import exit_with_code
 from lora_trainer.errors import InvalidConfiguration
-from lora_trainer.lora.block_weights import PLACES, BlockVector, parse_block_weights, parse_presets
+from lora_trainer.lora.block_weights import BlockVector, parse_block_weights, parse_presets
 
 
 def bake(
@@ -43,7 +43,7 @@ def bake(
     left_out = len(adapter.modules) - len(baked.modules)
     typer.echo(f"{out}: {len(baked.modules)} modules" + (f", {left_out} of weight 0 left out" if left_out else ""))
     if blocks is not None:
-        typer.echo(_shown(blocks))
+        typer.echo(_shown(blocks, adapter.family))
 
 
 def _check(block_weights: str | None, weight: float) -> None:
@@ -61,7 +61,7 @@ def _vector(text: str, family: Family, presets: Path | None) -> BlockVector:
     return parse_block_weights(text, family, presets=known, field="--block-weights")
 
 
-def _shown(blocks: BlockVector) -> str:
+def _shown(blocks: BlockVector, family: Family) -> str:
     """The weights by block, such as `INALL: BASE 1, IN00 0, …`."""
-    pairs = zip(PLACES, blocks.values, strict=True)
-    return f"{blocks.name}: " + ", ".join(f"{place} {weight:g}" for place, weight in pairs)
+    weights = blocks.by_place(family).items()
+    return f"{blocks.name}: " + ", ".join(f"{place} {weight:g}" for place, weight in weights)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from lora_trainer.lora.adapter import DORA_SCALE, DOWN, UP, AdapterFile, AdapterModule, InvalidAdapterFile, check_finite
-from lora_trainer.lora.block_weights import PLACES
 from lora_trainer.lora.merge import BaseWeight, check_fits
 from lora_trainer.lora.strength import Strength
 
@@ -54,7 +53,7 @@ def bake(
     }
     if not modules:
         raise InvalidAdapterFile(f"at this strength nothing of {name} is left; give a block that it has a weight")
-    baked = AdapterFile(modules, _metadata(adapter.metadata, strength, name=name, out=out), adapter.family)
+    baked = AdapterFile(modules, _metadata(adapter, strength, name=name, out=out), adapter.family)
     check_finite(baked, out.name, cure=f"use a smaller weight, or {_FP32}")
     return baked
 
@@ -121,18 +120,18 @@ def _cast(module: AdapterModule, dtype: torch.dtype, key: str) -> AdapterModule:
     return replace(module, tensors=tensors)
 
 
-def _metadata(source: Mapping[str, str], strength: Strength, *, name: str, out: Path) -> dict[str, str]:
+def _metadata(adapter: AdapterFile, strength: Strength, *, name: str, out: Path) -> dict[str, str]:
     blocks, shown = strength.blocks, f"{strength.weight:g}"
     entry: dict[str, object] = {"from": name, "weight": strength.weight}
     if blocks is not None:
-        entry |= {"name": blocks.name, "blocks": dict(zip(PLACES, blocks.values, strict=True))}
+        entry |= {"name": blocks.name, "blocks": blocks.by_place(adapter.family)}
         shown += f", {blocks.name}"
     return {
-        **source,
+        **adapter.metadata,
         "ss_output_name": out.stem,
         "modelspec.title": out.stem,
         "modelspec.merged_from": f"{name} ({shown})",
-        METADATA_KEY: json.dumps([*_earlier(source), entry]),
+        METADATA_KEY: json.dumps([*_earlier(adapter.metadata), entry]),
     }
 
 

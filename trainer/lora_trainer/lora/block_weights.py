@@ -80,6 +80,11 @@ class BlockVector:
             return 1.0
         return self.values[PLACES.index("M00" if block in _MIDDLE else block)]
 
+    def by_place(self, family: Family) -> dict[str, float]:
+        """The weights by name, those that the family has."""
+        known = _PLACES_OF[20] if family == "sdxl" else PLACES
+        return {place: weight for place, weight in zip(PLACES, self.values, strict=True) if place in known}
+
 
 def preset_values(name: str) -> tuple[float, ...] | None:
     """The 17 numbers of a preset that the extension brings along; None if it has no such preset."""
