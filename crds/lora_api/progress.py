@@ -29,7 +29,8 @@ class ProgressReport(StatusModel):
     """What the trainer is doing now (the JSON of `GET /progress`)."""
 
     reason: Annotated[str, Field(max_length=64)] = "Starting"
-    """Downloading, CheckingData, LoadingModel, EncodingLatents, Resuming, Training, Sampling, Saving or Stalled."""
+    """Downloading, CheckingData, LoadingModel, EncodingLatents, Resuming, Training, Measuring, Sampling, Saving,
+    Evaluating or Stalled."""
     message: Message = ""
     """The same as a sentence."""
     plan: Plan | None = None
@@ -94,6 +95,10 @@ def _newest(count: int) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
     return lambda items: items[len(items) - count :] if len(items) > count else items
 
 
+def _first_words(characters: int) -> Callable[[EvaluationStatus | None], EvaluationStatus | None]:
+    return lambda found: found and found.model_copy(update={"message": found.message[:characters]})
+
+
 def _first(characters: int) -> Callable[[str], str]:
     return lambda text: text[:characters]
 
@@ -116,9 +121,11 @@ _WITHOUT: tuple[tuple[tuple[str, Callable[[Any], Any]], ...], ...] = (
     (("checkpoints", _newest(2)), ("log_tail", _last_lines(1400))),
     (("plan", _without_tables),),
     (("checkpoints", _newest(1)), ("notices", _newest(2)), ("log_tail", _last_lines(1000))),
+    (("evaluation", _first_words(400)),),
     (("checkpoints", _newest(0)), ("message", _first(1000)), ("hint", _first(500)), ("log_tail", _last_lines(600))),
     (("notices", _newest(0)), ("memory_rungs", _newest(0)), ("plan", _nothing), ("log_tail", _last_lines(300))),
     (("artifacts", _nothing), ("best_checkpoint", _nothing), ("message", _first(600)), ("hint", _first(200))),
+    (("evaluation", _first_words(100)),),
     (("saved_state", _nothing), ("log_tail", _last_lines(0)), ("message", _first(300)), ("hint", _first(150))),
 )
 """What is given up, step by step, for a last word that fits."""

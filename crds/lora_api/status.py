@@ -319,7 +319,7 @@ class Summary(StatusModel):
     left: Display = ""
     """Such as `1h 5m`."""
     best: Display = ""
-    """Epoch of the best checkpoint."""
+    """Epoch that did best on held-out pictures; with `?` where that is not sure."""
     step: Display = ""
     """Such as `310/1000`."""
     rate: Display = ""

@@ -6,6 +6,7 @@ from datetime import datetime
 from lora_api.redaction import redact
 from lora_api.status import Condition, ConditionType, Phase
 from lora_operator.diagnosis import diagnose
+from lora_operator.evaluated import derive_evaluated
 from lora_operator.observed import Pod
 from lora_operator.pod_problems import keeps_the_words
 from lora_operator.queueing import WAITS, explain_hold, holding_queue
@@ -15,11 +16,12 @@ from lora_operator.timestamps import format_time
 from lora_operator.view import Finding, View
 
 MESSAGE_CHARACTERS = 2000
-MAKING_STEPS = {"Training", "Sampling", "Saving"}
+MAKING_STEPS = {"Training", "Sampling", "Saving", "Measuring"}
 """What a trainer does between its first and its last step."""
 _DATA_FAILURES = {"InvalidDataset", "AccessDenied"}
 _FETCHING = {"Downloading", "CheckingData"}
 STALLED = "Stalled"
+EVALUATING = "Evaluating"
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]")
 
 
@@ -30,11 +32,12 @@ def derive_conditions(view: View, *, previous: tuple[Condition, ...], generation
         ConditionType.ACCEPTED: _accepted(view),
         ConditionType.DATASET_READY: _dataset_ready(view, before.get(ConditionType.DATASET_READY)),
         ConditionType.SCHEDULED: _scheduled(view, before.get(ConditionType.SCHEDULED)),
-        ConditionType.RUNNING: _running(view),
+        ConditionType.RUNNING: _running(view, before.get(ConditionType.RUNNING)),
         ConditionType.CHECKPOINT_AVAILABLE: _checkpoint_available(view),
         ConditionType.SUSPENDED: _suspended(view),
         ConditionType.SUCCEEDED: _succeeded(view),
         ConditionType.FINISHED: _finished(view),
+        ConditionType.EVALUATED: derive_evaluated(view),
     }
     return tuple(
         _condition(kind, finding, before.get(kind), generation=generation, now=view.now)
@@ -109,7 +112,7 @@ def _being_read(view: View) -> Finding | None:
     return Finding("False", report.reason, report.message or "pictures and base model are being fetched")
 
 
-def _running(view: View) -> Finding:
+def _running(view: View, before: Condition | None) -> Finding:
     if view.ending:
         return Finding("False", "Finished", "the training has ended")
     pod, report = view.pod, view.report
@@ -121,6 +124,9 @@ def _running(view: View) -> Finding:
         return stalled
     if report is None:
         return Finding("False", "Starting", f"pod {pod.name} runs and has not answered yet")
+    # Pictures are drawn between the steps, and after the last one for the evaluation.
+    if report.reason == EVALUATING or (before and before.reason == EVALUATING and report.reason in MAKING_STEPS):
+        return Finding("True", EVALUATING, report.message or "the epochs are compared")
     if report.reason not in MAKING_STEPS:
         return Finding("False", report.reason, report.message or report.reason)
     return Finding("True", "Training", "steps are being made")

@@ -12,7 +12,7 @@ from lora_operator.cache import Cache
 from lora_operator.changes import Event
 from lora_operator.cluster import EVENTS, JOBS, PODS, TRAININGS, Cluster, merge_diff
 from lora_operator.errors import ClusterUnavailable, Conflict, OperatorError, Refused
-from lora_operator.metrics import Metrics
+from lora_operator.metrics import Metrics, read_numbers
 from lora_operator.observed import CREATING_REASONS, Job, Observed, Pod, controller_uid
 from lora_operator.profiles import ProfileFile
 from lora_operator.queue import WorkQueue
@@ -282,8 +282,8 @@ class Controller:
         status = decision.status or subject.status
         trainings = self._world.metrics.trainings
         trainings.set_phase(subject.key, status.phase or Phase.PENDING)
-        if status.progress is not None:
-            trainings.set_progress(subject.key, status.progress)
+        if (numbers := read_numbers(status)) is not None:
+            trainings.set_numbers(subject.key, numbers)
         if decision.status is None:
             return
         await self._write_status(subject, decision.status)

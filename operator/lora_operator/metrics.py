@@ -12,7 +12,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from lora_api.status import Phase, Progress
+from lora_api import ProgressReport
+from lora_api.status import LoraTrainingStatus, Phase, Progress
 from lora_operator.subject import Key
 from lora_operator.timestamps import parse_time
 
@@ -20,33 +21,56 @@ RECONCILE_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5,
 
 
 @dataclass(frozen=True)
+class Numbers:
+    """What is told of a training in numbers."""
+
+    progress: Progress
+    best_epoch: int | None = None
+    validation_loss: float | None = None
+    """That of the newest checkpoint that was measured."""
+
+
+@dataclass(frozen=True)
 class Gauge:
-    """One number of a training's progress."""
+    """One number of a training."""
 
     name: str
     help: str
-    read: Callable[[Progress], float | None]
+    read: Callable[[Numbers], float | None]
 
 
-def _timestamp(progress: Progress) -> float | None:
-    return parse_time(progress.updated_time).timestamp() if progress.updated_time else None
+def read_numbers(told: LoraTrainingStatus | ProgressReport) -> Numbers | None:
+    """The numbers of a training; None before there are any."""
+    if told.progress is None:
+        return None
+    losses = (checkpoint.validation_loss for checkpoint in reversed(told.checkpoints))
+    best = told.evaluation.best_epoch if told.evaluation else None
+    return Numbers(told.progress, best, next((loss for loss in losses if loss is not None), None))
 
 
-def _ratio(progress: Progress) -> float | None:
+def _timestamp(numbers: Numbers) -> float | None:
+    updated = numbers.progress.updated_time
+    return parse_time(updated).timestamp() if updated else None
+
+
+def _ratio(numbers: Numbers) -> float | None:
+    progress = numbers.progress
     return progress.step / progress.total_steps if progress.total_steps else None
 
 
 TRAINING_GAUGES = (
-    Gauge("lora_training_step", "Updates of the weights made.", lambda p: p.step),
-    Gauge("lora_training_total_steps", "Updates of the weights planned.", lambda p: p.total_steps),
-    Gauge("lora_training_epoch", "Epochs completed.", lambda p: p.epoch),
-    Gauge("lora_training_total_epochs", "Epochs planned.", lambda p: p.total_epochs),
+    Gauge("lora_training_step", "Updates of the weights made.", lambda n: n.progress.step),
+    Gauge("lora_training_total_steps", "Updates of the weights planned.", lambda n: n.progress.total_steps),
+    Gauge("lora_training_epoch", "Epochs completed.", lambda n: n.progress.epoch),
+    Gauge("lora_training_total_epochs", "Epochs planned.", lambda n: n.progress.total_epochs),
     Gauge("lora_training_progress_ratio", "Share of the steps that is done, 0 to 1.", _ratio),
-    Gauge("lora_training_loss", "Mean loss of the last epoch's worth of steps.", lambda p: p.loss),
-    Gauge("lora_training_learning_rate", "Learning rate of the UNet's adapters.", lambda p: p.learning_rate),
-    Gauge("lora_training_steps_per_second", "Speed over the last steps.", lambda p: p.steps_per_second),
-    Gauge("lora_training_remaining_seconds", "Estimated time left in seconds.", lambda p: p.remaining_seconds),
+    Gauge("lora_training_loss", "Mean loss of the last epoch's worth of steps.", lambda n: n.progress.loss),
+    Gauge("lora_training_learning_rate", "Learning rate of the UNet's adapters.", lambda n: n.progress.learning_rate),
+    Gauge("lora_training_steps_per_second", "Speed over the last steps.", lambda n: n.progress.steps_per_second),
+    Gauge("lora_training_remaining_seconds", "Estimated time left in seconds.", lambda n: n.progress.remaining_seconds),
     Gauge("lora_training_updated_timestamp_seconds", "When the trainer last told its progress.", _timestamp),
+    Gauge("lora_training_best_epoch", "Epoch that does best on held-out pictures.", lambda n: n.best_epoch),
+    Gauge("lora_training_validation_loss", "Newest loss on held-out pictures.", lambda n: n.validation_loss),
 )
 
 
@@ -57,40 +81,40 @@ class TrainingCollector(Collector):
         # Written on the event loop, read by the server's threads.
         self._lock = threading.Lock()
         self._phases: dict[Key, Phase] = {}
-        self._progress: dict[Key, Progress] = {}
+        self._numbers: dict[Key, Numbers] = {}
 
     def set_phase(self, key: Key, phase: Phase) -> None:
         """The training is in this phase."""
         with self._lock:
             self._phases[key] = phase
 
-    def set_progress(self, key: Key, progress: Progress) -> None:
+    def set_numbers(self, key: Key, numbers: Numbers) -> None:
         """The training is so far."""
         with self._lock:
-            self._progress[key] = progress
+            self._numbers[key] = numbers
 
     def remove(self, key: Key) -> None:
         """The training is gone."""
         with self._lock:
             self._phases.pop(key, None)
-            self._progress.pop(key, None)
+            self._numbers.pop(key, None)
 
     def collect(self) -> Iterable[Metric]:
         """All series, as prometheus_client asks for them."""
         with self._lock:
-            tally, progress = Tally(self._phases.values()), dict(self._progress)
+            tally, numbers = Tally(self._phases.values()), dict(self._numbers)
         trainings = GaugeMetricFamily("lora_operator_trainings", "Trainings by phase.", labels=["phase"])
         for phase in Phase:
             trainings.add_metric([phase.value], tally[phase])
         yield trainings
         for gauge in TRAINING_GAUGES:
-            yield _family(gauge, progress)
+            yield _family(gauge, numbers)
 
 
-def _family(gauge: Gauge, progress: dict[Key, Progress]) -> GaugeMetricFamily:
+def _family(gauge: Gauge, numbers: dict[Key, Numbers]) -> GaugeMetricFamily:
     family = GaugeMetricFamily(gauge.name, gauge.help, labels=["namespace", "name"])
-    for key, made in progress.items():
-        value = gauge.read(made)
+    for key, told in numbers.items():
+        value = gauge.read(told)
         if value is not None:
             family.add_metric([key.namespace, key.name], value)
     return family

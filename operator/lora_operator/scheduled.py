@@ -23,7 +23,7 @@ def derive_scheduled(view: View) -> Finding:
     if pod is None:
         refused = view.observed.pod_refusal
         return explain_refused_pod(refused) if refused else _awaited(view, f"Job {job.name} has no pod yet")
-    if pod.disruption is not None or pod.is_over:
+    if pod.disruption is not None or pod.phase == "Failed":
         return _why_again(pod)
     return _placed(view, pod)
 

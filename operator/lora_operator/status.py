@@ -6,8 +6,18 @@ The status before is read only for what can no longer be seen: what pods said th
 from dataclasses import replace
 from datetime import datetime
 
-from lora_api import LoraTrainingStatus, ProgressReport
-from lora_api.status import Artifacts, Attempts, Checkpoint, Condition, ConditionType, Plan, Progress, QueueStatus
+from lora_api import LoraTrainingStatus, ProgressReport, evaluation_digest
+from lora_api.status import (
+    Artifacts,
+    Attempts,
+    Checkpoint,
+    Condition,
+    ConditionType,
+    EvaluationStatus,
+    Plan,
+    Progress,
+    QueueStatus,
+)
 from lora_operator import kueue
 from lora_operator.attempts import derive_attempts, is_time_over, stop_clocks
 from lora_operator.changes import derive_events
@@ -47,6 +57,7 @@ def derive_status(subject: Subject, observed: Observed, *, acceptance: Acceptanc
         progress=view.progress,
         checkpoints=view.checkpoints,
         best_checkpoint=best,
+        evaluation=view.evaluation,
         artifacts=view.artifacts,
         saved_state=view.saved_state,
         memory_rungs=(report.memory_rungs if report else ()) or before.memory_rungs,
@@ -54,7 +65,7 @@ def derive_status(subject: Subject, observed: Observed, *, acceptance: Acceptanc
         attempts=stop_clocks(attempts, ending.time) if ending else attempts,
         notices=merge_notices(before.notices, report.notices if report else ()),
         failure=ending.failure if ending else None,
-        summary=derive_summary(view.progress, best, attempts),
+        summary=derive_summary(view.progress, attempts, best=best, evaluation=view.evaluation),
     )
 
 
@@ -78,6 +89,7 @@ def _view(
         progress=_progress(report, before.progress),
         checkpoints=_checkpoints(before.checkpoints, report.checkpoints if report else ()),
         artifacts=_artifacts(report, before.artifacts),
+        evaluation=_evaluation(subject, report),
         saved_state=(report.saved_state if report else None) or before.saved_state,
         now=now,
     )
@@ -185,8 +197,8 @@ def _without_times(status: LoraTrainingStatus) -> LoraTrainingStatus:
 def without_report(before: LoraTrainingStatus, after: LoraTrainingStatus, refusal: str) -> LoraTrainingStatus:
     """The status without what the trainer says, for when the API server refuses it in those words."""
     told = (
-        "plan", "progress", "checkpoints", "best_checkpoint", "artifacts", "saved_state", "memory_rungs", "notices",
-        "summary",
+        "plan", "progress", "checkpoints", "best_checkpoint", "evaluation", "artifacts", "saved_state",
+        "memory_rungs", "notices", "summary",
     )  # fmt: skip
     words = f"; what the trainer reports cannot be written: {refusal}"
     conditions = tuple(
@@ -245,3 +257,12 @@ def _artifacts(report: ProgressReport | None, before: Artifacts | None) -> Artif
     if told is None or before is None:
         return told or before
     return before.model_copy(update=told.model_dump(exclude_none=True))
+
+
+def _evaluation(subject: Subject, report: ProgressReport | None) -> EvaluationStatus | None:
+    """The newest of what was told."""
+    told = (report.evaluation if report else None) or subject.status.evaluation
+    if told is None or not told.digest or subject.training is None:
+        return told
+    # Until the end the settings cannot change: a trainer of another version may only count them otherwise.
+    return told.model_copy(update={"digest": evaluation_digest(subject.training.spec)})

@@ -1,12 +1,18 @@
 """Words for the columns of `kubectl get`; pure. Used by `status`."""
 
-from lora_api.status import Attempts, Checkpoint, Progress, Summary
+from lora_api.status import Attempts, Checkpoint, EvaluationStatus, Progress, Summary
 
 LARGE = 1e6
 """Numbers from here on are told by their first digits."""
 
 
-def derive_summary(progress: Progress | None, best: Checkpoint | None, attempts: Attempts | None) -> Summary:
+def derive_summary(
+    progress: Progress | None,
+    attempts: Attempts | None,
+    *,
+    best: Checkpoint | None = None,
+    evaluation: EvaluationStatus | None = None,
+) -> Summary:
     """The columns; what is not known yet is left empty."""
     made = progress or Progress()
     return Summary(
@@ -14,7 +20,7 @@ def derive_summary(progress: Progress | None, best: Checkpoint | None, attempts:
         progress=f"{made.percent}%" if made.total_steps else "",
         loss="" if made.loss is None else _loss(made.loss),
         left="" if made.remaining_seconds is None else format_duration(made.remaining_seconds),
-        best="" if best is None else str(best.epoch),
+        best=_best(best, evaluation),
         step=_of(made.step, made.total_steps),
         rate="" if made.steps_per_second is None else _rate(made.steps_per_second),
         attempts=_attempts(attempts),
@@ -37,6 +43,13 @@ def _of(done: int, total: int) -> str:
 def _loss(loss: float) -> str:
     """A loss that runs away has more digits than a column."""
     return f"{loss:.4f}" if abs(loss) < LARGE else f"{loss:.2e}"
+
+
+def _best(best: Checkpoint | None, evaluation: EvaluationStatus | None) -> str:
+    """The epoch, and a question mark where that is not sure."""
+    if evaluation is None or evaluation.best_epoch is None:
+        return "" if best is None else str(best.epoch)
+    return f"{evaluation.best_epoch}{'?' if evaluation.confidence == 'Low' else ''}"
 
 
 def _rate(steps_per_second: float) -> str:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Literal
 
 from lora_api import LoraTraining, ProgressReport
-from lora_api.status import Artifacts, Checkpoint, Plan, Progress, SavedState
+from lora_api.status import Artifacts, Checkpoint, EvaluationStatus, Plan, Progress, SavedState
 from lora_operator.observed import Job, Observed, Pod
 from lora_operator.outcome import Ending
 
@@ -47,6 +47,7 @@ class View:
     progress: Progress | None
     checkpoints: tuple[Checkpoint, ...]
     artifacts: Artifacts | None
+    evaluation: EvaluationStatus | None
     saved_state: SavedState | None
     """The newest that was told of."""
     now: datetime

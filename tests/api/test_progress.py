@@ -5,7 +5,17 @@ import json
 import pytest
 
 from lora_api.progress import MAX_TERMINATION_BYTES, ProgressReport, TerminationMessage
-from lora_api.status import Artifacts, BucketSummary, Checkpoint, MemoryRung, Notice, Plan, Progress, SavedState
+from lora_api.status import (
+    Artifacts,
+    BucketSummary,
+    Checkpoint,
+    EvaluationStatus,
+    MemoryRung,
+    Notice,
+    Plan,
+    Progress,
+    SavedState,
+)
 
 
 def make_checkpoint(epoch: int) -> Checkpoint:
@@ -60,6 +70,7 @@ def test_the_longest_that_can_be_said_still_fits(character: str) -> None:
             "memory_rungs": (MemoryRung(name="HalfBatch", message=text),) * 16,
             "notices": (Notice(reason="Stalled", message=character * 1024),) * 8,
             "dataset_digest": "0" * 64,
+            "evaluation": EvaluationStatus(digest=character * 64, reason="Completed", message=text, best_epoch=7),
         }
     )
 
@@ -68,6 +79,7 @@ def test_the_longest_that_can_be_said_still_fits(character: str) -> None:
     kept = TerminationMessage.model_validate_json(data)
     assert len(data) <= MAX_TERMINATION_BYTES
     assert kept.message and kept.hint and kept.progress == message.progress
+    assert kept.evaluation is not None and kept.evaluation.best_epoch == 7
 
 
 def test_the_end_of_the_log_outlives_tables_and_old_checkpoints() -> None:
@@ -83,3 +95,15 @@ def test_fields_of_a_newer_trainer_are_dropped_not_refused() -> None:
     report = ProgressReport.model_validate_json('{"reason": "Training", "futureField": {"a": 1}}')
 
     assert report.reason == "Training"
+
+
+def test_what_an_evaluation_found_outlives_everything_that_was_made() -> None:
+    text = "x" * 4096
+    found = EvaluationStatus(digest="0" * 64, reason="Completed", message=text, best_epoch=7, confidence="High")
+    long = make_message(20, text).model_copy(update={"hint": text, "evaluation": found})
+
+    kept = TerminationMessage.model_validate_json(long.to_bytes()).evaluation
+
+    assert kept is not None
+    assert kept.model_copy(update={"message": ""}) == found.model_copy(update={"message": ""})
+    assert kept.message

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lora_api import ProgressReport
-from lora_api.status import Condition, ConditionType, Phase, Plan, Progress
+from lora_api.status import Condition, ConditionType, EvaluationStatus, Phase, Plan, Progress
 from lora_operator.observed import Observed, Pod
 from lora_operator.status import derive_status
 from lora_operator.timestamps import format_time
@@ -101,6 +101,7 @@ SCHEDULED = {
         "SecretMissing",
     ),
     "again": (observed(make_job(), dead_pod(69)), "False", "Retrying"),
+    "done, and its Job does not know yet": (observed(make_job(), dead_pod(0)), "True", "Scheduled"),
     "preempted": (
         observed(make_job(), dead_pod(75, conditions=disrupted("PreemptionByScheduler", "higher priority"))),
         "False",
@@ -187,6 +188,8 @@ RUNNING = {
     "training": (observed(make_job(), running_pod(), report=report("Training")), "True", "Training"),
     "sampling": (observed(make_job(), running_pod(), report=report("Sampling")), "True", "Training"),
     "saving": (observed(make_job(), running_pod(), report=report("Saving")), "True", "Training"),
+    "measuring": (observed(make_job(), running_pod(), report=report("Measuring")), "True", "Training"),
+    "evaluating": (observed(make_job(), running_pod(), report=report("Evaluating")), "True", "Evaluating"),
     "odd": (observed(make_job(), running_pod(), report=report("3 odd-ones_")), "False", "oddones"),
     "over": (observed(make_job(status=COMPLETE), dead_pod(0)), "False", "Finished"),
 }
@@ -195,6 +198,50 @@ RUNNING = {
 @pytest.mark.parametrize(("seen", "status", "reason"), RUNNING.values(), ids=RUNNING)
 def test_running_tells_what_the_trainer_does(seen: Observed, status: str, reason: str) -> None:
     assert told(find("Running", seen)) == (status, reason)
+
+
+def test_pictures_that_are_drawn_for_the_evaluation_are_no_steps() -> None:
+    evaluating = observed(make_job(), running_pod(), report=report("Evaluating"))
+    before = derive_status(make_subject(), evaluating, acceptance=ACCEPTED, now=NOW).to_document()
+
+    found = find("Running", observed(make_job(), running_pod(), report=report("Sampling", "12 of 70")), status=before)
+
+    assert (*told(found), found.message) == ("True", "Evaluating", "12 of 70")
+
+
+WISH = ("evaluation", {})
+MEASURED = ProgressReport(reason="Training", evaluation=EvaluationStatus(reason="Measuring", message="epoch 3 leads"))
+
+
+def end_with(reason: str) -> Observed:
+    word = {"evaluation": {"digest": "d", "reason": reason, "message": "said so", "bestEpoch": 3}}
+    return observed(make_job(status=COMPLETE), dead_pod(0, word))
+
+
+EVALUATED = {
+    "nothing yet": (observed(), True, ("Unknown", "Measuring")),
+    "not asked for": (observed(), False, ("False", "NotRequested")),
+    "measuring": (observed(make_job(), running_pod(), report=MEASURED), True, ("Unknown", "Measuring")),
+    "completed": (end_with("Completed"), True, ("True", "Completed")),
+    "failed": (end_with("Failed"), True, ("False", "Failed")),
+    "completed unasked": (end_with("Completed"), False, ("True", "Completed")),
+    "no word of it": (observed(make_job(status=COMPLETE), dead_pod(0)), True, ("Unknown", "Pending")),
+    "training failed": (observed(make_job(status=FAILED), dead_pod(71)), True, ("False", "TrainingFailed")),
+}
+
+
+@pytest.mark.parametrize(("seen", "wished", "expected"), EVALUATED.values(), ids=EVALUATED)
+def test_evaluated_tells_whether_the_epochs_are_compared(
+    seen: Observed, wished: bool, expected: tuple[str, str]
+) -> None:
+    assert told(find("Evaluated", seen, *([WISH] if wished else []))) == expected
+
+
+def test_evaluated_says_in_the_trainers_words_what_is_known() -> None:
+    seen = observed(make_job(), running_pod(), report=MEASURED)
+
+    assert find("Evaluated", seen, WISH).message == "epoch 3 leads"
+    assert find("Evaluated", end_with("Completed"), WISH).message == "said so"
 
 
 @pytest.mark.parametrize("doing", ["Training", "LoadingModel", "Downloading"])

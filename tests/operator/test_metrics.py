@@ -4,7 +4,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from lora_api.status import Phase, Progress
-from lora_operator.metrics import TRAINING_GAUGES, Metrics
+from lora_operator.metrics import TRAINING_GAUGES, Metrics, Numbers
 from lora_operator.subject import Key
 from tests.support.prometheus import check_metrics
 
@@ -25,13 +25,15 @@ EXPECTED = {
     "lora_training_steps_per_second": 2.4,
     "lora_training_remaining_seconds": 290,
     "lora_training_updated_timestamp_seconds": 1795348800,
+    "lora_training_best_epoch": 7,
+    "lora_training_validation_loss": 0.12,
 }
 
 
 def filled() -> Metrics:
     metrics = Metrics()
     metrics.trainings.set_phase(KEY, Phase.RUNNING)
-    metrics.trainings.set_progress(KEY, PROGRESS)
+    metrics.trainings.set_numbers(KEY, Numbers(PROGRESS, best_epoch=7, validation_loss=0.12))
     metrics.loop.note_event("job")
     metrics.loop.queue_length = lambda: 4
     metrics.reconciles.labels("success").inc()
@@ -57,7 +59,7 @@ def test_a_training_is_told_in_numbers(name: str, value: float) -> None:
 def test_what_is_not_known_has_no_series() -> None:
     metrics = Metrics()
 
-    metrics.trainings.set_progress(KEY, Progress())
+    metrics.trainings.set_numbers(KEY, Numbers(Progress()))
 
     assert metrics.registry.get_sample_value("lora_training_loss", LABELS) is None
     assert metrics.registry.get_sample_value("lora_training_progress_ratio", LABELS) is None

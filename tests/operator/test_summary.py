@@ -2,7 +2,7 @@
 
 import pytest
 
-from lora_api.status import Attempts, Checkpoint, Progress, Summary
+from lora_api.status import Attempts, Checkpoint, EvaluationStatus, Progress, Summary
 from lora_operator.summary import derive_summary, format_duration
 
 
@@ -33,7 +33,7 @@ def test_durations_are_told_in_their_two_largest_units(seconds: int, words: str)
     ],
 )
 def test_numbers_of_any_size_fit_their_columns(loss: float, rate: float, words: tuple[str, str]) -> None:
-    summary = derive_summary(Progress(loss=loss, steps_per_second=rate), None, None)
+    summary = derive_summary(Progress(loss=loss, steps_per_second=rate), None)
 
     assert (summary.loss, summary.rate) == words
 
@@ -45,7 +45,7 @@ def test_the_columns_tell_how_far_it_is() -> None:
     )  # fmt: skip
     best = Checkpoint(epoch=2, step=200, uri="s3://b/x", sha256="0", size_bytes=1)
 
-    summary = derive_summary(progress, best, Attempts(number=2, failures=1, preemptions=3))
+    summary = derive_summary(progress, Attempts(number=2, failures=1, preemptions=3), best=best)
 
     assert summary == Summary(
         epoch="3/10", progress="31%", loss="0.0912", left="1h 5m", best="2", step="310/1000", rate="2.4/s",
@@ -54,9 +54,24 @@ def test_the_columns_tell_how_far_it_is() -> None:
 
 
 def test_what_is_not_known_is_left_empty() -> None:
-    assert derive_summary(None, None, None) == Summary()
+    assert derive_summary(None, None) == Summary()
 
 
 @pytest.mark.parametrize(("rate", "words"), [(0.02, "50.0s/step"), (0.0, "0.0/s"), (12.34, "12.3/s")])
 def test_slow_runs_are_told_in_seconds_a_step(rate: float, words: str) -> None:
-    assert derive_summary(Progress(steps_per_second=rate), None, None).rate == words
+    assert derive_summary(Progress(steps_per_second=rate), None).rate == words
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "words"),
+    [
+        (EvaluationStatus(best_epoch=7, confidence="High"), "7"),
+        (EvaluationStatus(best_epoch=7, confidence="Low"), "7?"),
+        (EvaluationStatus(best_epoch=0), "0"),
+        (EvaluationStatus(), "3"),
+    ],
+)
+def test_a_best_epoch_that_is_not_sure_is_marked(evaluation: EvaluationStatus, words: str) -> None:
+    best = Checkpoint(epoch=3, step=30, uri="s3://b/a", sha256="0" * 64, size_bytes=1)
+
+    assert derive_summary(None, None, best=best, evaluation=evaluation).best == words
