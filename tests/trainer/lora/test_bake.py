@@ -109,7 +109,7 @@ def in_the_webui(file: Path, parts: Mapping[Part, Any]) -> dict[Part, Tensor]:
     """What the parts of SD 1.x give once the WebUI has added the file: keys, tensors and scales as they lie there."""
     with safe_open(file, framework="pt") as opened:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (no mapping)
-    prefixes = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
+    prefixes: dict[Part, str] = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
     for part, prefix in prefixes.items():
         for path, module in parts[part].named_modules():
             key = prefix + path.replace(".", "_") + "."

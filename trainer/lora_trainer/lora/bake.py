@@ -95,7 +95,8 @@ def _baked_dora(module: AdapterModule, factor: float, base: BaseWeight | None) -
 
 
 def _lengths(weight: Tensor, axis: int) -> Tensor:
-    return weight.transpose(0, axis).flatten(1).norm(dim=1)
+    lengths: Tensor = weight.transpose(0, axis).flatten(1).norm(dim=1)
+    return lengths
 
 
 def _along(values: Tensor, axis: int, dims: int) -> Tensor:
