@@ -6,7 +6,7 @@ manifest is written last; what is there already is not made again. It never fail
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from lora_api.evaluation_spec import Evaluation, Grid
+from lora_api.model_spec import Family
 from lora_api.run_manifest import (
     EVALUATION_MANIFEST_NAME,
     EvaluationManifest,
@@ -35,6 +36,7 @@ from lora_trainer.evaluation.measures import Measure, from_lines
 from lora_trainer.grid.axes import FOLDER, Axes, Cell, GridAdapter, make_axes
 from lora_trainer.grid.pictures import Base, Listener, draw_grid, index_of
 from lora_trainer.grid.sheet import write_sheet
+from lora_trainer.lora.block_weights import BlockVector, block_vector
 from lora_trainer.lora.formats import read_adapter
 from lora_trainer.lora.inject import Adapters
 from lora_trainer.lora.strength import Strength
@@ -50,6 +52,8 @@ from lora_trainer.results import (
     best_adapter_path,
     checkpoint_of,
     completed,
+    epoch_adapters,
+    epoch_paths,
     evaluation_of,
     is_checkpoint,
     is_evaluated,
@@ -67,7 +71,6 @@ logger = logging.getLogger(__name__)
 
 _WEBP_PATH = "evaluation/grid.webp"
 _INDEX_PATH = "evaluation/grid.json"
-_DIFFUSERS = "-diffusers.safetensors"
 _KOHYA = ".safetensors"
 
 
@@ -248,7 +251,7 @@ class _Evaluation:
             if is_checkpoint(file, name) and file.epoch == best:
                 checkpoint = checkpoint_of(file, self._store.uri_of, losses.get(best))
                 self._session.audience.tracker.set_best_checkpoint(checkpoint)
-            if file.kind == "adapter" and file.epoch == best and file.path in _epoch_paths(name, best):
+            if file.kind == "adapter" and file.epoch == best and file.path in epoch_paths(name, best):
                 self._copy(file, best_adapter_path(name), adapter_path(name, best))
 
     def _copy(self, file: ManifestFile, best_path: str, epoch_path: str) -> None:
@@ -259,7 +262,8 @@ class _Evaluation:
         self._output.publish(path, "adapter", epoch=file.epoch, step=file.step, loss=file.loss)
 
     def _publish_grid(self, grid: Grid) -> None:
-        axes = make_axes(self._grid_adapters(grid), grid, grid_pictures(self._spec, grid), self._family)
+        pictures, blocks = grid_pictures(self._spec, grid), grid_blocks(grid, self._run.prepared.base.model.family)
+        axes = make_axes(self._grid_adapters(grid), grid, pictures, blocks)
         self._session.say("Sampling", f"grid of {len(axes)} pictures")
         folder = self._output.local(FOLDER)
         folder.mkdir(parents=True, exist_ok=True)
@@ -273,13 +277,9 @@ class _Evaluation:
         for path in (GRID_PATH, _WEBP_PATH, _INDEX_PATH):
             self._output.publish(path, "grid")
 
-    @property
-    def _family(self) -> str:
-        return self._run.prepared.base.model.family
-
     def _grid_adapters(self, grid: Grid) -> list[GridAdapter]:
         """The rows: the epochs that are asked for, as far as there are adapters of them."""
-        name, files = self._run.manifest.name, epoch_files(self._run.manifest)
+        name, files = self._run.manifest.name, epoch_adapters(self._run.manifest)
         wanted = grid.epochs or tuple(files)
         absent = [epoch for epoch in wanted if epoch not in files]
         if absent:
@@ -340,7 +340,7 @@ class _Easel:
 
     def __init__(self, run: CompletedRun, open_studio: Callable[[], Studio]) -> None:
         self._run, self._open_studio = run, open_studio
-        self._files = {file.sha256: file for file in epoch_files(run.manifest).values()}
+        self._files = {file.sha256: file for file in epoch_adapters(run.manifest).values()}
         self._loaded = ""
 
     @cached_property
@@ -380,20 +380,13 @@ def grid_pictures(spec: LoraTrainingSpec, grid: Grid) -> tuple[Picture, ...]:
     return tuple(picture_of(prompt, spec, place) for place, prompt in enumerate(prompts))
 
 
-def epoch_files(manifest: RunManifest) -> Mapping[int, ManifestFile]:
-    """The adapter of each epoch, ascending: in kohya's format if there is one."""
-    found: dict[int, ManifestFile] = {}
-    for file in manifest.files:
-        epoch = file.epoch or 0
-        is_epochs = file.kind == "adapter" and file.path in _epoch_paths(manifest.name, epoch)
-        if is_epochs and (epoch not in found or is_checkpoint(file, manifest.name)):
-            found[epoch] = file
-    return dict(sorted(found.items()))
-
-
-def _epoch_paths(name: str, epoch: int) -> tuple[str, str]:
-    path = adapter_path(name, epoch)
-    return path, path.removesuffix(_KOHYA) + _DIFFUSERS
+def grid_blocks(grid: Grid, family: Family) -> tuple[BlockVector, ...]:
+    """The block weights that the grid compares. Raises InvalidConfiguration: one does not fit the family."""
+    field = "spec.evaluation.grid.blockWeights"
+    return tuple(
+        block_vector(entry.name, entry.values, family, field=f"{field}[{place}]")
+        for place, entry in enumerate(grid.block_weights)
+    )
 
 
 def _base(prepared: Prepared) -> Base:

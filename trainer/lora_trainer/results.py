@@ -209,6 +209,23 @@ def is_checkpoint(file: ManifestFile, name: str) -> bool:
     return bool(file.kind == "adapter" and file.epoch and file.path == adapter_path(name, file.epoch))
 
 
+def epoch_paths(name: str, epoch: int) -> tuple[str, str]:
+    """Where the adapter of an epoch lies in kohya's format, and where in diffusers'."""
+    path = adapter_path(name, epoch)
+    return path, path.removesuffix(".safetensors") + "-diffusers.safetensors"
+
+
+def epoch_adapters(manifest: RunManifest) -> dict[int, ManifestFile]:
+    """The adapter of each epoch, ascending: in kohya's format if there is one."""
+    found: dict[int, ManifestFile] = {}
+    for file in manifest.files:
+        epoch = file.epoch or 0
+        is_epochs = file.kind == "adapter" and file.path in epoch_paths(manifest.name, epoch)
+        if is_epochs and (epoch not in found or is_checkpoint(file, manifest.name)):
+            found[epoch] = file
+    return dict(sorted(found.items()))
+
+
 def checkpoint_of(file: ManifestFile, uri_of: UriOf, validation_loss: float | None = None) -> Checkpoint:
     """An adapter of the manifest as the status shows it, with its loss on held-out pictures if it is known."""
     return Checkpoint(

@@ -13,6 +13,8 @@ from lora_trainer.commands.bake import bake
 from lora_trainer.commands.caption import caption
 from lora_trainer.commands.compare import compare
 from lora_trainer.commands.convert import convert
+from lora_trainer.commands.evaluate import evaluate
+from lora_trainer.commands.grid import grid
 from lora_trainer.commands.import_ import import_
 from lora_trainer.commands.inspect import inspect
 from lora_trainer.commands.merge import merge
@@ -35,6 +37,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "plan": plan,
     "preflight": preflight,
+    "evaluate": evaluate,
+    "grid": grid,
     "validate": validate,
     "import": import_,
     "inspect": inspect,

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from lora_api.evaluation_spec import MAX_GRID_PICTURES, BlockWeights, Grid, Sampler
-from lora_api.model_spec import Family
+from lora_api.evaluation_spec import MAX_GRID_PICTURES, Grid, Sampler
 from lora_trainer.errors import InvalidConfiguration
-from lora_trainer.lora.block_weights import BlockVector, block_vector
+from lora_trainer.lora.block_weights import BlockVector
 from lora_trainer.lora.strength import Strength
-from lora_trainer.samples import WEB_UI_SAMPLERS, Picture, lora_tag
+from lora_trainer.samples import SAMPLER_NAMES, Picture, lora_tag
 
 FOLDER = "evaluation/grid"
 _SEED = 42
@@ -102,23 +101,24 @@ class Axes:
         return panel.block_weights.name if panel.block_weights else "", self.weights.index(weight)
 
 
-def make_axes(adapters: Sequence[GridAdapter], grid: Grid, pictures: Sequence[Picture], family: Family) -> Axes:
+def make_axes(
+    adapters: Sequence[GridAdapter], grid: Grid, pictures: Sequence[Picture], blocks: Sequence[BlockVector] = ()
+) -> Axes:
     """The grid of `adapters` that `grid` asks for.
 
     Args:
         adapters: the rows.
-        grid: weights, seeds, block weights, samplers and guidance scales.
+        grid: weights, seeds, samplers and guidance scales.
         pictures: what to draw, one for each prompt, every default filled in.
-        family: what the base model is; block weights are counted by it.
+        blocks: block weights to compare; none: every block at the column's weight.
 
     Raises:
-        InvalidConfiguration: a vector of block weights does not fit the family, or there are too many pictures.
+        InvalidConfiguration: there are too many pictures.
     """
-    blocks = [(_vector(entry, place, family), place) for place, entry in enumerate(grid.block_weights)] or [(None, 0)]
     lists: tuple[tuple[_Choice, ...], ...] = (
         tuple(_of_prompt(picture, place) for place, picture in enumerate(pictures)),
         tuple(_of_seed(seed) for seed in _once(grid.seeds or (_SEED if grid.seed is None else grid.seed,))),
-        tuple(_of_blocks(vector, place) for vector, place in blocks),
+        tuple(_of_blocks(vector, place) for place, vector in enumerate(blocks)),
         tuple(_of_sampler(sampler) for sampler in _once(grid.samplers)),
         tuple(_of_guidance(guidance) for guidance in _once(grid.guidances)),
     )
@@ -127,18 +127,11 @@ def make_axes(adapters: Sequence[GridAdapter], grid: Grid, pictures: Sequence[Pi
     axes = Axes(tuple(adapters), _once(grid.weights), panels)
     if len(axes) > MAX_GRID_PICTURES:
         raise InvalidConfiguration(
-            f"spec.evaluation.grid asks for {len(adapters)} adapters × {len(axes.weights)} weights × {len(panels)} "
-            f"combinations of the other lists = {len(axes)} pictures, but {MAX_GRID_PICTURES} is the most; shorten a "
-            "list, or name some epochs"
+            f"the grid (spec.evaluation.grid) has {len(adapters)} adapters × {len(axes.weights)} weights × "
+            f"{len(panels)} combinations of the other lists = {len(axes)} pictures, but {MAX_GRID_PICTURES} is the "
+            "most; shorten a list, or name some epochs"
         )
     return axes
-
-
-def _vector(entry: BlockWeights, place: int, family: Family) -> BlockVector:
-    try:
-        return block_vector(entry.name, entry.values, family)
-    except InvalidConfiguration as error:
-        raise InvalidConfiguration(f"spec.evaluation.grid.blockWeights[{place}]: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -162,17 +155,13 @@ def _of_seed(seed: int) -> _Choice:
     return _Choice("seed", f"s{seed}", f"Seed: {seed}", changes=(("seed", seed),))
 
 
-def _of_blocks(vector: BlockVector | None, place: int) -> _Choice:
-    if vector is None:
-        return _Choice("", "", "")
+def _of_blocks(vector: BlockVector, place: int) -> _Choice:
     mark = f"b{place:02d}-{_UNSAFE.sub('_', vector.name)}"
     return _Choice("blocks", mark, f"Block weights: {vector.name}", block_weights=vector)
 
 
 def _of_sampler(sampler: Sampler) -> _Choice:
-    name, schedule = WEB_UI_SAMPLERS[sampler]
-    label = f"Sampler: {name}{f' {schedule}' if schedule == 'Karras' else ''}"
-    return _Choice("sampler", sampler, label, changes=(("sampler", sampler),))
+    return _Choice("sampler", sampler, f"Sampler: {SAMPLER_NAMES[sampler]}", changes=(("sampler", sampler),))
 
 
 def _of_guidance(guidance: float) -> _Choice:
@@ -184,7 +173,7 @@ def _panel(choices: Sequence[_Choice], several: Set[str]) -> Panel:
     return Panel(
         picture=replace(picture, **dict(change for choice in choices for change in choice.changes)),
         block_weights=next((choice.block_weights for choice in choices if choice.block_weights), None),
-        labels=tuple(choice.label for choice in choices if choice.label),
+        labels=tuple(choice.label for choice in choices),
         marks=tuple(choice.mark for choice in choices if choice.axis in several),
     )
 
