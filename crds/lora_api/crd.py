@@ -42,6 +42,23 @@ _COLUMNS = (
 )
 
 
+_SAME_EVALUATION = (
+    "has(self.spec.evaluation) == has(oldSelf.spec.evaluation) && "
+    "(!has(self.spec.evaluation) || self.spec.evaluation == oldSelf.spec.evaluation)"
+)
+_HAS_SUCCEEDED = (
+    "has(oldSelf.status) && has(oldSelf.status.conditions) && "
+    "oldSelf.status.conditions.exists(c, c.type == 'Succeeded' && c.status == 'True')"
+)
+_EVALUATION_RULE = {
+    "rule": f"({_SAME_EVALUATION}) || ({_HAS_SUCCEEDED})",
+    "message": "spec.evaluation may change only after the training has succeeded; wait for its end, or create a new "
+    "LoraTraining",
+    "fieldPath": ".spec.evaluation",
+    "reason": "FieldValueForbidden",
+}
+
+
 def build_crd() -> dict[str, Any]:
     """The CustomResourceDefinition as a plain document."""
     return {
@@ -107,6 +124,7 @@ def _root_schema() -> Schema:
                 "rule": "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
                 "message": "metadata.name must be lower-case letters, digits and '-', starting with a letter",
             },
+            _EVALUATION_RULE,
         ],
     }
 

@@ -249,7 +249,7 @@ def _correlated(schema: Json, old: list[Any]) -> dict[tuple[Any, ...] | None, An
 
 def _rule_fault(rule: Rule, value: Any, data: Json, path: str) -> Iterator[Cause]:
     outcome = rule.program.eval(data=data)
-    where = path + rule.field_path
+    where = (path + rule.field_path).removeprefix(".")
     shown = '"object"' if isinstance(value, dict) else '"array"' if isinstance(value, list) else None
     seen = shown or (
         f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else value

@@ -426,6 +426,52 @@ def test_what_only_steers_the_run_can_change(change: tuple[str, Any]) -> None:
     assert refusals(make_document(change), old=make_document()) == []
 
 
+def with_evaluation(wish: dict[str, Any] | None, *ends: tuple[str, str]) -> dict[str, Any]:
+    """A training that asks for this evaluation, and has these conditions."""
+    conditions = [
+        {"type": kind, "status": status, "reason": "R", "lastTransitionTime": "2026-11-22T12:00:00Z"}
+        for kind, status in ends
+    ]
+    document = make_document(*([("evaluation", wish)] if wish is not None else []))
+    return {**document, "status": {"conditions": conditions}} if ends else document
+
+
+EVALUATIONS = {
+    "added": (None, {}),
+    "removed": ({}, None),
+    "changed": ({"grid": {"weights": [0.5]}}, {"grid": {"weights": [0.5, 1]}}),
+}
+UNFINISHED = {
+    "no status": (),
+    "running": (("Succeeded", "Unknown"), ("Finished", "False")),
+    "failed": (("Succeeded", "False"), ("Finished", "True")),
+}
+
+
+@pytest.mark.parametrize("ends", UNFINISHED.values(), ids=UNFINISHED)
+@pytest.mark.parametrize(("old", "new"), EVALUATIONS.values(), ids=EVALUATIONS)
+def test_the_evaluation_cannot_change_before_the_training_has_succeeded(
+    old: dict[str, Any] | None, new: dict[str, Any] | None, ends: tuple[tuple[str, str], ...]
+) -> None:
+    said = refusals(with_evaluation(new, *ends), old=with_evaluation(old, *ends))
+
+    assert [text.startswith("spec.evaluation: ") and "wait for its end" in text for text in said] == [True]
+
+
+@pytest.mark.parametrize(("old", "new"), EVALUATIONS.values(), ids=EVALUATIONS)
+def test_the_evaluation_of_a_training_that_has_succeeded_may_change(
+    old: dict[str, Any] | None, new: dict[str, Any] | None
+) -> None:
+    ends = (("Succeeded", "True"), ("Finished", "True"))
+
+    assert refusals(with_evaluation(new, *ends), old=with_evaluation(old, *ends)) == []
+
+
+@pytest.mark.parametrize("wish", [None, {}, {"grid": {}}], ids=["none", "empty", "grid"])
+def test_an_evaluation_that_stays_the_same_is_no_change(wish: dict[str, Any] | None) -> None:
+    assert refusals(with_evaluation(wish), old=with_evaluation(wish)) == []
+
+
 def test_an_optional_field_cannot_be_added_or_removed_later() -> None:
     with_steps = make_document(("training.maxSteps", 5))
 
