@@ -83,12 +83,33 @@ def test_settings_of_generation_in_the_models_files_change_nothing(
     captioner: Captioner, tiny_blip: Path, tmp_path: Path
 ) -> None:
     folder = copied(tiny_blip, tmp_path / "other")
-    settings = json.loads((folder / "generation_config.json").read_text())
-    (folder / "generation_config.json").write_text(json.dumps({**settings, "do_sample": True, "num_beams": 5}))
+    config = json.loads((folder / "config.json").read_text())
+    wanton = {"do_sample": True, "num_beams": 5, "repetition_penalty": 9.0, "no_repeat_ngram_size": 1, "max_length": 3}
+    config["text_config"] |= wanton
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").write_text(json.dumps(wanton))
 
     other = load_captioner(folder, torch.device("cpu"), field=FIELD)
 
     assert other.describe(PICTURES, Search()) == captioner.describe(PICTURES, Search())
+
+
+def test_files_as_older_programs_wrote_them_give_the_same_words(
+    captioner: Captioner, tiny_blip: Path, tmp_path: Path
+) -> None:
+    folder = copied(tiny_blip, tmp_path / "older")
+    weights = load_file(folder / WEIGHTS)
+    head = "text_decoder.cls.predictions"
+    weights[f"{head}.decoder.weight"] = weights["text_decoder.bert.embeddings.word_embeddings.weight"].clone()
+    weights[f"{head}.decoder.bias"] = weights[f"{head}.bias"].clone()
+    weights["text_decoder.bert.embeddings.position_ids"] = torch.arange(64)[None]
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    for name in ("tokenizer.json", "generation_config.json"):
+        (folder / name).unlink()
+
+    older = load_captioner(folder, torch.device("cpu"), field=FIELD)
+
+    assert older.describe(PICTURES, Search()) == captioner.describe(PICTURES, Search())
 
 
 def test_another_model_has_another_digest(tiny_blip: Path, tmp_path: Path) -> None:

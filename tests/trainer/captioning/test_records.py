@@ -23,7 +23,7 @@ def test_a_record_is_one_line() -> None:
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"key": "k"}', '{"key": "k", "description": 1}'])
 def test_a_damaged_line_is_an_error(line: str) -> None:
-    with pytest.raises(ValueError, match="line|Expecting"):
+    with pytest.raises(ValueError, match=r"line|Expecting"):
         descriptions_in(to_lines(RECORDS) + line)
 
 

@@ -21,7 +21,9 @@ def test_a_description_is_put_into_words(wording: Wording, description: str, cap
     assert wording.caption(description) == caption
 
 
-@pytest.mark.parametrize(("trigger", "description"), [("man", "a Man in a hat"), ("old man", "an old, man-like statue")])
+@pytest.mark.parametrize(
+    ("trigger", "description"), [("man", "a Man in a hat"), ("old man", "an old, man-like statue")]
+)
 def test_a_trigger_that_is_there_already_is_not_said_twice(trigger: str, description: str) -> None:
     assert Wording(trigger).caption(description) == description
 

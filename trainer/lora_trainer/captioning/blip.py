@@ -34,14 +34,11 @@ class Captioner:
         pixels = torch.cat([self._pixels(image) for image in images])
         found = self.model.generate(
             pixels.to(self.device),
-            # One of our own, so that defaults in the model's files change nothing.
-            generation_config=GenerationConfig(
-                do_sample=False,
-                num_beams=search.beams,
-                min_new_tokens=search.min_tokens,
-                max_new_tokens=search.max_tokens,
-                early_stopping=search.beams > 1,
-            ),
+            do_sample=False,
+            num_beams=search.beams,
+            min_new_tokens=search.min_tokens,
+            max_new_tokens=search.max_tokens,
+            early_stopping=search.beams > 1,
         )
         # The first token only says that a description begins; it stands in no vocabulary.
         texts = self.tokenizer.batch_decode(found[:, 1:], skip_special_tokens=True)
@@ -67,6 +64,8 @@ def load_captioner(folder: Path, device: torch.device, *, field: str) -> Caption
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise BaseModelUnavailable(f"{field} cannot be loaded: {_first_line(error)}", hint=HINT) from error
     _check(model, info, tokenizer, field)
+    # Defaults in the model's files would change what is said.
+    model.text_decoder.generation_config = GenerationConfig()
     return Captioner(model.eval().to(device), tokenizer, processor, device)
 
 
