@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from transformers import BertTokenizer, BlipForConditionalGeneration, BlipImageProcessorPil, GenerationConfig
+from transformers import BertTokenizer, BlipForConditionalGeneration, BlipImageProcessorPil
 
 from lora_trainer.captioning.model_files import HINT, check_files
 from lora_trainer.captioning.search import Search
@@ -64,8 +64,6 @@ def load_captioner(folder: Path, device: torch.device, *, field: str) -> Caption
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise BaseModelUnavailable(f"{field} cannot be loaded: {_first_line(error)}", hint=HINT) from error
     _check(model, info, tokenizer, field)
-    # Defaults in the model's files would change what is said.
-    model.text_decoder.generation_config = GenerationConfig()
     return Captioner(model.eval().to(device), tokenizer, processor, device)
 
 
