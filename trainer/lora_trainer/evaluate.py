@@ -51,7 +51,7 @@ from lora_trainer.results import (
     adapter_path,
     best_adapter_path,
     checkpoint_of,
-    completed,
+    completed_apart_from_evaluation,
     epoch_adapters,
     epoch_paths,
     evaluation_of,
@@ -112,7 +112,7 @@ def evaluate_training(training: LoraTraining, session: Session) -> Ended:
     prefer_determinism(cpu_threads=session.settings.cpu_threads)
     store = open_output(training.spec, session)
     prepared = prepare(training, session)
-    manifest = completed(store, prepared.identity, prepared.provenance)
+    manifest = completed_apart_from_evaluation(store, prepared.identity, prepared.provenance)
     if manifest is None:
         raise InvalidConfiguration(
             f"spec.output.uri is {training.spec.output.uri}, where no completed run of this training lies; "

@@ -5,7 +5,7 @@ Lies beside states and results as `provenance.json`; used by `prepare`, `states`
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from lora_trainer.digests import join_digests
@@ -36,6 +36,12 @@ class Provenance:
     def base_digest(self) -> str:
         """One digest for all files of the base."""
         return join_digests(self.base)
+
+    def apart_from_evaluation(self) -> "Provenance":
+        """The same without the settings that belong to the evaluation: what is held out, and when it ends early."""
+        spec = {name: value for name, value in self.spec.items() if name != "evaluation"}
+        dataset = {name: value for name, value in spec.get("dataset", {}).items() if name != "validationFraction"}
+        return replace(self, spec={**spec, "dataset": dataset})
 
     def to_json(self) -> str:
         """Canonical: equal provenances give equal texts."""

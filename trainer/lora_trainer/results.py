@@ -132,9 +132,29 @@ def completed(store: Store, identity: RunIdentity, provenance: Provenance) -> Ru
     if manifest is None or identity.matches(manifest):
         return manifest
     before = read_provenance(store)
-    unknown = ("with another spec, other pictures or another base model",)
-    found = unknown if before is None else differences(before, provenance).all
-    raise InvalidConfiguration(
+    found = _UNKNOWN if before is None else differences(before, provenance).all
+    raise _is_another_run(manifest, found)
+
+
+def completed_apart_from_evaluation(store: Store, identity: RunIdentity, provenance: Provenance) -> RunManifest | None:
+    """The same, where settings of the evaluation may have changed since, also those that decided how was trained."""
+    manifest = find_manifest(store)
+    if manifest is None or identity.matches(manifest):
+        return manifest
+    before = read_provenance(store)
+    found = _UNKNOWN
+    if before is not None:
+        found = differences(before.apart_from_evaluation(), provenance.apart_from_evaluation()).all
+    if found:
+        raise _is_another_run(manifest, found)
+    return manifest
+
+
+_UNKNOWN = ("with another spec, other pictures or another base model",)
+
+
+def _is_another_run(manifest: RunManifest, found: tuple[str, ...]) -> InvalidConfiguration:
+    return InvalidConfiguration(
         f"spec.output.uri already holds another run ({manifest.name}, written {manifest.created_time}): "
         f"{'; '.join(found)}; choose another folder or remove it"
     )
