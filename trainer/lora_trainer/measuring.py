@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lora_api.evaluation_spec import BestEpoch
 from lora_api.spec import LoraTrainingSpec
-from lora_trainer.conditioning import size_conditions
+from lora_trainer.conditioning import TextStates, size_conditions
 from lora_trainer.data.example import Example
 from lora_trainer.data.holdout import compared, measured
 from lora_trainer.data.loader import TrainingBatch
@@ -69,7 +69,7 @@ def make_bench(
         unrelated=_empty_pictures(spec, learner, best.drift_passes),
         drift_passes=best.drift_passes,
     )
-    predict = _prediction(learner, inputs, autocast)
+    predict = prediction(learner, inputs.text, autocast)
     model = Model(predict, learner.adapters.disabled, device, at_once=_AT_ONCE, on_batch=on_batch)
     return Bench(model, subjects, timesteps=learner.objective.timesteps, seed=spec.training.seed)
 
@@ -102,18 +102,21 @@ def _empty_pictures(spec: LoraTrainingSpec, learner: Learner, passes: int) -> li
     ]
 
 
-def _prediction(
-    learner: Learner, inputs: Inputs, autocast: Callable[[], AbstractContextManager[object]]
+def prediction(
+    learner: Learner,
+    text: Callable[[Sequence[str]], TextStates],
+    autocast: Callable[[], AbstractContextManager[object]],
 ) -> Callable[[Passes], tuple[Tensor, Tensor]]:
+    """What the learner, as it is when it is asked, makes of draws, and what it should make of them."""
     objective = learner.objective
 
     def predict(passes: Passes) -> tuple[Tensor, Tensor]:
         draw = Draw(passes.noise, None, passes.timesteps)
         with autocast():
-            text = inputs.text(passes.captions)
-            prediction = learner.model.predict(
-                objective.noisy(passes.latents, draw), passes.timesteps, text, passes.sizes
+            states = text(passes.captions)
+            predicted = learner.model.predict(
+                objective.noisy(passes.latents, draw), passes.timesteps, states, passes.sizes
             )
-        return prediction, objective.target(passes.latents, draw)
+        return predicted, objective.target(passes.latents, draw)
 
     return predict

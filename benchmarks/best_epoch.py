@@ -1,0 +1,211 @@
+"""Does the trainer find the best epoch? Its choice against a truth that it cannot know: hundreds of new drawings.
+
+    python benchmarks/best_epoch.py --seeds 0 1 2 --drawings 500
+
+For each seed: 20 new emblems, a training that is far too long on the demo's base model, and the product's own choice
+from the pictures that it held out by default. The truth is the loss of every saved epoch on drawings that no
+training has seen, at fixed noise; the best epoch by it follows the product's own rule, with so many pictures that
+chance hardly counts. One process and one thread is enough; a line of JSON a seed goes to `--out`, and the table of
+all lines in it is printed at the end, so that several processes may share the seeds.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from prometheus_client import CollectorRegistry
+
+from lora_api import LoraTraining, parse_training
+from lora_tinybase import drawings
+from lora_trainer.assembly import load_model, make_learner
+from lora_trainer.audience import Audience
+from lora_trainer.conditioning import size_conditions
+from lora_trainer.data.latents import to_tensor
+from lora_trainer.data.texts import FrozenTexts
+from lora_trainer.evaluation.bench import Bench, Model, Subjects
+from lora_trainer.evaluation.choice import choose
+from lora_trainer.evaluation.draws import MeasuredPicture
+from lora_trainer.evaluation.measures import Measure, from_lines
+from lora_trainer.loop import Learner
+from lora_trainer.lora.formats import read_adapter
+from lora_trainer.measuring import prediction
+from lora_trainer.metrics import TrainingMetrics
+from lora_trainer.prepare import Prepared, Session, prepare
+from lora_trainer.progress import ProgressTracker
+from lora_trainer.results import METRICS_PATH, adapter_path
+from lora_trainer.run import run_training
+from lora_trainer.settings import Settings
+
+BASE = Path(__file__).resolve().parents[1] / "tinybase" / "model"
+PICTURES = 20
+NAME = "emblem"
+TRUTH_SEED = 1_000_003
+"""Far from the seeds of trainings: no drawing occurs in both."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Trains and judges every seed, and prints the table."""
+    options = parse(arguments)
+    for seed in options.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            row = judge(seed, Path(folder), options)
+        with options.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps({key: value for key, value in row.items() if key != "measures"}), flush=True)
+    print(table([json.loads(line) for line in options.out.read_text(encoding="utf-8").splitlines()]))
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Compare the chosen epoch with the true one.")
+    parser.add_argument("--seeds", type=int, nargs="*", default=list(range(10)), help="one training each; none: table")
+    parser.add_argument("--drawings", type=int, default=500, help="new drawings that tell the truth")
+    parser.add_argument("--epochs", type=int, default=12, help="epochs, far too many")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=JSON", help="a field of the spec")
+    parser.add_argument("--out", type=Path, default=Path("best-epoch.jsonl"), help="where a line for each seed goes")
+    return parser.parse_args(arguments)
+
+
+def judge(seed: int, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Everything that is found for one seed."""
+    begun = time.monotonic()
+    write_pictures(folder / "data" / f"8_{drawings.TRIGGER}", seed)
+    training = make_training(seed, folder, options)
+    session = make_session(folder)
+    run_training(training, session)
+    trained = time.monotonic()
+    measures, _ = from_lines((folder / "out" / METRICS_PATH).read_text().splitlines())
+    truth = true_measures(training, session, folder / "out", drawn=options.drawings)
+    row = verdict(seed, measures, truth)
+    row |= {"trainingSeconds": round(trained - begun), "truthSeconds": round(time.monotonic() - trained)}
+    return row
+
+
+def verdict(seed: int, measures: Sequence[Measure], truth: Sequence[Measure]) -> dict[str, Any]:
+    """The choice beside the truth."""
+    chosen, true = choose(measures), choose(truth)
+    assert chosen.best_epoch is not None and true.best_epoch is not None, "every epoch was measured"
+    window = [true.usable_from, true.usable_to]
+    in_window = true.usable_from is not None and true.usable_from <= chosen.best_epoch <= (true.usable_to or 0)
+    return {
+        "seed": seed,
+        "chosen": chosen.best_epoch,
+        "true": true.best_epoch,
+        "trueLowest": min(truth[1:], key=lambda m: m.held_out_loss or 0.0).epoch,
+        "offBy": chosen.best_epoch - true.best_epoch,
+        "window": window,
+        "inWindow": in_window,
+        "overfitFrom": chosen.overfit_from,
+        "confidence": chosen.confidence,
+        "heldOutLoss": [round(m.held_out_loss or 0.0, 4) for m in measures],
+        "trainingLoss": [round(m.training_loss or 0.0, 4) for m in measures],
+        "trueLoss": [round(m.held_out_loss or 0.0, 4) for m in truth],
+        "drift": [round(m.drift or 0.0, 4) for m in measures],
+        "measures": [dict(m.held_out) for m in measures],
+    }
+
+
+def write_pictures(folder: Path, seed: int) -> None:
+    """Emblems with captions."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    for number in range(PICTURES):
+        scene = emblem(number, rng)
+        Image.fromarray(drawings.render(scene)).save(folder / f"{number:02}.png")
+        (folder / f"{number:02}.txt").write_text(drawings.describe(scene), encoding="utf-8")
+
+
+def emblem(number: int, rng: np.random.Generator) -> drawings.Scene:
+    """An emblem on one of the backgrounds in turn."""
+    return drawings.place_emblem(drawings.EMBLEM_BACKGROUNDS[number % len(drawings.EMBLEM_BACKGROUNDS)], rng)
+
+
+def make_training(seed: int, folder: Path, options: argparse.Namespace) -> LoraTraining:
+    """A training that is far too long; everything that is not about that stays at its default."""
+    spec: dict[str, Any] = {
+        "baseModel": {"uri": BASE.as_uri()},
+        "dataset": {"uri": (folder / "data").as_uri(), "resolution": 128, "buckets": {"enabled": False}, "workers": 0},
+        "network": {"rank": 32, "alpha": 32.0, "textEncoder": False},
+        "optimizer": {"name": "adamw", "learningRate": 2e-3},
+        "training": {"epochs": options.epochs, "batchSize": 16, "precision": "fp32", "seed": seed},
+        "checkpoints": {"saveState": False},
+        "evaluation": {"report": False},
+        "output": {"uri": (folder / "out").as_uri(), "name": NAME},
+        "parallelism": {"gpusPerNode": 0},
+    }
+    for change in options.set:
+        path, _, value = change.partition("=")
+        section, _, field = path.partition(".")
+        spec.setdefault(section, {})[field] = json.loads(value)
+    kind = {"apiVersion": "lora-operator.io/v1alpha1", "kind": "LoraTraining", "metadata": {"name": NAME}}
+    return parse_training(kind | {"spec": spec})
+
+
+def make_session(folder: Path) -> Session:
+    """A session that nobody watches."""
+    audience = Audience(ProgressTracker(), TrainingMetrics(CollectorRegistry()), lambda _: None)
+    return Session(Settings(work_dir=folder / "work", cpu_threads=torch.get_num_threads()), audience, lambda: False)
+
+
+def true_measures(training: LoraTraining, session: Session, output: Path, *, drawn: int) -> list[Measure]:
+    """Every saved epoch on drawings that no training has seen; the base model first."""
+    prepared = prepare(training, session)
+    learner = make_learner(load_model(prepared, torch.device("cpu"), session), training.spec)
+    bench = truth_bench(prepared, learner, drawn)
+    measures = [bench.measure_base()[0]]
+    for epoch in prepared.dataset.plan.save_epochs:
+        learner.adapters.load(read_adapter(output / adapter_path(NAME, epoch)))
+        measures.append(bench.measure(epoch, step=0))
+    return measures
+
+
+def truth_bench(prepared: Prepared, learner: Learner, drawn: int) -> Bench:
+    """What measures on `drawn` new drawings, each at a timestep of its own."""
+    texts = FrozenTexts(learner.model.tokenize, learner.model.encode_texts)
+    subjects = Subjects(truth_pictures(learner, drawn), drawn, (), 0, (), 0)
+    model = Model(
+        prediction(learner, texts.states, nullcontext), learner.adapters.disabled, torch.device("cpu"), at_once=25
+    )
+    return Bench(model, subjects, timesteps=learner.objective.timesteps, seed=TRUTH_SEED)
+
+
+@torch.no_grad()
+def truth_pictures(learner: Learner, drawn: int) -> list[MeasuredPicture]:
+    """New drawings, encoded."""
+    rng = np.random.default_rng(TRUTH_SEED)
+    side = drawings.SIDE
+    sizes = size_conditions((side, side), (0, 0), (side, side))
+    found = []
+    for number in range(drawn):
+        scene = emblem(number, rng)
+        latents = learner.model.encode_images(to_tensor(drawings.render(scene)))[0]
+        found.append(MeasuredPicture(f"{number}", f"drawing {number}", drawings.describe(scene), latents, sizes))
+    return found
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """All seeds: chosen and true epoch, and whether the choice lies in the usable window of the truth."""
+    lines = ["seed  chosen  true  off by  usable window  in it  confidence"]
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        window = "-".join(map(str, row["window"]))
+        lines.append(
+            f"{row['seed']:>4}  {row['chosen']:>6}  {row['true']:>4}  {row['offBy']:>+6}  {window:>13}  "
+            f"{'yes' if row['inWindow'] else 'no':>5}  {row['confidence']}"
+        )
+    close = sum(abs(row["offBy"]) <= 1 for row in rows)
+    inside = sum(row["inWindow"] for row in rows)
+    return "\n".join([*lines, f"at most one epoch off: {close} of {len(rows)}; in the window: {inside} of {len(rows)}"])
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    main()
