@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
@@ -51,6 +52,8 @@ class StoredRun:
     warnings: Sequence[str] = ("2 of 20 pictures are held out.",)
     side: int = 32
     """Of sample pictures in px."""
+    is_noisy: bool = False
+    """Sample pictures that can hardly be compressed."""
     changes: Mapping[str, Any] | None = None
     """Sections of the spec."""
 
@@ -136,6 +139,8 @@ def _write_samples(writer: _Writer, run: StoredRun) -> None:
             path = f"samples/tiny-e{epoch:06d}-{place:02d}.png"
             parameters = f"{prompt}\nSteps: 2, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 32x32"
             _draw(writer.path(path), f"e{epoch}", run.side, colour=(20 * epoch, 90 + 40 * place, 160), text=parameters)
+            if run.is_noisy:
+                _write_noise(writer.path(path), run.side)
             writer.describe(path, "sample", epoch=epoch)
 
 
@@ -162,6 +167,11 @@ def _draw(path: Path, word: str, side: int, *, colour: tuple[int, int, int], tex
         image.save(path, pnginfo=info)
     else:
         image.save(path)
+
+
+def _write_noise(path: Path, side: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
 
 
 def _measures(run: StoredRun) -> tuple[Measure, ...]:

@@ -13,7 +13,6 @@ from lora_api.run_manifest import ManifestFile
 from lora_trainer.report.pictures import Embedded, affordable, embed
 from lora_trainer.report.record import GridPicture, RunReader, RunRecord
 
-SAMPLES_BYTES = 6_000_000
 BLOCKS_BYTES = 1_500_000
 _FEWEST_BYTES = 12_000
 """Of a picture: with less it is no longer worth looking at."""
@@ -78,9 +77,7 @@ class BlockBoard:
     pictures: Mapping[tuple[str, float], Embedded]
 
 
-def sample_board(
-    run: RunRecord, reader: RunReader, *, size_bytes: int = SAMPLES_BYTES, epochs_only: bool = False
-) -> Board | None:
+def sample_board(run: RunRecord, reader: RunReader, *, size_bytes: int, epochs_only: bool = False) -> Board | None:
     """The sample pictures of a run; None where there are none that can be shown."""
     drawn = _drawn(run.of_kind("sample"))
     moments = sorted(moment for moment in drawn if not epochs_only or moment.is_epoch)

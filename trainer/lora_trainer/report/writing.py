@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from lora_api.run_manifest import EvaluationManifest, ManifestFile
-from lora_trainer.report.boards import SAMPLES_BYTES, Board, block_board, sample_board
+from lora_trainer.report.boards import Board, block_board, sample_board
 from lora_trainer.report.charts import Marks, draw_chart
 from lora_trainer.report.page import render
 from lora_trainer.report.pictures import Embedded, embed
@@ -27,6 +27,7 @@ from lora_trainer.report.usage import best_path, usage_of
 from lora_trainer.storage import Store
 from lora_trainer.storage.disk_errors import disk_errors
 
+SAMPLES_BYTES = 6_000_000
 _SHEET_BYTES = 5_000_000
 _LARGEST_SHEET = 6000
 _SHEETS = ("evaluation/grid.webp", "evaluation/grid.png")
@@ -98,7 +99,7 @@ def write_comparison(stores: Sequence[Store], path: Path) -> None:
 
 
 def _report_values(run: RunRecord, reader: RunReader, links: str | None) -> dict[str, Any]:
-    board, blocks = sample_board(run, reader), block_board(run, reader)
+    board, blocks = sample_board(run, reader, size_bytes=SAMPLES_BYTES), block_board(run, reader)
     sheet_file = _first(run, _SHEETS)
     settings = settings_of(run.settings)
     adapters = run.of_kind("adapter")

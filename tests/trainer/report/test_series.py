@@ -1,0 +1,80 @@
+"""The curves of a run as points."""
+
+import numpy as np
+import pytest
+
+from lora_trainer.evaluation.measures import Measure
+from lora_trainer.report.record import Step
+from lora_trainer.report.series import (
+    MOST_POINTS,
+    drift_series,
+    loss_series,
+    measure_series,
+    rate_series,
+    smoothed,
+    standard_error,
+    thinned,
+)
+
+
+def measure(epoch: int, **held_out: float) -> Measure:
+    return Measure(epoch=epoch, step=epoch, held_out=held_out, training={}, drift=None)
+
+
+def test_the_error_is_that_of_the_mean() -> None:
+    values = [0.9, 1.1, 1.4, 0.7]
+
+    assert standard_error(values) == pytest.approx(np.std(values, ddof=1) / 2)
+
+
+def test_a_single_picture_has_no_error_that_could_be_told() -> None:
+    assert standard_error([0.9]) == 0
+
+
+def test_smoothing_keeps_a_constant() -> None:
+    assert smoothed([2.0] * 100) == pytest.approx([2.0] * 100)
+
+
+def test_smoothing_is_the_weighted_mean_of_what_was_before() -> None:
+    values = np.arange(60.0)
+    keep = 1 - 20 / 60
+
+    weights = keep ** np.arange(59, -1, -1)
+
+    assert smoothed(list(values))[-1] == pytest.approx((weights * values).sum() / weights.sum())
+
+
+def test_a_thinned_curve_keeps_its_peak_and_both_ends() -> None:
+    points = [(float(x), 0.0) for x in range(10_000)]
+    points[6789] = (6789.0, 5.0)
+
+    kept = thinned(points)
+
+    assert len(kept) <= MOST_POINTS
+    assert (6789.0, 5.0) in kept
+    assert (kept[0], kept[-1]) == (points[0], points[-1])
+    assert list(kept) == sorted(kept)
+
+
+def test_a_short_curve_is_not_thinned() -> None:
+    points = [(float(x), 1.0) for x in range(MOST_POINTS)]
+
+    assert thinned(points) == tuple(points)
+
+
+def test_held_out_loss_is_the_mean_over_pictures() -> None:
+    series = measure_series([measure(0, a=1.0, b=1.0), measure(1, a=0.5, b=0.7)])
+
+    assert [one.name for one in series] == ["line_held_out"]
+    assert series[0].points == ((0.0, 1.0), (1.0, pytest.approx(0.6)))
+    assert series[0].errors == (0.0, pytest.approx(0.1))
+
+
+def test_what_was_not_measured_has_no_curve() -> None:
+    assert (measure_series([measure(1)]), drift_series([measure(1)]), loss_series([])) == ((), (), ())
+
+
+def test_parts_with_equal_rates_share_a_curve() -> None:
+    steps = [Step(1, 0.1, {"unet": 1e-3, "a": 5e-4, "b": 5e-4})]
+
+    assert [one.name for one in rate_series(steps)] == ["unet", "a, b"]
