@@ -11,6 +11,7 @@ from huggingface_hub.utils import disable_progress_bars
 
 from lora_trainer.commands.bake import bake
 from lora_trainer.commands.caption import caption
+from lora_trainer.commands.captions import captions
 from lora_trainer.commands.compare import compare
 from lora_trainer.commands.convert import convert
 from lora_trainer.commands.evaluate import evaluate
@@ -52,6 +53,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, command in _COMMANDS.items():
     app.command(name)(command)
+app.add_typer(captions, name="captions")
 
 
 def set_up_logging() -> None:
