@@ -5,14 +5,23 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+)
 
+from lora_api.evaluation_spec import Sampler
 from lora_api.model_spec import Network
 from lora_trainer.diffusion.noise import make_schedule
 from lora_trainer.drawing import Painter, to_image
+from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.families import catalogue
 from lora_trainer.lora.inject import Adapters, add_adapters
 from lora_trainer.samples import Picture
@@ -90,6 +99,153 @@ def test_each_part_is_placed_while_it_is_used_and_only_then(tiny_sdxl: Path) -> 
     assert {name for name, _ in used} == set(needed)
     assert all(parts == needed[name] for name, parts in used)
     assert not placed
+
+
+def worked(adapters: Adapters) -> Adapters:
+    """Adapters that change something, which fresh ones do not."""
+    with torch.no_grad():
+        for parameter in adapters.named_parameters().values():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)) * 0.3)
+    return adapters
+
+
+def difference(first: Any, second: Any) -> float:
+    """Mean difference of two pictures in levels."""
+    return float(np.abs(np.asarray(first, dtype=float) - np.asarray(second, dtype=float)).mean())
+
+
+def test_any_mix_of_pictures_is_drawn_as_each_of_them_alone(tiny_pipeline: Path) -> None:
+    painter, adapters = make_painter(tiny_pipeline)
+    worked(adapters)
+    samplers = [replace(SQUARE, sampler=sampler, seed=seed) for seed, sampler in enumerate(get_args(Sampler))]
+    others = [{"clip_skip": 2}, {"weight": 0.5}, {"prompt": "red " * 90}, {"guidance": 5.0}, {"weight": 0.0}]
+    mixed = [*samplers, SQUARE, *(replace(SQUARE, **other) for other in others)]
+
+    together = painter.draw(mixed, adapters)
+
+    alone = [painter.draw([picture], adapters)[0] for picture in mixed]
+    # Batches of another size round otherwise, by a level at most.
+    assert max(difference(one, other) for one, other in zip(together, alone, strict=True)) < 0.1
+    distinct = {image.tobytes() for image in alone}
+    assert len(distinct) == len(mixed)
+
+
+def test_a_weight_of_0_draws_the_base_model(tiny_pipeline: Path) -> None:
+    painter, adapters = make_painter(tiny_pipeline)
+    worked(adapters)
+
+    (weightless,) = painter.draw([replace(SQUARE, weight=0.0)], adapters)
+
+    with adapters.disabled():
+        assert weightless.tobytes() == painter.draw([SQUARE], None)[0].tobytes()
+
+
+def test_the_weight_scales_what_both_unet_and_text_encoder_learned(tiny_pipeline: Path) -> None:
+    painter, adapters = make_painter(tiny_pipeline)
+    worked(adapters)
+
+    (half,) = painter.draw([replace(SQUARE, weight=0.5)], adapters)
+
+    with torch.no_grad():
+        for layer in adapters.layers:
+            for name, tensor in layer.tensors().items():
+                tensor.mul_(0.5 if name in layer.ups() else 1.0)
+    assert difference(half, painter.draw([SQUARE], None)[0]) < 0.1
+
+
+def test_without_adapters_the_model_draws_as_it_is(tiny_pipeline: Path) -> None:
+    painter, adapters = make_painter(tiny_pipeline)
+    worked(adapters)
+
+    assert (
+        painter.draw([replace(SQUARE, weight=0.5)], None)[0].tobytes() == painter.draw([SQUARE], adapters)[0].tobytes()
+    )
+
+
+@pytest.mark.parametrize("prompt", ["a (red:1.5) cat", "a [red] cat", "a ((red)) cat"])
+def test_emphasis_changes_a_picture_and_is_not_drawn_as_words(prompt: str, tiny_pipeline: Path) -> None:
+    painter, _ = make_painter(tiny_pipeline)
+
+    emphasised, plain, words = painter.draw(
+        [
+            replace(SQUARE, prompt=text)
+            for text in (prompt, "a red cat", prompt.replace("(", "\\(").replace("[", "\\["))
+        ],
+        None,
+    )
+
+    assert difference(emphasised, plain) > 0
+    assert difference(emphasised, words) > 0
+
+
+def test_words_after_the_75th_token_count(tiny_pipeline: Path) -> None:
+    painter, _ = make_painter(tiny_pipeline)
+
+    first, second = painter.draw([replace(SQUARE, prompt="red " * 80 + word) for word in ("a", "b")], None)
+
+    assert difference(first, second) > 0
+
+
+def test_an_empty_negative_prompt_of_sdxl_is_zeros(tiny_sdxl: Path) -> None:
+    model = make_painter(tiny_sdxl)[0].model
+
+    with torch.no_grad():
+        empty, wordy = (
+            model.encode_prompts(model.tokenize_prompt(text), clip_skip=1, negative=True) for text in ("", "blurry")
+        )
+        prompt = model.encode_prompts(model.tokenize_prompt(""), clip_skip=1)
+
+    for text, is_zero in ((empty, True), (wordy, False), (prompt, False)):
+        assert text.pooled is not None
+        assert (float(text.states.abs().sum()) == 0, float(text.pooled.abs().sum()) == 0) == (is_zero, is_zero)
+
+
+def test_a_clip_skip_that_the_text_encoder_lacks_is_refused(tiny_pipeline: Path) -> None:
+    painter, _ = make_painter(tiny_pipeline)
+
+    with pytest.raises(
+        InvalidConfiguration, match=r"prompts\[1\]\.clipSkip is 3, but the text encoder has only 2 layers"
+    ):
+        painter.check([SQUARE, replace(SQUARE, clip_skip=3)], field="spec.samples.prompts")
+
+
+def test_a_clip_skip_of_sdxl_is_refused(tiny_sdxl: Path) -> None:
+    painter, _ = make_painter(tiny_sdxl)
+
+    with pytest.raises(InvalidConfiguration, match=r"prompts\[0\]\.clipSkip is 2, but sdxl always reads"):
+        painter.check([replace(SQUARE, clip_skip=2)], field="spec.samples.prompts")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "scheduler", "options"),
+    [
+        ("euler", EulerDiscreteScheduler, {}),
+        ("euler_a", EulerAncestralDiscreteScheduler, {}),
+        ("dpmpp_2m_karras", DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
+    ],
+)
+def test_a_picture_equals_that_of_diffusers_pipeline(
+    sampler: Sampler, scheduler: Any, options: dict[str, Any], tiny_pipeline: Path
+) -> None:
+    painter, _ = make_painter(tiny_pipeline)
+    picture = replace(SQUARE, sampler=sampler, steps=8, negative_prompt="blurry", width_px=128)
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline)
+    pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, timestep_spacing="linspace", **options)
+    pipeline.set_progress_bar_config(disable=True)
+    made = pipeline(
+        picture.prompt,
+        negative_prompt=picture.negative_prompt,
+        width=picture.width_px,
+        height=picture.height_px,
+        num_inference_steps=picture.steps,
+        guidance_scale=picture.guidance,
+        generator=torch.Generator().manual_seed(picture.seed),
+    )
+
+    (image,) = painter.draw([picture], None)
+
+    # DPM++ of diffusers begins with the data's share of noise, and asks at whole timesteps.
+    assert difference(image, made.images[0]) < (0.5 if options else 0.1)
 
 
 def test_pixels_are_rounded_to_levels() -> None:

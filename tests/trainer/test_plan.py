@@ -156,6 +156,32 @@ def test_pictures_are_drawn_before_the_first_step_and_only_with_prompts() -> Non
     assert derive_plan(pictures((1, 1)), without).sample_epochs == ()
 
 
+def test_pictures_are_drawn_after_steps_that_end_no_epoch_with_pictures_of_its_own() -> None:
+    settings = [("samples.prompts", [{"prompt": "a"}]), ("samples.everyEpochs", 2), ("training.epochs", 3)]
+    spec = make_training(*settings, ("samples.everySteps", 2), ("training.batchSize", 1)).spec
+
+    plan = derive_plan(pictures((4, 1)), spec)
+
+    assert (plan.steps_per_epoch, plan.sample_epochs) == (4, (0, 2, 3))
+    assert plan.sample_steps == {2, 4, 6, 10}
+
+
+def test_without_prompts_nothing_is_drawn_after_steps() -> None:
+    spec = make_training(("samples.everySteps", 2), ("training.epochs", 9)).spec
+
+    assert not derive_plan(pictures((4, 1)), spec).sample_steps
+
+
+@pytest.mark.parametrize(("step", "epoch"), [(0, 0), (1, 1), (4, 1), (5, 2), (9, 3)])
+def test_a_step_belongs_to_the_epoch_that_it_is_made_in(step: int, epoch: int) -> None:
+    spec = make_training(("training.epochs", 3), ("training.maxSteps", 9), ("training.batchSize", 1)).spec
+
+    plan = derive_plan(pictures((4, 1)), spec)
+
+    assert plan.epoch_of(step) == epoch
+    assert [plan.steps_until(each) for each in range(4)] == [0, 4, 8, 9]
+
+
 def test_a_dataset_of_regularization_alone_is_refused() -> None:
     with pytest.raises(InvalidDataset, match="no training picture"):
         plan_of(pictures(regularization=((3, 1),)))

@@ -56,7 +56,7 @@ class Picture:
     def parameters(self, *, model: str, lora: str | None = None) -> str:
         """The text under which AUTOMATIC1111's WebUI keeps how a picture was made.
 
-        With it the WebUI draws the picture again: "RNG: CPU" makes it take the noise that ours is made of.
+        "RNG: CPU" makes the WebUI take the noise that ours begins with.
 
         Args:
             model: name of the base model.

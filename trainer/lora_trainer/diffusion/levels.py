@@ -53,11 +53,11 @@ def karras(schedule: NoiseSchedule, steps: int) -> Levels:
 def leading(schedule: NoiseSchedule, steps: int) -> Levels:
     """Every k-th timestep from 1 on, k = T // `steps`, as the WebUI takes for DDIM; the last step ends at timestep 1.
 
-    So the model is asked once less than `steps` says where that divides T. diffusers makes one more step, to the
-    schedule's first timestep.
+    That makes ceil(T / k) - 1 steps, near what `steps` says: 19 for 20, 28 for 28. diffusers makes exactly `steps`, the
+    last one to the schedule's first timestep.
     """
     points = _leading_points(schedule, steps)
-    timesteps = np.array(points[:0:-1] or [schedule.timesteps - 1.0])
+    timesteps = np.array(points[:0:-1] or [schedule.timesteps - 1.0])  # A single step has but one point.
     sigmas = _sigmas(schedule, np.array([*timesteps, points[0]]))
     return _begun_at_timestep(timesteps, sigmas)
 
@@ -65,8 +65,8 @@ def leading(schedule: NoiseSchedule, steps: int) -> Levels:
 def uniform_to_first(schedule: NoiseSchedule, steps: int) -> Levels:
     """Timesteps evenly spaced from the last to the first, at which the last step ends, as the WebUI takes for UniPC.
 
-    It makes as many steps as `leading` has timesteps, which is one more than `steps` says where that does not divide
-    T. diffusers rounds the timesteps, and by default goes on to no noise.
+    It makes one step more than `leading`. diffusers makes exactly `steps`, rounds the timesteps, and by default goes on
+    to no noise.
     """
     timesteps = np.linspace(schedule.timesteps - 1, 0, len(_leading_points(schedule, steps)) + 1)
     return _begun_at_timestep(timesteps[:-1], _sigmas(schedule, timesteps))

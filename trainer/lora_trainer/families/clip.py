@@ -126,5 +126,6 @@ def prompt_states(states: Tensor, weights: Tensor | None) -> Tensor:
     if weights is not None:
         weighted = states * weights[..., None].to(states.dtype)
         means, weighted_means = (each.float().mean(dim=(2, 3), keepdim=True) for each in (states, weighted))
-        states = (weighted * (means / weighted_means)).to(states.dtype)
+        factor = torch.where(weighted_means == 0, 1.0, means / weighted_means)
+        states = (weighted * factor).to(states.dtype)
     return states.flatten(1, 2)
