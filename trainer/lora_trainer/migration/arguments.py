@@ -256,7 +256,7 @@ _OUTPUT = {
 _SAMPLES = {
     "sample_prompts": _decides(_TEXT, "samples.prompts"),
     "sample_every_n_epochs": _same(_INTEGER, "samples.everyEpochs"),
-    "sample_every_n_steps": _none(_INTEGER, "pictures are drawn after epochs: samples.everyEpochs"),
+    "sample_every_n_steps": _decides(_INTEGER, "samples.everySteps"),
     "sample_at_first": _none(_FLAG, _ALWAYS),
     "sample_sampler": _decides(_TEXT, "samples.prompts", default="ddim"),
     "logging_dir": _none(_TEXT, _METRICS),

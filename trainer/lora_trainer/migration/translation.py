@@ -66,6 +66,11 @@ def _translate_samples(source: Source, arguments: Arguments, draft: Draft) -> No
     elif source.prompts is None and arguments["sample_prompts"]:
         reason = "the file is not here; write its prompts into samples.prompts"
         draft.leave("sample_prompts", arguments["sample_prompts"], reason)
+    every_steps = arguments["sample_every_n_steps"]
+    if every_steps and arguments["sample_every_n_epochs"]:
+        draft.leave("sample_every_n_steps", every_steps, "sample_every_n_epochs goes before it in sd-scripts")
+    else:
+        draft.put("samples.everySteps", every_steps or None, "pictures are drawn after every epoch as well")
 
 
 def _translate_places(source: Source, choices: Choices, arguments: Arguments, name: str, draft: Draft) -> None:
