@@ -1,6 +1,7 @@
 """Text on the sheet of a grid: wrapped to a width, and drawn. Used by `sheet`."""
 
 from collections.abc import Sequence
+from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -50,5 +51,6 @@ def _fits(text: str, width: int, font: _Font) -> bool:
     return font.getlength(text) <= width
 
 
+@cache
 def _font() -> _Font:
     return ImageFont.load_default(SIZE)

@@ -6,6 +6,7 @@ It is built in bands, a row of cells at a time: in memory lie one band, one pict
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
@@ -46,13 +47,13 @@ class _Layout:
         factor = factor if factor <= 1 else max(1, math.floor(min(factor, 2)))
         return max(1, round(width * factor)), max(1, round(height * factor))
 
-    @property
+    @cached_property
     def slot(self) -> tuple[int, int]:
         """Room of one picture, the same in all panels."""
         sizes = [self.cell_size(panel) for panel in self.axes.panels]
         return max(width for width, _ in sizes), max(height for _, height in sizes)
 
-    @property
+    @cached_property
     def panel_width(self) -> int:
         return _LABEL_WIDTH + len(self.axes.weights) * (self.slot[0] + _MARGIN) + _MARGIN
 
@@ -61,26 +62,26 @@ class _Layout:
         room = self.panel_width - 2 * _MARGIN
         return tuple(line for label in panel.labels for line in wrapped(label, room, most_lines=_TITLE_LINES))
 
-    @property
+    @cached_property
     def head_height(self) -> int:
         """Of a panel's title and its weights, the same in all panels."""
         return _MARGIN + (1 + max(len(self.title(panel)) for panel in self.axes.panels)) * LINE_HEIGHT + _MARGIN
 
-    @property
+    @cached_property
     def row_height(self) -> int:
         return max(self.slot[1], LINE_HEIGHT * 2) + _MARGIN
 
-    @property
+    @cached_property
     def panel_height(self) -> int:
         return self.head_height + len(self.axes.adapters) * self.row_height
 
-    @property
+    @cached_property
     def panel_rows(self) -> list[Sequence[Panel]]:
         """The panels that lie beside each other."""
         panels = self.axes.panels
         return [panels[start : start + self.across] for start in range(0, len(panels), self.across)]
 
-    @property
+    @cached_property
     def size(self) -> tuple[int, int]:
         return self.across * self.panel_width, len(self.panel_rows) * self.panel_height
 

@@ -1,0 +1,268 @@
+"""What is made of a completed run, when, and that nothing of it touches the training."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from lora_api import LoraTraining
+from lora_api.run_manifest import EVALUATION_MANIFEST_NAME, MANIFEST_NAME, EvaluationManifest, RunManifest
+from lora_trainer.errors import Interrupted, InvalidConfiguration
+from lora_trainer.evaluate import evaluate_training
+from lora_trainer.preflight import check_before_training
+from lora_trainer.progress import ProgressTracker
+from lora_trainer.run import run_training
+from tests.support.tiny_run import FEW_BLOCKS, make_session, make_training
+
+GRID: dict[str, Any] = {"weights": [0.5, 1.0], "seeds": [1, 2], "blockWeights": [{"name": "ALL"}, {"name": "MIDD"}]}
+EVALUATION: dict[str, Any] = {"grid": GRID}
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A run that was evaluated."""
+
+    training: LoraTraining
+    output: Path
+    tracker: ProgressTracker
+    reasons: list[str]
+
+    @property
+    def manifest(self) -> EvaluationManifest:
+        """What the evaluation says that it made."""
+        return manifest_at(self.output)
+
+
+def manifest_at(output: Path) -> EvaluationManifest:
+    return EvaluationManifest.model_validate_json((output / EVALUATION_MANIFEST_NAME).read_text())
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    """A training of few blocks with something held out, whatever is evaluated."""
+    return {"network": {"blocks": FEW_BLOCKS}, "dataset": {"validationFraction": 0.34}} | changes
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_pipeline: Path, tiny_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
+    """One run to look at; read only."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    training = make_training(tiny_pipeline, tiny_pictures, folder / "out", **settings(evaluation=EVALUATION))
+    observed = make_session(folder / "work")
+    reasons: list[str] = []
+    set_reason = observed.tracker.set_reason
+    observed.tracker.set_reason = lambda reason, message="": (  # type: ignore[method-assign]
+        reasons.append(f"{reason}: {message}"), set_reason(reason, message)
+    )  # fmt: skip
+    run_training(training, observed.session)
+    return Evaluated(training, folder / "out", observed.tracker, reasons)
+
+
+@pytest.fixture
+def copy(evaluated: Evaluated, tiny_pipeline: Path, tiny_pictures: Path, tmp_path: Path) -> Callable[..., LoraTraining]:
+    """The same completed run in a folder of its own, and its training with another `evaluation`."""
+    shutil.copytree(evaluated.output, tmp_path / "out")
+
+    def with_evaluation(**evaluation: Any) -> LoraTraining:
+        changes = settings(evaluation=EVALUATION | evaluation)
+        return make_training(tiny_pipeline, tiny_pictures, tmp_path / "out", **changes)
+
+    return with_evaluation
+
+
+def made_at(output: Path) -> dict[str, float]:
+    """When each picture of the grid was written."""
+    return {path.name: path.stat().st_mtime_ns for path in (output / "evaluation/grid").iterdir()}
+
+
+def test_the_manifest_names_every_file_with_the_digest_it_has(evaluated: Evaluated) -> None:
+    manifest = evaluated.manifest
+
+    digests = {
+        file.path: hashlib.sha256((evaluated.output / file.path).read_bytes()).hexdigest() for file in manifest.files
+    }
+
+    assert digests == {file.path: file.sha256 for file in manifest.files}
+    assert manifest.run_sha256 == hashlib.sha256((evaluated.output / MANIFEST_NAME).read_bytes()).hexdigest()
+    singles = [path for path in digests if path.startswith("evaluation/grid/")]
+    others = {"adapters/tiny-best.safetensors", "evaluation/grid.png", "evaluation/grid.webp", "evaluation/grid.json"}
+    assert len(singles) == 2 * 2 * 2 * 2 and digests.keys() - {*singles} == {*others, "evaluation/report.html"}
+
+
+def test_the_best_file_is_the_best_epochs_to_the_byte(evaluated: Evaluated) -> None:
+    best = evaluated.manifest.status.best_epoch
+
+    assert best in (1, 2)
+    content = (evaluated.output / "adapters/tiny-best.safetensors").read_bytes()
+    assert content == (evaluated.output / f"adapters/tiny-{best:06d}.safetensors").read_bytes()
+
+
+def test_the_tracker_tells_what_was_found_and_where_it_lies(evaluated: Evaluated) -> None:
+    report = evaluated.tracker.snapshot()
+
+    assert report.evaluation == evaluated.manifest.status and report.evaluation is not None
+    assert (report.evaluation.reason, report.evaluation.digest) == ("Completed", evaluated.manifest.evaluation_digest)
+    assert report.artifacts is not None and report.best_checkpoint is not None
+    uris = (report.artifacts.best_adapter_uri, report.artifacts.grid_uri, report.artifacts.report_uri)
+    assert all(uri and Path(uri.removeprefix("file://")).is_file() for uri in uris)
+    assert report.best_checkpoint.epoch == report.evaluation.best_epoch
+
+
+def test_progress_is_told_while_the_grid_is_drawn(evaluated: Evaluated) -> None:
+    told = [reason for reason in evaluated.reasons if reason.startswith("Sampling: grid ")]
+
+    assert "Sampling: grid 0 of 16" in told and "Sampling: grid 16 of 16" in told
+    assert any(reason.startswith("Evaluating: ") for reason in evaluated.reasons)
+
+
+def test_epochs_weights_and_block_weights_change_the_pictures(evaluated: Evaluated) -> None:
+    def content(path: str) -> bytes:
+        return Image.open(evaluated.output / "evaluation/grid" / path).convert("RGB").tobytes()
+
+    names = [
+        f"e{epoch:06d}-w{weight}-s1-b{blocks}.png"
+        for epoch in (1, 2)
+        for weight in ("0.50", "1.00")
+        for blocks in ("00-ALL", "01-MIDD")
+    ]
+
+    assert len({content(name) for name in names}) == len(names)
+
+
+def test_at_weight_one_the_grid_draws_what_the_samples_drew(copy: Callable[..., LoraTraining], tmp_path: Path) -> None:
+    # The sample's seed is 1, its file that of the last epoch in fp16.
+    sample = Image.open(tmp_path / "out/samples/tiny-e000002-00.png").convert("RGB")
+    cell = Image.open(tmp_path / "out/evaluation/grid/e000002-w1.00-s1-b00-ALL.png").convert("RGB")
+
+    difference = [abs(a - b) for a, b in zip(sample.tobytes(), cell.tobytes(), strict=True)]
+
+    assert sum(difference) / len(difference) < 1
+
+
+def test_a_later_start_finds_everything_and_tells_the_same(evaluated: Evaluated, tmp_path: Path) -> None:
+    observed, before = make_session(tmp_path / "work"), made_at(evaluated.output)
+
+    ended = run_training(evaluated.training, observed.session)
+
+    report, first = observed.tracker.snapshot(), evaluated.tracker.snapshot()
+    assert ended.reason == "AlreadyTrained" and made_at(evaluated.output) == before
+    assert (report.evaluation, report.artifacts) == (first.evaluation, first.artifacts)
+
+
+def test_other_settings_make_only_the_evaluation_again(copy: Callable[..., LoraTraining], tmp_path: Path) -> None:
+    training = copy(grid=GRID | {"seeds": [2, 3]}, report=False)
+    run, before = (tmp_path / "out" / MANIFEST_NAME).read_bytes(), made_at(tmp_path / "out")
+
+    ended = evaluate_training(training, make_session(tmp_path / "work").session)
+
+    after = made_at(tmp_path / "out")
+    assert ended.reason == "Evaluated" and (tmp_path / "out" / MANIFEST_NAME).read_bytes() == run
+    assert {name for name in after if before.get(name) == after[name]} == {name for name in before if "-s2-" in name}
+    assert {name for name in after if name not in before} == {
+        name.replace("-s2-", "-s3-") for name in before if "-s2-" in name
+    }
+    assert "evaluation/report.html" not in {file.path for file in manifest_at(tmp_path / "out").files}
+
+
+def test_what_is_held_out_by_the_new_settings_does_not_make_it_another_run(
+    copy: Callable[..., LoraTraining], tmp_path: Path
+) -> None:
+    training = copy(grid={"weights": [1.0]})
+    spec = training.spec.model_copy(
+        update={"dataset": training.spec.dataset.model_copy(update={"validation_fraction": None})}
+    )
+
+    ended = evaluate_training(training.model_copy(update={"spec": spec}), make_session(tmp_path / "work").session)
+
+    assert ended.reason == "Evaluated"
+
+
+def test_an_evaluation_that_was_stopped_goes_on_with_the_next_picture(
+    copy: Callable[..., LoraTraining], tmp_path: Path
+) -> None:
+    training = copy(grid=GRID | {"seeds": [5, 6]})
+    stopping = make_session(tmp_path / "work")
+
+    def after_some_pictures() -> bool:
+        return "grid 4 of 16" in stopping.tracker.snapshot().message
+
+    with pytest.raises(Interrupted, match="the training is complete"):
+        evaluate_training(training, replace(stopping.session, should_stop=after_some_pictures))
+    drawn = {name: when for name, when in made_at(tmp_path / "out").items() if "-s5-" in name or "-s6-" in name}
+    assert not (tmp_path / "out" / EVALUATION_MANIFEST_NAME).exists()
+
+    evaluate_training(training, make_session(tmp_path / "work").session)
+
+    after = made_at(tmp_path / "out")
+    assert len(drawn) == 4 and drawn.items() <= after.items() and len(after) == 16
+
+
+def test_a_failed_evaluation_leaves_the_training_complete(
+    evaluated: Evaluated, tiny_pipeline: Path, tiny_pictures: Path, copy: Callable[..., LoraTraining], tmp_path: Path
+) -> None:
+    observed = make_session(tmp_path / "work")
+
+    ended = run_training(copy(grid=GRID | {"epochs": [7]}), observed.session)
+
+    report = observed.tracker.snapshot()
+    assert ended.reason == "AlreadyTrained" and report.evaluation is not None
+    assert (report.evaluation.reason, report.evaluation.best_epoch) == ("Failed", evaluated.manifest.status.best_epoch)
+    assert "spec.evaluation.grid.epochs is [7]" in report.evaluation.message
+    assert [notice.reason for notice in report.notices] == ["EvaluationFailed"]
+    assert report.artifacts is not None and report.artifacts.adapter_uri is not None
+
+
+def test_the_preflight_asks_for_a_gpu_only_while_something_is_left_to_do(
+    copy: Callable[..., LoraTraining], tmp_path: Path
+) -> None:
+    reasons = [
+        check_before_training(training, make_session(tmp_path / "work").session).reason
+        for training in (copy(), copy(report=False))
+    ]
+
+    assert reasons == ["AlreadyTrained", "Verified"]
+
+
+def test_a_folder_without_a_completed_run_is_refused(tiny_pipeline: Path, tiny_pictures: Path, tmp_path: Path) -> None:
+    training = make_training(tiny_pipeline, tiny_pictures, tmp_path / "out", **settings(evaluation={}))
+
+    with pytest.raises(InvalidConfiguration, match="no completed run"):
+        evaluate_training(training, make_session(tmp_path / "work").session)
+
+
+def test_pictures_measures_and_grid_change_no_byte_of_the_training(
+    evaluated: Evaluated, tiny_pipeline: Path, tiny_pictures: Path, tmp_path: Path
+) -> None:
+    plain = settings(samples={"prompts": []}, evaluation={"bestEpoch": {"by": "None"}, "report": False})
+
+    run_training(
+        make_training(tiny_pipeline, tiny_pictures, tmp_path / "out", **plain), make_session(tmp_path / "work").session
+    )
+
+    assert not (tmp_path / "out/samples").exists()
+    tensors = [_tensors(folder / "adapters/tiny.safetensors") for folder in (evaluated.output, tmp_path / "out")]
+    assert tensors[0] == tensors[1]
+    losses = [_losses(folder) for folder in (evaluated.output, tmp_path / "out")]
+    assert losses[0] == losses[1] and len(losses[0]) > 1
+
+
+def _tensors(path: Path) -> bytes:
+    """The file without its header, which tells the samples' settings."""
+    content = path.read_bytes()
+    return content[8 + int.from_bytes(content[:8], "little") :]
+
+
+def _losses(output: Path) -> list[float]:
+    lines = [json.loads(line) for line in (output / "evaluation/metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def test_the_run_manifest_does_not_name_what_the_evaluation_made(evaluated: Evaluated) -> None:
+    run = RunManifest.model_validate_json((evaluated.output / MANIFEST_NAME).read_text())
+
+    assert not {file.path for file in run.files} & {file.path for file in evaluated.manifest.files}
