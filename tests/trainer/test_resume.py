@@ -17,6 +17,7 @@ CHANGES: dict[str, Any] = {
     "training": {"epochs": 4, "gradientAccumulationSteps": 2, "ema": {"decay": 0.9}},
     "network": {"dropout": 0.2, "blocks": FEW_BLOCKS},
     "checkpoints": {"everySteps": 2},
+    "samples": {"everySteps": 2},
 }
 STEPS = 12
 
