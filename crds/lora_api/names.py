@@ -19,10 +19,15 @@ LABEL_ATTEMPT = f"{GROUP}/attempt"
 MANAGER = "lora-operator"
 APP_NAME = "lora-training"
 LABEL_STAGE = f"{GROUP}/stage"
-"""What a Job or pod does: `STAGE_TRAINING`, or `STAGE_PREFLIGHT` that checks the data before a GPU is asked for."""
+"""What a Job or pod does."""
 STAGE_TRAINING = "training"
 STAGE_PREFLIGHT = "preflight"
+"""Checks the data before a GPU is asked for."""
+STAGE_EVALUATION = "evaluation"
+"""Evaluates a training that has succeeded again, for `spec.evaluation` was changed."""
 ANNOTATION_SPEC_DIGEST = f"{GROUP}/spec-digest"
+ANNOTATION_EVALUATION_DIGEST = f"{GROUP}/evaluation-digest"
+"""On a Job that evaluates: digest of the `spec.evaluation` that it is about."""
 ANNOTATION_TRAINING = f"{GROUP}/training"
 """On a pod: the resolved LoraTraining as JSON, which the downward API gives to its containers as a file."""
 
@@ -73,6 +78,11 @@ def job_name(training: str, attempt: int) -> str:
 def preflight_job_name(training: str) -> str:
     """Name of the Job that checks a training's data."""
     return f"{training}-data"
+
+
+def evaluation_job_name(training: str, generation: int) -> str:
+    """Name of the Job that evaluates a finished training as this generation of its spec asks for."""
+    return f"{training}-e{generation}"
 
 
 def section_dir(folder: str, section: str) -> str:

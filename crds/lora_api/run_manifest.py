@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from lora_api.evaluation_spec import Evaluation
 from lora_api.spec import LoraTrainingSpec
 from lora_api.status import Count, EvaluationStatus, MemoryRung, Number, StatusModel, Time
 
@@ -134,6 +135,12 @@ def result_settings(spec: LoraTrainingSpec) -> dict[str, Any]:
 
 def evaluation_digest(spec: LoraTrainingSpec) -> str:
     """SHA-256 over everything that says how a completed run is evaluated; of a spec without `evaluation` as well."""
-    wanted = spec.evaluation.to_document() if spec.evaluation is not None else None
+    return digest_of_evaluation(spec.evaluation)
+
+
+def digest_of_evaluation(evaluation: Evaluation | None) -> str:
+    """The same of the part of a spec that decides it. A field that keeps its default does not count: one that is new
+    with the next version changes nothing."""
+    wanted = evaluation and evaluation.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     canonical = json.dumps(wanted, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from lora_api import ProgressReport, TerminationMessage, names
 from lora_operator.observed import Job, Observed, Pod, parse_job, parse_pod
-from lora_operator.subject import Key, Manifest, Subject, is_finished, parse_subject
+from lora_operator.subject import Key, Manifest, Subject, is_settled, parse_subject
 
 Kind = Literal["training", "job", "pod"]
 KINDS: tuple[Kind, ...] = ("training", "job", "pod")
-STATUS_OF_FINISHED = ("observedGeneration", "phase", "completionTime", "conditions", "progress")
-"""What is still read of a finished training's status."""
+STATUS_OF_SETTLED = ("observedGeneration", "phase", "completionTime", "conditions", "progress", "evaluation")
+"""What is still read of a settled training's status, beside its newest checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,18 @@ class _Family:
     members: dict[Kind, dict[str, _Entry]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     report: tuple[str, ProgressReport] | None = None
     """Uid of the pod, and what it said last."""
-    word: tuple[str, TerminationMessage] | None = None
-    """When the newest pod was created that left a last word, and the word: a pod goes within moments of its end."""
-    is_finished: bool = False
+    words: dict[str, tuple[str, TerminationMessage]] = field(default_factory=dict)
+    """By stage: when the newest pod was created that left a last word, and the word: a pod goes within moments of its
+    end."""
+    is_settled: bool = False
 
     def keep_word(self, pod: Pod) -> None:
-        """Keeps the last word of a pod that trained, if it is the newest."""
+        """Keeps the last word of a pod that trained or evaluated, if it is the newest."""
         message = pod.terminated.message if pod.terminated else None
         if message is None or pod.stage == names.STAGE_PREFLIGHT:
             return
-        if self.word is None or self.word[0] <= pod.created:
-            self.word = (pod.created, message)
+        if pod.stage not in self.words or self.words[pod.stage][0] <= pod.created:
+            self.words[pod.stage] = (pod.created, message)
 
 
 class Cache:
@@ -71,10 +72,10 @@ class Cache:
         if isinstance(value, Pod):
             family.keep_word(value)
         if kind == "training":
-            family.is_finished = is_finished(body)
+            family.is_settled = is_settled(body)
         members[meta["name"]] = _Entry(version, meta["uid"], value)
-        if family.is_finished:
-            family.word = None
+        if family.is_settled:
+            family.words.clear()
             _forget_ended_pods(family)
         return None if kind == "pod" and meta["name"] not in members else key
 
@@ -134,8 +135,9 @@ class Cache:
         family = self._families[subject.key]
         jobs = [entry.value for entry in family.members["job"].values() if entry.value.owner_uid == subject.uid]
         pods = [entry.value for entry in family.members["pod"].values()]
-        word = family.word[1] if family.word and family.word[0] >= subject.created else None
-        return replace(Observed.of(jobs, pods, family.report), last_word=word)
+        created, word = family.words.get(_stage(subject), ("", None))
+        see = Observed.of_finished if subject.is_finished else Observed.of
+        return replace(see(jobs, pods, family.report), last_word=word if created >= subject.created else None)
 
     def put_report(self, key: Key, pod_uid: str, report: ProgressReport) -> bool:
         """Keeps what a pod said; true when it is something new."""
@@ -161,15 +163,21 @@ def _value(kind: Kind, body: Manifest) -> Manifest | Job | Pod:
         return parse_pod(body)
     # Who set which field is half of an object and of no use here.
     slim = {**body, "metadata": {name: value for name, value in body["metadata"].items() if name != "managedFields"}}
-    return _without_work(slim) if is_finished(body) else slim
+    return _without_work(slim) if is_settled(body) else slim
 
 
 def _without_work(body: Manifest) -> Manifest:
-    """A finished training as far as it is still read: thousands of them may lie about for months."""
+    """A settled training as far as it is still read: thousands of them may lie about for months."""
     meta = {name: value for name, value in body["metadata"].items() if name not in {"annotations", "labels"}}
-    status = {name: value for name, value in body["status"].items() if name in STATUS_OF_FINISHED}
+    status = {name: value for name, value in body["status"].items() if name in STATUS_OF_SETTLED}
+    status["checkpoints"] = (body["status"].get("checkpoints") or [])[-1:]
     ttl = body["spec"].get("ttlSecondsAfterFinished")
     return {**body, "metadata": meta, "spec": {"ttlSecondsAfterFinished": ttl}, "status": status}
+
+
+def _stage(subject: Subject) -> str:
+    """What the training is at."""
+    return names.STAGE_EVALUATION if subject.is_finished else names.STAGE_TRAINING
 
 
 def _forget_ended_pods(family: _Family) -> None:

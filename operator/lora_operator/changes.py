@@ -9,26 +9,34 @@ from typing import Literal
 from lora_api import LoraTrainingStatus
 from lora_api.status import Condition, ConditionType
 
-WARNED_ABOUT = {
-    ConditionType.ACCEPTED: {"InvalidSpec", "ProfileNotFound", "SpecTooLarge"},
-    ConditionType.SCHEDULED: {
-        "Unschedulable",
-        "QuotaExceeded",
-        "PodRefused",
-        "ImagePullFailed",
-        "SecretMissing",
-        "ConfigMapMissing",
-        "PodConfigFailed",
-        "ContainerFailed",
-        "JobRefused",
-        "Retrying",
-        "Preempted",
-        "Evicted",
-        "NodeLost",
-        "KueueNotFound",
-    },
-    ConditionType.RUNNING: {"Stalled"},
+_NOT_ACCEPTED = {"InvalidSpec", "ProfileNotFound", "SpecTooLarge"}
+_NOT_PLACED = {
+    "Unschedulable",
+    "QuotaExceeded",
+    "PodRefused",
+    "ImagePullFailed",
+    "SecretMissing",
+    "ConfigMapMissing",
+    "PodConfigFailed",
+    "ContainerFailed",
+    "JobRefused",
+    "Retrying",
+    "Preempted",
+    "Evicted",
+    "NodeLost",
+    "KueueNotFound",
 }
+_NOT_RUNNING = {"Stalled"}
+WARNED_ABOUT = {
+    ConditionType.ACCEPTED: _NOT_ACCEPTED,
+    ConditionType.SCHEDULED: _NOT_PLACED,
+    ConditionType.RUNNING: _NOT_RUNNING,
+    # The Job that evaluates a finished training has no other place to tell of its troubles.
+    ConditionType.EVALUATED: _NOT_ACCEPTED | _NOT_PLACED | _NOT_RUNNING,
+}
+EVALUATION_FAILED = "EvaluationFailed"
+"""Reason of the event, and of the trainer's own notice."""
+_NOT_EVALUATED = {"NotRequested", "TrainingFailed"}
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,10 @@ def derive_events(before: LoraTrainingStatus, after: LoraTrainingStatus) -> tupl
     """The events that lead from one status to the next."""
     old = {condition.type: condition for condition in before.conditions}
     ended = after.completion_time is not None
+    notices = _notices(before, after)
     told = (_event_of(condition, old.get(condition.type), ended) for condition in after.conditions)
-    return (*_notices(before, after), *(event for event in told if event is not None))
+    known = {EVALUATION_FAILED} & {notice.reason for notice in notices}
+    return (*notices, *(event for event in told if event is not None and event.reason not in known))
 
 
 def _notices(before: LoraTrainingStatus, after: LoraTrainingStatus) -> list[Event]:
@@ -68,4 +78,8 @@ def _event_of(condition: Condition, old: Condition | None, ended: bool) -> Event
             return Event("Normal", condition.reason, condition.message)
         case ConditionType.SUCCEEDED, "False":
             return Event("Warning", condition.reason, condition.message)
+        case ConditionType.EVALUATED, "True":
+            return Event("Normal", "Evaluated", condition.message)
+        case ConditionType.EVALUATED, "False" if condition.reason not in _NOT_EVALUATED:
+            return Event("Warning", EVALUATION_FAILED, condition.message)
     return None

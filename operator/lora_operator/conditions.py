@@ -32,15 +32,15 @@ def derive_conditions(view: View, *, previous: tuple[Condition, ...], generation
         ConditionType.ACCEPTED: _accepted(view),
         ConditionType.DATASET_READY: _dataset_ready(view, before.get(ConditionType.DATASET_READY)),
         ConditionType.SCHEDULED: _scheduled(view, before.get(ConditionType.SCHEDULED)),
-        ConditionType.RUNNING: _running(view, before.get(ConditionType.RUNNING)),
+        ConditionType.RUNNING: derive_running(view, before.get(ConditionType.RUNNING)),
         ConditionType.CHECKPOINT_AVAILABLE: _checkpoint_available(view),
-        ConditionType.SUSPENDED: _suspended(view),
+        ConditionType.SUSPENDED: derive_suspended(view),
         ConditionType.SUCCEEDED: _succeeded(view),
         ConditionType.FINISHED: _finished(view),
         ConditionType.EVALUATED: derive_evaluated(view),
     }
     return tuple(
-        _condition(kind, finding, before.get(kind), generation=generation, now=view.now)
+        build_condition(kind, finding, before.get(kind), generation=generation, now=view.now)
         for kind, finding in findings.items()
     )
 
@@ -61,7 +61,9 @@ def derive_phase(conditions: tuple[Condition, ...], pod: Pod | None) -> Phase:
     return Phase.STARTING if at_work else Phase.PENDING
 
 
-def _condition(kind: str, finding: Finding, before: Condition | None, *, generation: int, now: datetime) -> Condition:
+def build_condition(
+    kind: str, finding: Finding, before: Condition | None, *, generation: int, now: datetime
+) -> Condition:
     kept = before is not None and before.status == finding.status
     return Condition(
         type=kind,
@@ -112,7 +114,7 @@ def _being_read(view: View) -> Finding | None:
     return Finding("False", report.reason, report.message or "pictures and base model are being fetched")
 
 
-def _running(view: View, before: Condition | None) -> Finding:
+def derive_running(view: View, before: Condition | None) -> Finding:
     if view.ending:
         return Finding("False", "Finished", "the training has ended")
     pod, report = view.pod, view.report
@@ -153,7 +155,7 @@ def _checkpoint_available(view: View) -> Finding:
     return Finding("True", "Verified", f"epoch {newest.epoch}: {newest.uri}")
 
 
-def _suspended(view: View) -> Finding:
+def derive_suspended(view: View) -> Finding:
     wanted = view.training is not None and view.training.spec.suspend
     if view.ending or not (wanted or (view.job and view.job.suspend)):
         return Finding("False", "NotSuspended", "the training is not paused")

@@ -11,12 +11,13 @@ from lora_api.status import ConditionType, Phase
 from lora_operator.cache import Cache
 from lora_operator.changes import Event
 from lora_operator.cluster import EVENTS, JOBS, PODS, TRAININGS, Cluster, merge_diff
+from lora_operator.decision import Action, Create, Decision, Delete, PatchJob
 from lora_operator.errors import ClusterUnavailable, Conflict, OperatorError, Refused
 from lora_operator.metrics import Metrics, read_numbers
 from lora_operator.observed import CREATING_REASONS, Job, Observed, Pod, controller_uid
 from lora_operator.profiles import ProfileFile
 from lora_operator.queue import WorkQueue
-from lora_operator.reconcile import Action, Create, Decision, Delete, PatchJob, decide
+from lora_operator.reconcile import decide
 from lora_operator.recorder import EventRecorder
 from lora_operator.status import without_report
 from lora_operator.subject import Key, Manifest, Subject
@@ -152,11 +153,13 @@ class Controller:
         if subject.is_deleting:
             return observed
         job, pod = observed.current_job, observed.pod
-        if surplus := observed.surplus_jobs(subject.is_finished):
+        if surplus := observed.surplus_jobs(subject.is_settled):
             # They are about to be deleted, and another operator may know better that they have ended.
             await self._confirm(subject, surplus)
-        elif subject.is_finished:
+        elif subject.is_settled:
             return observed
+        elif subject.is_finished and job is None:
+            await self._look_for_evaluation(subject)
         elif observed.job is None and (subject.attempt or job is None):
             await self._look_for_job(subject)
         elif job is not None and (
@@ -204,6 +207,18 @@ class Controller:
         job = await self._world.cluster.get(JOBS, key.namespace, name)
         if job is not None:
             cache.put("job", job)
+        await self._list_pods(subject)
+
+    async def _look_for_evaluation(self, subject: Subject) -> None:
+        """No Job that evaluates is in the cache; another operator may have begun one, for this wish or another."""
+        key = subject.key
+        await self._refresh(subject)
+        fresh = self._world.cache.subject(key)
+        if fresh is None or fresh.resource_version != subject.resource_version:
+            raise Conflict(f"{key} was changed since it was read")
+        labels = f"{names.LABEL_TRAINING}={key.name},{names.LABEL_STAGE}={names.STAGE_EVALUATION}"
+        for body in await self._world.cluster.list(JOBS, key.namespace, labels=labels):
+            self._world.cache.put("job", body)
         await self._list_pods(subject)
 
     async def _confirm(self, subject: Subject, jobs: tuple[Job, ...]) -> None:
@@ -302,7 +317,9 @@ class Controller:
 
     async def _patch_status(self, subject: Subject, status: LoraTrainingStatus) -> None:
         key = subject.key
-        changes = merge_diff(subject.raw_status, status.to_document())
+        # Of a settled training not all is known: what is not known stays as it is.
+        before = subject.status.to_document() if subject.is_settled else subject.raw_status
+        changes = merge_diff(before, status.to_document())
         if not changes:
             return
         body = {"metadata": {"resourceVersion": subject.resource_version}, "status": changes}

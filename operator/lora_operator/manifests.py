@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from lora_api import LoraTraining, codes_with, names, spec_digest
+from lora_api import LoraTraining, codes_with, evaluation_digest, names, spec_digest
 from lora_api.cluster_spec import Storage
 from lora_api.spec import LoraTrainingSpec
 from lora_operator.kueue import queue_labels
@@ -65,11 +65,7 @@ def build_job(training: LoraTraining, profile: Profile, *, attempt: int, used: U
         "backoffLimit": _retries_left(spec, used.failures),
         "template": build_pod_template(training, profile, role),
     }
-    if spec.scheduling.queue_name is not None:
-        # From here on the queue decides, even if its webhook is down.
-        job["suspend"] = True
-    if spec.limits.active_seconds is not None:
-        job["activeDeadlineSeconds"] = _seconds_left(spec.limits.active_seconds, used)
+    _limit(job, spec, used)
     metadata = _metadata(training, names.job_name(training.name, attempt), labels | queue_labels(spec.scheduling))
     metadata["annotations"] |= {ANNOTATION_FAILURES_BEFORE: str(used.failures)}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job}
@@ -89,13 +85,30 @@ def build_preflight_job(training: LoraTraining, profile: Profile) -> Manifest:
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job}
 
 
+def build_evaluation_job(training: LoraTraining, profile: Profile, *, generation: int) -> Manifest:
+    """The Job that evaluates the (resolved) training, which has succeeded, as this generation of its spec asks for."""
+    spec = training.spec
+    labels = _labels(training, names.STAGE_EVALUATION)
+    role = PodRole(names.STAGE_EVALUATION, 1, labels, _grace_seconds(profile, UNUSED))
+    job = {
+        **_job_spec(spec, [names.TRAINER_CONTAINER]),
+        "backoffLimit": spec.retry.max_failures,
+        "template": build_pod_template(training, profile, role),
+    }
+    _limit(job, spec, UNUSED)
+    name = names.evaluation_job_name(training.name, generation)
+    metadata = _metadata(training, name, labels | queue_labels(spec.scheduling))
+    metadata["annotations"] |= {names.ANNOTATION_EVALUATION_DIGEST: evaluation_digest(spec)}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job}
+
+
 def needs_preflight_job(spec: LoraTrainingSpec, profile: Profile) -> bool:
     """Whether a Job of its own checks the data before a GPU is asked for."""
     return profile.preflight == "Job" and spec.parallelism.gpus_per_node > 0
 
 
 def _job_spec(spec: LoraTrainingSpec, containers: list[str]) -> Manifest:
-    """What both kinds of Job share: one pod at a time, and failures are left to the policy."""
+    """What all kinds of Job share: one pod at a time, and failures are left to the policy."""
     return {
         "completionMode": "Indexed",
         "completions": 1,
@@ -105,6 +118,15 @@ def _job_spec(spec: LoraTrainingSpec, containers: list[str]) -> Manifest:
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": build_pod_failure_policy(containers),
     }
+
+
+def _limit(job: Manifest, spec: LoraTrainingSpec, used: Used) -> None:
+    """Adds to the spec of a Job what holds for those that may use a GPU."""
+    if spec.scheduling.queue_name is not None:
+        # From here on the queue decides, even if its webhook is down.
+        job["suspend"] = True
+    if spec.limits.active_seconds is not None:
+        job["activeDeadlineSeconds"] = _seconds_left(spec.limits.active_seconds, used)
 
 
 def build_pod_failure_policy(containers: list[str]) -> Manifest:
@@ -136,7 +158,7 @@ def build_job_patch(spec: LoraTrainingSpec, job: Job, used: Used, *, queued: boo
     if not (queued or job.queue_name):
         wanted["suspend"] = (spec.suspend, job.suspend)
     # Kubernetes starts its own clock anew on resuming: what is left is said together with that.
-    if not spec.suspend and job.stage == names.STAGE_TRAINING:
+    if not spec.suspend and job.stage != names.STAGE_PREFLIGHT:
         limit = spec.limits.active_seconds
         deadline = None if limit is None else _seconds_left(limit, used)
         wanted["activeDeadlineSeconds"] = (deadline, job.active_deadline_seconds)

@@ -34,7 +34,9 @@ class Job:
     resource_version: str
     owner_uid: str
     stage: str
-    """`names.STAGE_TRAINING` or `names.STAGE_PREFLIGHT`."""
+    """`names.STAGE_TRAINING`, `names.STAGE_PREFLIGHT` or `names.STAGE_EVALUATION`."""
+    evaluation_digest: str
+    """Which `spec.evaluation` it is about, if it evaluates."""
     attempt: int
     created: str
     start_time: str | None
@@ -85,6 +87,7 @@ def parse_job(body: Manifest) -> Job:
         resource_version=meta["resourceVersion"],
         owner_uid=controller_uid(body),
         stage=labels.get(names.LABEL_STAGE) or names.STAGE_TRAINING,
+        evaluation_digest=annotations.get(names.ANNOTATION_EVALUATION_DIGEST) or "",
         attempt=_count(labels.get(names.LABEL_ATTEMPT)),
         created=meta["creationTimestamp"],
         start_time=status.get("startTime"),
@@ -159,7 +162,7 @@ class Pod:
     uid: str
     job_uid: str
     stage: str
-    """`names.STAGE_TRAINING` or `names.STAGE_PREFLIGHT`."""
+    """`names.STAGE_TRAINING`, `names.STAGE_PREFLIGHT` or `names.STAGE_EVALUATION`."""
     created: str
     phase: str
     ip: str
@@ -312,8 +315,9 @@ class Observed:
     """What is seen of a training's children."""
 
     job: Job | None = None
-    """The newest Job of this very object that trains."""
+    """The newest Job of this very object that trains; of a finished one, that evaluates."""
     older_jobs: tuple[Job, ...] = ()
+    """Those before it; of a finished training, those that trained and checked the data as well."""
     preflight: Job | None = None
     """The Job that checks the data."""
     pods: tuple[Pod, ...] = ()
@@ -339,21 +343,37 @@ class Observed:
     ) -> "Observed":
         """From a training's own Jobs and all of its pods; `report` is what the pod with that uid said last."""
         found = tuple(jobs)
-        training = sorted((job for job in found if job.stage != names.STAGE_PREFLIGHT), key=lambda job: job.attempt)
+        training = sorted((job for job in found if job.stage == names.STAGE_TRAINING), key=lambda job: job.attempt)
         seen = cls(
             job=training[-1] if training else None,
             older_jobs=tuple(training[:-1]),
             preflight=next((job for job in found if job.stage == names.STAGE_PREFLIGHT), None),
-            pods=tuple(sorted(pods, key=lambda pod: (pod.created, pod.name))),
         )
+        return seen._with_pods(pods, report)
+
+    @classmethod
+    def of_finished(
+        cls, jobs: Iterable[Job], pods: Iterable[Pod], report: tuple[str, ProgressReport] | None = None
+    ) -> "Observed":
+        """The same of a finished training: what is at work is the newest Job that evaluates it."""
+        # At most one is there but for moments; a name tells the generation.
+        found = sorted(
+            jobs, key=lambda job: (job.stage == names.STAGE_EVALUATION, job.created, len(job.name), job.name)
+        )
+        newest = found[-1] if found and found[-1].stage == names.STAGE_EVALUATION else None
+        others = tuple(found[:-1] if newest else found)
+        return cls(job=newest, older_jobs=others)._with_pods(pods, report)
+
+    def _with_pods(self, pods: Iterable[Pod], report: tuple[str, ProgressReport] | None) -> "Observed":
+        seen = replace(self, pods=tuple(sorted(pods, key=lambda pod: (pod.created, pod.name))))
         if report is None or seen.pod is None or seen.pod.uid != report[0]:
             return seen
         return replace(seen, report=report[1])
 
-    def surplus_jobs(self, is_finished: bool) -> tuple[Job, ...]:
-        """Jobs that still run and should not: all but the newest, and that one too once the training has ended."""
-        jobs = (*self.older_jobs, self.preflight) if self.job or is_finished else self.older_jobs
-        every = (self.job, *jobs) if is_finished else jobs
+    def surplus_jobs(self, is_settled: bool) -> tuple[Job, ...]:
+        """Jobs that still run and should not: all but the newest, and that one too once nothing is left to do."""
+        jobs = (*self.older_jobs, self.preflight) if self.job or is_settled else self.older_jobs
+        every = (self.job, *jobs) if is_settled else jobs
         return tuple(job for job in every if job is not None and job.is_active)
 
     @property
@@ -374,7 +394,7 @@ class Observed:
     @property
     def training_pods(self) -> tuple[Pod, ...]:
         """Pods that train, those of earlier Jobs included, oldest first."""
-        return tuple(pod for pod in self.pods if pod.stage != names.STAGE_PREFLIGHT)
+        return tuple(pod for pod in self.pods if pod.stage == names.STAGE_TRAINING)
 
     def _pods_of(self, job: Job | None) -> tuple[Pod, ...]:
         return tuple(pod for pod in self.pods if job is not None and pod.job_uid == job.uid)

@@ -14,7 +14,7 @@ USER_ID = 65532
 """User and group of the trainer image; group of the volumes."""
 POD_IP = "LORA_POD_IP"
 CONFIG_PATH = f"{names.CONFIG_DIR}/{names.CONFIG_FILE}"
-RUN, PREFLIGHT = "run", "preflight"
+COMMANDS = {names.STAGE_TRAINING: "run", names.STAGE_PREFLIGHT: "preflight", names.STAGE_EVALUATION: "evaluate"}
 """What the trainer image is told to do."""
 _NOT_PRINTABLE_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
@@ -24,7 +24,7 @@ class PodRole:
     """What one pod is for."""
 
     stage: str
-    """`names.STAGE_TRAINING` or `names.STAGE_PREFLIGHT`."""
+    """`names.STAGE_TRAINING`, `names.STAGE_PREFLIGHT` or `names.STAGE_EVALUATION`."""
     attempt: int
     labels: dict[str, str]
     grace_seconds: int
@@ -47,7 +47,7 @@ def build_pod_template(training: LoraTraining, profile: Profile, role: PodRole) 
         "imagePullSecrets": [{"name": name} for name in profile.image_pull_secrets],
         "securityContext": _pod_security(),
         **(_any_node(profile) if checks_only else _gpu_node(spec, profile)),
-        "initContainers": [] if checks_only else _init_containers(spec, profile, role, volumes),
+        "initContainers": _init_containers(spec, profile, role, volumes),
         "containers": [_only_container(spec, profile, role, volumes)],
         "volumes": [volume for volume, _ in volumes],
     }
@@ -114,7 +114,7 @@ def _only_container(spec: LoraTrainingSpec, profile: Profile, role: PodRole, vol
     checks_only = role.stage == names.STAGE_PREFLIGHT
     return body | {
         "name": names.TRAINER_CONTAINER,
-        "args": [PREFLIGHT if checks_only else RUN, CONFIG_PATH],
+        "args": [COMMANDS[role.stage], CONFIG_PATH],
         "ports": [{"name": names.TRAINER_PORT_NAME, "containerPort": names.TRAINER_PORT}],
         "resources": _preflight_resources(profile) if checks_only else _resources(spec, profile),
     }
@@ -122,14 +122,14 @@ def _only_container(spec: LoraTrainingSpec, profile: Profile, role: PodRole, vol
 
 def _init_containers(spec: LoraTrainingSpec, profile: Profile, role: PodRole, volumes: list[Volume]) -> list[Manifest]:
     """The check of the data in the training's own pod, where the profile wants it there."""
-    if not checks_in_pod(spec, profile):
+    if role.stage != names.STAGE_TRAINING or not checks_in_pod(spec, profile):
         return []
     body = _container(spec, profile, role, volumes)
     return [
         body
         | {
             "name": names.PREFLIGHT_CONTAINER,
-            "args": [PREFLIGHT, CONFIG_PATH],
+            "args": [COMMANDS[names.STAGE_PREFLIGHT], CONFIG_PATH],
             "resources": _preflight_resources(profile),
         }
     ]

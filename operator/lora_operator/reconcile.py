@@ -3,64 +3,27 @@
 The same world gives the same answer, whoever asks and however often.
 """
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from lora_api import LoraTrainingStatus
 from lora_api.status import Attempts, ConditionType
 from lora_operator import manifests
+from lora_operator.acceptance import judge
 from lora_operator.attempts import is_time_over
-from lora_operator.changes import Event, derive_events
 from lora_operator.deadlines import seconds_to_next, seconds_to_save
+from lora_operator.decision import Action, Create, Decision, Delete, PatchJob
+from lora_operator.finished import decide_finished
 from lora_operator.observed import Observed
 from lora_operator.profiles import Profiles
 from lora_operator.stall import measure_silence
-from lora_operator.status import derive_status, is_finished, is_urgent, is_worth_writing
-from lora_operator.subject import Manifest, Subject
-from lora_operator.timestamps import parse_time
-from lora_operator.view import ACCEPTED, Acceptance
+from lora_operator.status import derive_status, is_finished
+from lora_operator.subject import Subject
+from lora_operator.telling import seconds_too_early, tell
+from lora_operator.view import Acceptance
 
 WAIT_FOR_PODS_SECONDS = 5.0
 WAIT_FOR_START_SECONDS = 5.0
 """A pod that does not start may have a reason that no watch tells."""
-
-
-@dataclass(frozen=True)
-class Create:
-    """Create a Job unless it is there."""
-
-    manifest: Manifest
-
-
-@dataclass(frozen=True)
-class PatchJob:
-    """Change mutable fields of a Job."""
-
-    name: str
-    patch: Manifest
-
-
-@dataclass(frozen=True)
-class Delete:
-    """Delete a Job and its pods."""
-
-    name: str
-    uid: str | None = None
-    """Delete only this very object."""
-
-
-Action = Create | PatchJob | Delete
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What is to be done: actions in order, then the status, then events, then another look."""
-
-    actions: tuple[Action, ...] = ()
-    status: LoraTrainingStatus | None = None
-    """None: what is written there is still right."""
-    events: tuple[Event, ...] = ()
-    requeue_after_seconds: float | None = None
 
 
 def decide(
@@ -74,44 +37,25 @@ def decide(
         # Its children name it as their owner: the garbage collector removes them, with or without us.
         return Decision()
     if subject.is_finished:
-        return _decide_finished(subject, observed, now)
-    acceptance = _accept(subject, observed, profiles)
+        return decide_finished(
+            subject, observed, profiles=profiles, now=now, status_interval_seconds=status_interval_seconds
+        )
+    acceptance = judge(subject, observed, profiles)
     status = derive_status(subject, observed, acceptance=acceptance, now=now)
     if is_finished(status):
         # Jobs that still run are stopped when the end is written.
-        return _tell(subject, observed, status, actions=(), wait_seconds=0.0)
+        return tell(subject, status, actions=(), wait_seconds=0.0)
     if (start := _start(subject, observed, acceptance, profiles, status=status)) is not None:
         return Decision((start,))
     actions = _adjust(subject, observed, status, now)
     if any(map(_stops_or_starts, actions)) and _made(status) > _made(subject.status):
         # Whoever looks next may find neither the pods of the Job nor a word of them: first they are told of.
-        return _tell(subject, observed, status, actions=(), wait_seconds=0.0)
+        return tell(subject, status, actions=(), wait_seconds=0.0)
     wait = _seconds_until_due(subject, observed, status, now)
-    if (early := _seconds_too_early(subject, observed, status, now, status_interval_seconds)) is not None:
+    if (early := seconds_too_early(subject, observed, status, now, status_interval_seconds)) is not None:
         wait = early if wait is None else min(wait, early)
         return Decision(actions, requeue_after_seconds=wait)
-    return _tell(subject, observed, status, actions=actions, wait_seconds=wait)
-
-
-def _accept(subject: Subject, observed: Observed, profiles: Profiles) -> Acceptance:
-    if subject.training is None:
-        return Acceptance(False, "InvalidSpec", subject.problem)
-    wanted = subject.training.spec.profile
-    if wanted not in profiles:
-        known = ", ".join(sorted(profiles))
-        message = f"spec.profile is {wanted}, but the operator has no such profile; use one of {known}, or add it"
-        return Acceptance(False, "ProfileNotFound", message)
-    profile = profiles[wanted]
-    if observed.current_job is None and (
-        size := manifests.oversize(manifests.resolve(subject.training, profile), profile)
-    ):
-        most = manifests.MAX_ANNOTATION_BYTES
-        message = (
-            f"the spec and the pod's annotations are {size} bytes, but pods can carry at most {most}; "
-            "shorten the longest texts, such as spec.samples.prompts and spec.pod.annotations"
-        )
-        return Acceptance(False, "SpecTooLarge", message)
-    return ACCEPTED
+    return tell(subject, status, actions=actions, wait_seconds=wait)
 
 
 def _start(
@@ -185,30 +129,7 @@ def _made(status: LoraTrainingStatus) -> int:
 
 
 def _delete_surplus(subject: Subject, observed: Observed) -> tuple[Action, ...]:
-    return tuple(Delete(job.name, job.uid) for job in observed.surplus_jobs(subject.is_finished))
-
-
-def _tell(
-    subject: Subject,
-    observed: Observed,
-    status: LoraTrainingStatus,
-    *,
-    actions: tuple[Action, ...],
-    wait_seconds: float | None,
-) -> Decision:
-    if not is_worth_writing(subject.status, status):
-        return Decision(actions, requeue_after_seconds=wait_seconds)
-    return Decision(actions, status, derive_events(subject.status, status), wait_seconds)
-
-
-def _seconds_too_early(
-    subject: Subject, observed: Observed, status: LoraTrainingStatus, now: datetime, interval_seconds: float
-) -> float | None:
-    """How long a status that only tells of progress must wait; None: it may be written, or need not."""
-    if observed.written is None or not is_worth_writing(subject.status, status) or is_urgent(subject.status, status):
-        return None
-    early = interval_seconds - (now - observed.written).total_seconds()
-    return early if early > 0 else None
+    return tuple(Delete(job.name, job.uid) for job in observed.surplus_jobs(False))
 
 
 def _seconds_until_due(subject: Subject, observed: Observed, status: LoraTrainingStatus, now: datetime) -> float | None:
@@ -241,30 +162,3 @@ def _seconds_to_stall(subject: Subject, observed: Observed, now: datetime) -> fl
     if silence is None or silence.is_too_long:
         return None
     return silence.patience_seconds - silence.seconds + 1
-
-
-def _decide_finished(subject: Subject, observed: Observed, now: datetime) -> Decision:
-    """A finished training never trains again; its children go when their time is over."""
-    status = _seen(subject)
-    running = _delete_surplus(subject, observed)
-    jobs = tuple(job for job in (*observed.older_jobs, observed.preflight, observed.job) if job is not None)
-    seconds_left = _seconds_to_live(subject, now)
-    if seconds_left is None or not jobs:
-        return Decision(running, status)
-    if seconds_left > 0:
-        return Decision(running, status, requeue_after_seconds=seconds_left)
-    return Decision(tuple(Delete(job.name, job.uid) for job in jobs if not job.is_deleting), status)
-
-
-def _seen(subject: Subject) -> LoraTrainingStatus | None:
-    """The same status, about the present generation: mutable fields may change after the end."""
-    if subject.status.observed_generation == subject.generation:
-        return None
-    return subject.status.model_copy(update={"observed_generation": subject.generation})
-
-
-def _seconds_to_live(subject: Subject, now: datetime) -> float | None:
-    ttl = subject.ttl_seconds
-    if ttl is None or subject.status.completion_time is None:
-        return None
-    return (parse_time(subject.status.completion_time) + timedelta(seconds=ttl) - now).total_seconds()

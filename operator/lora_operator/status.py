@@ -40,7 +40,7 @@ def derive_status(subject: Subject, observed: Observed, *, acceptance: Acceptanc
     queue, evictions = _queue(observed, before)
     said = report if observed.job and observed.pod else None
     attempts = derive_attempts(subject, observed, report=said, evictions=evictions, now=now)
-    view = _view(subject, observed, report, acceptance=acceptance, attempts=attempts, now=now)
+    view = build_view(subject, observed, report, acceptance=acceptance, attempts=attempts, now=now)
     conditions = derive_conditions(view, previous=before.conditions, generation=subject.generation)
     if view.ending is None and (ending := _out_of_patience(view, attempts, conditions)):
         view = replace(view, ending=ending)
@@ -69,7 +69,7 @@ def derive_status(subject: Subject, observed: Observed, *, acceptance: Acceptanc
     )
 
 
-def _view(
+def build_view(
     subject: Subject,
     observed: Observed,
     report: ProgressReport | None,
@@ -78,6 +78,7 @@ def _view(
     attempts: Attempts,
     now: datetime,
 ) -> View:
+    """Everything that is told of is derived from this; `report`: what the trainer said last."""
     before = subject.status
     return View(
         acceptance=acceptance,
@@ -160,11 +161,13 @@ def is_worth_writing(before: LoraTrainingStatus, after: LoraTrainingStatus) -> b
 
 def is_urgent(before: LoraTrainingStatus, after: LoraTrainingStatus) -> bool:
     """Whether the change must be told at once: what people decide by, and what is needed after a restart."""
-    if before.observed_generation != after.observed_generation or is_finished(after):
+    if before.observed_generation != after.observed_generation or is_finished(before) != is_finished(after):
         return True
     if _attempt(before) != _attempt(after):
         return True
     old, new = _by_type(before), _by_type(after)
+    if is_finished(after) and _status_of(old, ConditionType.EVALUATED) != _status_of(new, ConditionType.EVALUATED):
+        return True
     accepted, ready, suspended = ConditionType.ACCEPTED, ConditionType.DATASET_READY, ConditionType.SUSPENDED
     if _said(old.get(accepted)) != _said(new.get(accepted)) or _holds(old, suspended) != _holds(new, suspended):
         return True
@@ -182,7 +185,11 @@ def _said(condition: Condition | None) -> tuple[str, str] | None:
 
 
 def _holds(conditions: dict[str, Condition], kind: str) -> bool:
-    return kind in conditions and conditions[kind].status == "True"
+    return _status_of(conditions, kind) == "True"
+
+
+def _status_of(conditions: dict[str, Condition], kind: str) -> str:
+    return conditions[kind].status if kind in conditions else ""
 
 
 def _attempt(status: LoraTrainingStatus) -> int:
@@ -207,7 +214,11 @@ def without_report(before: LoraTrainingStatus, after: LoraTrainingStatus, refusa
         else c
         for c in after.conditions
     )
-    return after.model_copy(update={"conditions": conditions} | {field: getattr(before, field) for field in told})
+    kept = {"conditions": conditions} | {field: getattr(before, field) for field in told}
+    if is_finished(before) and after.evaluation is not None:
+        # Which evaluation has ended is known by it: none is made twice.
+        kept["evaluation"] = EvaluationStatus(digest=after.evaluation.digest, reason=after.evaluation.reason)
+    return after.model_copy(update=kept)
 
 
 def last_report(observed: Observed) -> ProgressReport | None:

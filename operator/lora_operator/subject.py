@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from lora_api import InvalidTraining, LoraTraining, LoraTrainingStatus, parse_training
+from lora_api.evaluation_spec import Evaluation
+from lora_api.run_manifest import digest_of_evaluation
 from lora_api.status import ConditionType
 from lora_operator.errors import OperatorError
 
@@ -40,11 +42,18 @@ class Subject:
     created: str
     ttl_seconds: int | None = None
     """How long its children outlive its end."""
+    lacks_evaluation: bool = False
+    """It has succeeded, and is not evaluated as its spec asks for."""
 
     @property
     def is_finished(self) -> bool:
         """Whether it has ended for ever, in the words of its own status."""
         return any(c.type == ConditionType.FINISHED and c.status == "True" for c in self.status.conditions)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is left to do about it but to remove its children."""
+        return self.is_finished and not self.lacks_evaluation
 
     @property
     def attempt(self) -> int:
@@ -60,8 +69,8 @@ def parse_subject(body: Manifest) -> Subject:
     """
     meta = body["metadata"]
     raw_status = body.get("status") or {}
-    # The spec of a finished training decides nothing any more.
-    training, problem = (None, "") if is_finished(body) else _parse_spec(body)
+    # The spec of a training that is settled decides nothing any more.
+    training, problem = (None, "") if is_settled(body) else _parse_spec(body)
     return Subject(
         key=Key(meta["namespace"], meta["name"]),
         uid=meta["uid"],
@@ -74,13 +83,37 @@ def parse_subject(body: Manifest) -> Subject:
         raw_status=raw_status,
         created=meta["creationTimestamp"],
         ttl_seconds=body["spec"].get("ttlSecondsAfterFinished"),
+        lacks_evaluation=_lacks_evaluation(body),
     )
 
 
 def is_finished(body: Manifest) -> bool:
     """Whether the API document of a training says that it has ended for ever."""
-    conditions = (body.get("status") or {}).get("conditions") or ()
-    return any(c["type"] == ConditionType.FINISHED and c["status"] == "True" for c in conditions)
+    return _held(body).get(ConditionType.FINISHED) == "True"
+
+
+def is_settled(body: Manifest) -> bool:
+    """Whether the API document of a training says that nothing is left to do about it but to remove its children."""
+    return is_finished(body) and not _lacks_evaluation(body)
+
+
+def _lacks_evaluation(body: Manifest) -> bool:
+    held, told = _held(body), (body.get("status") or {}).get("evaluation") or {}
+    if held.get(ConditionType.FINISHED) != "True" or held.get(ConditionType.SUCCEEDED) != "True":
+        return False
+    wish = body["spec"].get("evaluation")
+    if wish is None:
+        # One that was begun is to be stopped, and told of.
+        return held.get(ConditionType.EVALUATED) == "Unknown"
+    try:
+        return digest_of_evaluation(Evaluation.model_validate_json(json.dumps(wish))) != told.get("digest")
+    except ValidationError:
+        return True
+
+
+def _held(body: Manifest) -> dict[str, str]:
+    """The status of every condition."""
+    return {c["type"]: c["status"] for c in (body.get("status") or {}).get("conditions") or ()}
 
 
 def _parse_spec(body: Manifest) -> tuple[LoraTraining | None, str]:

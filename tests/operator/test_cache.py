@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lora_api import ProgressReport
+from lora_api import ProgressReport, names
 from lora_operator.cache import Cache, Kind, key_of
 from lora_operator.subject import Key
 from tests.support.observations import EARLIER, job_body, pod_body, training_body
@@ -164,7 +164,10 @@ FINISHED = {
     "observedGeneration": 1,
     "completionTime": EARLIER,
     "conditions": [{"type": "Finished", "status": "True", "reason": "Succeeded", "message": "", **WHEN}],
-    "checkpoints": [{"epoch": 1, "step": 5, "uri": "s3://a/b", "sha256": "a" * 64, "sizeBytes": 7}],
+    "plan": {"images": 1, "batchesPerEpoch": 1, "stepsPerEpoch": 1, "totalSteps": 1},
+    "checkpoints": [
+        {"epoch": epoch, "step": 5, "uri": f"s3://a/{epoch}", "sha256": "a" * 64, "sizeBytes": 7} for epoch in (1, 2)
+    ],
 }
 
 
@@ -178,7 +181,34 @@ def test_of_a_finished_training_only_its_end_is_kept() -> None:
     assert subject.is_finished
     assert (subject.ttl_seconds, subject.status.completion_time) == (60, EARLIER)
     assert (subject.training, subject.problem) == (None, "")
-    assert "checkpoints" not in subject.raw_status
+    assert "plan" not in subject.raw_status
+    assert [checkpoint["epoch"] for checkpoint in subject.raw_status["checkpoints"]] == [2]
+
+
+def test_a_finished_training_is_kept_whole_until_it_is_evaluated_as_it_asks_for() -> None:
+    cache = Cache()
+    wish, succeeded = ("evaluation", {}), {"type": "Succeeded", "status": "True", "reason": "Completed", **WHEN}
+    status = {**FINISHED, "conditions": [*FINISHED["conditions"], succeeded]}
+
+    cache.put("training", training_body(wish, status=status))
+    cache.put("pod", pod_body(phase="Succeeded", stage=names.STAGE_EVALUATION))
+    subject = cache.subject(KEY)
+
+    assert subject is not None and subject.training is not None
+    assert subject.is_finished and not subject.is_settled
+    assert len(subject.status.checkpoints) == 2
+    assert len(cache.uids("pod")) == 1
+
+
+def test_the_last_word_of_a_pod_that_evaluated_is_not_that_of_one_that_trained() -> None:
+    cache = filled()
+    state = {"terminated": {"exitCode": 0, "message": '{"exitCode":0,"message":"evaluated"}'}}
+
+    cache.put("pod", pod_body(name="hina-e2-0-x", stage=names.STAGE_EVALUATION, phase="Succeeded", state=state))
+    subject = cache.subject(KEY)
+
+    assert subject is not None
+    assert cache.observed(subject).last_word is None
 
 
 @pytest.mark.parametrize("order", [("training", "pod"), ("pod", "training")])

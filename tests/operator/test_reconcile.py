@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 
 from lora_api import LoraTrainingStatus, ProgressReport
+from lora_operator.decision import Create, Decision, Delete, PatchJob
 from lora_operator.kueue import QueueState
 from lora_operator.observed import Observed
 from lora_operator.profiles import load_profiles
-from lora_operator.reconcile import Create, Decision, Delete, PatchJob, decide
+from lora_operator.reconcile import decide
 from lora_operator.status import derive_status
 from lora_operator.subject import Subject
 from lora_operator.timestamps import format_time

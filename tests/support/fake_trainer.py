@@ -4,6 +4,8 @@ FAKE_EXIT: exit code. FAKE_EXIT_ONCE: exit code of the first pod only, which lea
 FAKE_GATE: file that must exist before it ends. FAKE_TEXT: last word instead of the usual JSON.
 FAKE_LOG: what it prints instead of leaving a last word. FAKE_REPORT: JSON that its answers hold besides.
 FAKE_STARTS: file with a line for each pod that began. FAKE_DEAF: it does not end when it is told to.
+An evaluation takes FAKE_EVALUATION_EXIT and FAKE_EVALUATION_GATE instead; FAKE_EVALUATION: what the end of the training
+(as JSON) tells of the epochs.
 """
 
 import json
@@ -15,7 +17,7 @@ import time
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 STEPS, EPOCHS, INTERRUPTED = 10, 2, 75
 
@@ -59,8 +61,11 @@ def starts() -> dict[str, int]:
 
 
 class Answer(BaseHTTPRequestHandler):
+    said: ClassVar[dict[str, Any]] = {}
+
     def do_GET(self) -> None:
-        body = json.dumps(report(5) | starts() | json.loads(os.environ.get("FAKE_REPORT", "{}"))).encode()
+        usual = report(5) | starts() | json.loads(os.environ.get("FAKE_REPORT", "{}"))
+        body = json.dumps(self.said or usual).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -76,6 +81,8 @@ def last_word(code: int) -> str:
         65: {"message": "TrainData/50_hina/broken.png does not decode", "hint": "Remove the file."},
     }
     said = words.get(code, {"message": f"ended with {code}"})
+    if code == 0 and (found := os.environ.get("FAKE_EVALUATION")):
+        said = {**said, "evaluation": json.loads(found)}
     return json.dumps({**report(STEPS if code == 0 else 5), **starts(), **said, "exitCode": code, "step": 5})
 
 
@@ -108,6 +115,36 @@ def check() -> None:
     os._exit(code)
 
 
+EVALUATING = {"reason": "Evaluating", "message": "grid 1 of 2"}
+EVALUATED = {
+    "reason": "Evaluated",
+    "evaluation": {"digest": "its own", "reason": "Completed", "message": "epoch 2 is best", "bestEpoch": 2},
+    "artifacts": {"gridUri": "s3://lora/runs/hina/evaluation/grid.png"},
+}
+
+
+def evaluate() -> None:
+    """The evaluation of a finished run."""
+    serve(EVALUATING)
+    wait_for(os.environ.get("FAKE_EVALUATION_GATE"))
+    code = int(os.environ.get("FAKE_EVALUATION_EXIT", "0"))
+    word = {"exitCode": code, "message": f"ended with {code}", **(EVALUATED if code == 0 else {})}
+    Path(os.environ["LORA_TERMINATION_LOG"]).write_text(json.dumps(word))
+    os._exit(code)
+
+
+def serve(said: dict[str, Any]) -> None:
+    """Answers with this, or as a training does."""
+    Answer.said = said
+    host, port = os.environ["LORA_LISTEN_ADDRESS"].rsplit(":", 1)
+    threading.Thread(target=HTTPServer((host, int(port)), Answer).serve_forever, daemon=True).start()
+
+
+def wait_for(gate: str | None) -> None:
+    while gate and not Path(gate).exists():
+        time.sleep(0.02)
+
+
 def main() -> None:
     deaf = os.environ.get("FAKE_DEAF")
     signal.signal(signal.SIGTERM, signal.SIG_IGN if deaf else lambda *_: end(INTERRUPTED))
@@ -115,12 +152,11 @@ def main() -> None:
         end(64)
     if sys.argv[1] == "preflight":
         check()
+    if sys.argv[1] == "evaluate":
+        evaluate()
     count_start()
-    host, port = os.environ["LORA_LISTEN_ADDRESS"].rsplit(":", 1)
-    threading.Thread(target=HTTPServer((host, int(port)), Answer).serve_forever, daemon=True).start()
-    gate = os.environ.get("FAKE_GATE")
-    while gate and not Path(gate).exists():
-        time.sleep(0.02)
+    serve({})
+    wait_for(os.environ.get("FAKE_GATE"))
     end(planned_exit())
 
 

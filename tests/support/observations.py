@@ -62,6 +62,18 @@ def make_preflight_job(*, status: Manifest | None = None, **changes: Any) -> Job
     return parse_job({**body, "metadata": {**body["metadata"], "name": "hina-data", "uid": "check", "labels": labels}})
 
 
+def make_evaluation_job(digest: str, generation: int = 2, *, status: Manifest | None = None, **changes: Any) -> Job:
+    """The Job that evaluates, for the wish with this digest; its uid is `evaluation-<generation>`."""
+    body = job_body(status=status, **changes)
+    meta = {
+        "name": f"hina-e{generation}",
+        "uid": f"evaluation-{generation}",
+        "labels": {names.LABEL_TRAINING: "hina", names.LABEL_STAGE: names.STAGE_EVALUATION},
+        "annotations": {names.ANNOTATION_EVALUATION_DIGEST: digest},
+    }
+    return parse_job({**body, "metadata": {**body["metadata"], **meta}})
+
+
 def ended(kind: str, reason: str, message: str = "") -> Manifest:
     """The status of a Job that has ended."""
     condition = {"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": EARLIER}

@@ -23,7 +23,7 @@ from lora_operator.settings import Settings
 from tests.support.documents import make_document
 
 ROOT = Path(__file__).parents[2]
-TRAINER = ("python", str(Path(__file__).with_name("fake_trainer.py")))
+TRAINER = ("python", "-P", str(Path(__file__).with_name("fake_trainer.py")))
 IMAGES = {"trainer:*": TRAINER, "noop:*": "noop"}
 PROFILES = {
     "default": {"image": "trainer:1"},
