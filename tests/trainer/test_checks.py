@@ -32,3 +32,10 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
         "spec.dataset.subsets[2].uri is s3://lora/a/, the folder of spec.dataset.subsets[0]; "
         "join the two entries and add up their repeats"
     )
+
+
+def test_a_grid_needs_something_to_draw() -> None:
+    training = make_training(("evaluation", {"grid": {}}))
+
+    with pytest.raises(InvalidConfiguration, match=r"spec\.evaluation\.grid\.prompts .* are both empty; add a prompt"):
+        check_training(training)

@@ -266,3 +266,15 @@ def test_the_run_manifest_does_not_name_what_the_evaluation_made(evaluated: Eval
     run = RunManifest.model_validate_json((evaluated.output / MANIFEST_NAME).read_text())
 
     assert not {file.path for file in run.files} & {file.path for file in evaluated.manifest.files}
+
+
+def test_block_weights_that_do_not_fit_the_model_are_refused_before_the_training(
+    tiny_pipeline: Path, tiny_pictures: Path, tmp_path: Path
+) -> None:
+    grid = {"blockWeights": [{"name": "mine", "values": [1.0] * 12}]}
+    training = make_training(tiny_pipeline, tiny_pictures, tmp_path / "out", **settings(evaluation={"grid": grid}))
+
+    with pytest.raises(InvalidConfiguration, match=r"spec\.evaluation\.grid\.blockWeights\[0\].* 17 .* or 26"):
+        run_training(training, make_session(tmp_path / "work").session)
+
+    assert not (tmp_path / "out/adapters").exists()

@@ -22,6 +22,7 @@ def problems_with(spec: LoraTrainingSpec) -> Iterator[str]:
     yield from _bucket_problems(spec)
     yield from _folder_problems(spec)
     yield from _caption_problems(spec)
+    yield from _grid_problems(spec)
 
 
 def _bucket_problems(spec: LoraTrainingSpec) -> Iterator[str]:
@@ -59,3 +60,9 @@ def _caption_problems(spec: LoraTrainingSpec) -> Iterator[str]:
         steps, most = captions.token_warmup and captions.token_warmup.steps, spec.training.max_steps
         if steps and most and steps > most:
             yield f"{field}.tokenWarmup.steps is {steps}, but spec.training.maxSteps is {most}; lower it"
+
+
+def _grid_problems(spec: LoraTrainingSpec) -> Iterator[str]:
+    grid = spec.evaluation.grid if spec.evaluation is not None else None
+    if grid is not None and not grid.prompts and not spec.samples.prompts:
+        yield "spec.evaluation.grid.prompts and spec.samples.prompts are both empty; add a prompt, or remove the grid"

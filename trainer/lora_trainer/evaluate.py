@@ -142,7 +142,9 @@ def open_studio(prepared: Prepared, session: Session) -> Studio:
     learner = make_learner(model, prepared.training.spec)
     residence = make_residence(model, prepared.training.spec, accelerator.device)
     residence.settle()
-    return Studio(make_painter(learner, residence, accelerator.autocast, session), learner.adapters)
+    painter = make_painter(learner, residence, accelerator.autocast, session)
+    check_grid(prepared.training.spec, painter)
+    return Studio(painter, learner.adapters)
 
 
 def evaluate(run: CompletedRun, open_studio: Callable[[], Studio], session: Session) -> EvaluationStatus:
@@ -366,17 +368,17 @@ class _Easel:
         self._loaded = file.sha256
 
 
-def grid_pictures(spec: LoraTrainingSpec, grid: Grid) -> tuple[Picture, ...]:
-    """What the grid draws: its own prompts, or the first of the samples'.
+def check_grid(spec: LoraTrainingSpec, painter: Painter) -> None:
+    """Raises InvalidConfiguration if the model cannot draw the grid: better before the training than after it."""
+    grid = spec.evaluation.grid if spec.evaluation is not None else None
+    if grid is not None:
+        painter.check(grid_pictures(spec, grid), field="spec.evaluation.grid.prompts")
+        grid_blocks(grid, painter.model.family)
 
-    Raises:
-        InvalidConfiguration: there are none.
-    """
+
+def grid_pictures(spec: LoraTrainingSpec, grid: Grid) -> tuple[Picture, ...]:
+    """What the grid draws: its own prompts, or the first of the samples'."""
     prompts = grid.prompts or spec.samples.prompts[:1]
-    if not prompts:
-        raise InvalidConfiguration(
-            "spec.evaluation.grid.prompts is empty, and so is spec.samples.prompts; add a prompt"
-        )
     return tuple(picture_of(prompt, spec, place) for place, prompt in enumerate(prompts))
 
 

@@ -34,7 +34,7 @@ from lora_trainer.conditioning import size_conditions
 from lora_trainer.data.buckets import side_limits
 from lora_trainer.data.statistics import describe_dataset
 from lora_trainer.errors import Interrupted, InterruptedUnsaved, OutOfMemory, StorageUnavailable, TrainingError
-from lora_trainer.evaluate import CompletedRun, Studio, evaluate, evaluate_finished
+from lora_trainer.evaluate import CompletedRun, Studio, check_grid, evaluate, evaluate_finished
 from lora_trainer.families.base import BaseModel
 from lora_trainer.families.opening import hashes_of_model, hashes_of_vae
 from lora_trainer.generated_captions import publish_captions, with_generated_captions
@@ -147,6 +147,7 @@ def _train(store: Store, prepared: Prepared, rungs: Sequence[MemoryRung], output
     residence = make_residence(model, spec, accelerator.device)
     trainer = Trainer(learner, plan=plan, spec=spec, accelerator=accelerator, examples_at_once=at_once)
     painter = make_painter(learner, residence, accelerator.autocast, session)
+    check_grid(spec, painter)
     probe = _probe(residence, accelerator)
     product = Product(training, _facts(prepared), learner.adapters, probe, painter, documents)
     recorder = Recorder(product, trainer, output, session.audience, log_file=session.log_file)
