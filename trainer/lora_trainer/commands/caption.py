@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from lora_trainer.captioning.model_files import FILES
 from lora_trainer.captioning.search import Search
@@ -134,8 +135,10 @@ def _device(name: str | None) -> "torch.device":
 
 def _watch(outcomes: Iterator["Outcome"], total: int, tally: _Tally) -> None:
     """Carries all out behind a progress bar."""
-    columns = (TextColumn("captions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[caption]}"), console=Console(stderr=True)) as bar:
+    rest_of_line = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    newest = TextColumn("{task.fields[caption]}", table_column=rest_of_line)
+    with Progress(*columns, newest, console=Console(stderr=True), expand=True) as bar:
         shown = bar.add_task("captions", total=total, caption="")
         for outcome in outcomes:
             tally.add(outcome)
