@@ -28,6 +28,7 @@ from lora_trainer.evaluation.measures import Measure, to_line
 from lora_trainer.provenance import Provenance
 from lora_trainer.results import METRICS_PATH, PLAN_PATH, PROVENANCE_PATH, TRAINING_PATH
 from lora_trainer.run_documents import to_yaml
+from lora_trainer.state_places import StatePlace
 from lora_trainer.storage import Store, describe
 from lora_trainer.storage.directory_store import DirectoryStore
 from tests.support.tiny_run import make_training
@@ -44,6 +45,8 @@ class StoredRun:
 
     losses: Sequence[float] = U_SHAPED
     """Held-out losses of epoch 0 and on."""
+    is_complete: bool = True
+    """Else it is still going on, and its newest state is that after its last epoch."""
     is_measured: bool = True
     is_evaluated: bool = True
     has_grid: bool = True
@@ -77,7 +80,11 @@ def store_run(folder: Path, run: StoredRun = StoredRun()) -> Store:
     _write_adapters(writer, run)
     _write_samples(writer, run)
     measures = _measures(run) if run.is_measured else ()
-    writer.text(METRICS_PATH, "metrics", "".join((*_step_lines(run), *map(to_line, measures))))
+    metrics = "".join((*_step_lines(run), *map(to_line, measures)))
+    if not run.is_complete:
+        _write_state(folder, training, run, metrics=metrics, published=writer.taken())
+        return DirectoryStore(folder, folder.as_uri(), on_bytes=lambda _: None)
+    writer.text(METRICS_PATH, "metrics", metrics)
     writer.text(TRAINING_PATH, "training", to_yaml(training))
     writer.text(PLAN_PATH, "plan", json.dumps(_plan(run)))
     writer.text(PROVENANCE_PATH, "provenance", Provenance(result_settings(training.spec), {}, {}).to_json())
@@ -96,6 +103,18 @@ def store_run(folder: Path, run: StoredRun = StoredRun()) -> Store:
         )
         (folder / EVALUATION_MANIFEST_NAME).write_text(evaluation.model_dump_json(by_alias=True, exclude_none=True))
     return DirectoryStore(folder, folder.as_uri(), on_bytes=lambda _: None)
+
+
+def _write_state(
+    folder: Path, training: LoraTraining, run: StoredRun, *, metrics: str, published: tuple[ManifestFile, ...]
+) -> None:
+    place = folder / StatePlace(start=1, step=run.epochs * STEPS_PER_EPOCH, epoch=run.epochs).folder
+    writer = _Writer(place)
+    writer.text("files.json", "state", json.dumps([file.model_dump(mode="json", by_alias=True) for file in published]))
+    writer.text("metrics.jsonl", "state", metrics)
+    writer.text(PROVENANCE_PATH, "state", Provenance(result_settings(training.spec), {}, {}).to_json())
+    manifest = _manifest(training, run, writer.taken()).model_copy(update={"complete": False})
+    (place / MANIFEST_NAME).write_text(manifest.model_dump_json(by_alias=True, exclude_none=True))
 
 
 class _Writer:

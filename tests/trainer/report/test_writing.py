@@ -118,6 +118,12 @@ def test_what_users_wrote_is_never_markup(tmp_path: Path) -> None:
     assert page.text.count("<script>alert(1)</script>") >= 4
 
 
+def test_a_caption_does_not_name_the_adapter_of_one_epoch(tmp_path: Path) -> None:
+    page = read(report_of(tmp_path, StoredRun(prompts=("zwx emblem <lora:tiny-000003:1>",))))
+
+    assert [e.attributes["alt"] for e in page.of("img") if "alt" in e.attributes][:2] == ["zwx emblem", "zwx emblem"]
+
+
 def test_every_label_is_in_both_languages(page: Page) -> None:
     spoken = [element for element in page.elements if "data-spoken" in element.attributes]
 
@@ -160,6 +166,16 @@ def test_a_run_without_measures_says_so(tmp_path: Path) -> None:
     assert "Held-out loss and drift were not measured." in page.text
     assert "Training loss" in page.text
     assert "No grid was drawn" in page.text
+
+
+def test_a_run_that_is_going_on_is_shown_as_far_as_it_is(tmp_path: Path) -> None:
+    page = read(report_of(tmp_path, StoredRun(is_complete=False)))
+
+    assert "the report shows it after step 140 of 140" in page.text
+    assert "Best epoch so far" in page.text
+    assert "network.rank" in page.text
+    assert "The plan was not stored" in page.text
+    assert len(pictures(page)) == 16
 
 
 def test_without_an_evaluation_the_measures_tell_the_best_epoch(tmp_path: Path) -> None:

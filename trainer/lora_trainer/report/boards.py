@@ -17,6 +17,7 @@ BLOCKS_BYTES = 1_500_000
 _FEWEST_BYTES = 12_000
 """Of a picture: with less it is no longer worth looking at."""
 _BLOCK_SIDE = 192
+_ADAPTER = re.compile(r"<lora:[^<>]*>")
 _PLACE = re.compile(r"^(?P<drawing>.*)-(?P<place>[0-9]+)\.png$")
 
 
@@ -42,14 +43,10 @@ class Row:
     """Of each moment."""
 
     @property
-    def parameters(self) -> str:
-        """How its pictures were drawn, as far as they say it."""
-        return next((one.parameters for one in reversed(self.pictures) if one and one.parameters), "")
-
-    @property
     def prompt(self) -> str:
-        """The first line of that."""
-        return self.parameters.partition("\n")[0]
+        """What was drawn, without the adapter that every moment has another of."""
+        parameters = next((one.parameters for one in self.pictures if one and one.parameters), "")
+        return _ADAPTER.sub("", parameters.partition("\n")[0]).strip(" ,")
 
 
 @dataclass(frozen=True)

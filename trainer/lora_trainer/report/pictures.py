@@ -63,7 +63,7 @@ def affordable(epochs: Sequence[int], *, wanted: Sequence[int | None], most: int
     """At most `most` of `epochs`, ascending: the first, the last and the wanted ones, then evenly spread ones."""
     if len(epochs) <= most:
         return list(epochs)
-    kept = {epochs[0], epochs[-1], *(epoch for epoch in wanted if epoch in epochs)}
+    kept = {epochs[0], epochs[-1], *(epoch for epoch in wanted if epoch is not None and epoch in epochs)}
     spread = [epochs[round(place * (len(epochs) - 1) / (most - 1))] for place in range(most)] if most > 1 else []
     for epoch in spread:
         if len(kept) >= most:

@@ -149,7 +149,7 @@
       const cell = make("th", "", figure.querySelector("figcaption bdi").textContent);
       cell.scope = "row";
       row.append(cell);
-      for (const frame of all(".frame", figure)) row.insertCell().append(...[...frame.childNodes].map((node) => node.cloneNode(true)));
+      for (const frame of all(".frame", figure)) row.insertCell().append(...all(".picture", frame).map((picture) => picture.cloneNode(true)));
     }
     contact.querySelector(".scroll").append(table);
   }
