@@ -89,7 +89,8 @@ def test_each_part_is_placed_while_it_is_used_and_only_then(tiny_sdxl: Path) -> 
     def note(name: str, *_: object) -> None:
         used.append((name, set(placed)))
 
-    for name, module in {**painter.model.parts, "vae": painter.model.vae.decoder}.items():
+    modules: dict[str, Any] = {**painter.model.parts, "vae": painter.model.vae.decoder}
+    for name, module in modules.items():
         module.register_forward_pre_hook(partial(note, name))
 
     replace(painter, placing=placing).draw([SQUARE, WIDE], None)
@@ -118,7 +119,13 @@ def test_any_mix_of_pictures_is_drawn_as_each_of_them_alone(tiny_pipeline: Path)
     painter, adapters = make_painter(tiny_pipeline)
     worked(adapters)
     samplers = [replace(SQUARE, sampler=sampler, seed=seed) for seed, sampler in enumerate(get_args(Sampler))]
-    others = [{"clip_skip": 2}, {"weight": 0.5}, {"prompt": "red " * 90}, {"guidance": 5.0}, {"weight": 0.0}]
+    others: list[dict[str, Any]] = [
+        {"clip_skip": 2},
+        {"weight": 0.5},
+        {"prompt": "red " * 90},
+        {"guidance": 5.0},
+        {"weight": 0.0},
+    ]
     mixed = [*samplers, SQUARE, *(replace(SQUARE, **other) for other in others)]
 
     together = painter.draw(mixed, adapters)

@@ -74,7 +74,7 @@ class Case:
     def colours(self, name: str) -> set[Any]:
         """Colours of a picture."""
         with Image.open(self.output.local(f"samples/hina-{name}")) as image:
-            return {colour for _, colour in image.getcolors()}
+            return {colour for _, colour in image.getcolors() or ()}
 
 
 @pytest.fixture

@@ -166,7 +166,18 @@ def test_a_long_prompt_beside_a_small_picture_is_shown_whole(tmp_path: Path) -> 
 
     with Image.open(tmp_path / "sheet.png") as sheet:
         below = sheet.crop((0, 28 + 128, 200, sheet.height)).convert("L")
-    assert below.getextrema()[0] < 128
+    assert min(below.tobytes()) < 128
+
+
+def test_a_prompt_without_blanks_stays_beside_the_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
+    tags = replace(PICTURE, prompt=",".join(["long_hair"] * 30), height_px=64)
+
+    write_sheet([tags], {Moment(0, 0): [tmp_path / "a.png"]}, tmp_path / "sheet.png")
+
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        gap = sheet.crop((200, 28, 208, sheet.height))
+    assert gap.getcolors() == [(8 * gap.height, (255, 255, 255))]
 
 
 def test_the_sheet_has_a_row_a_prompt_and_a_column_an_epoch(tmp_path: Path) -> None:

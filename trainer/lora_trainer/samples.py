@@ -4,7 +4,7 @@ Used by `gallery` and for the grid; how a picture is drawn is passed in.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -218,12 +218,22 @@ def _wrapped(picture: Picture, font: ImageFont.FreeTypeFont | ImageFont.ImageFon
     """The prompt and what tells the picture from others of the same prompt, in lines that fit beside it."""
     lines = [""]
     for word in f"{picture.prompt} ({_told(picture)})".split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > _PROMPT_WIDTH - _MARGIN:
-            lines.append(word)
-        else:
-            lines[-1] = longer
+        for part in _parts(word, font):
+            longer = f"{lines[-1]} {part}".strip()
+            if lines[-1] and font.getlength(longer) > _PROMPT_WIDTH - _MARGIN:
+                lines.append(part)
+            else:
+                lines[-1] = longer
     return "\n".join(lines)
+
+
+def _parts(word: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Iterator[str]:
+    """A word, or if it does not fit into a line, such as tags without blanks between them, parts that do."""
+    while font.getlength(word) > _PROMPT_WIDTH - _MARGIN:
+        fitting = max(n for n in range(1, len(word)) if n == 1 or font.getlength(word[:n]) <= _PROMPT_WIDTH - _MARGIN)
+        yield word[:fitting]
+        word = word[fitting:]
+    yield word
 
 
 def _told(picture: Picture) -> str:

@@ -16,6 +16,10 @@ DEFAULTS = {"widthPx": 512, "heightPx": 512, "steps": 30, "guidance": 7.5}
         ("a cat --n x --h 30", {"heightPx": 64}),
         ("a cat --s 20 --l 5.5 --d 9", {"steps": 20, "guidance": 5.5, "seed": 9}),
         ("a cat --ss k_euler_a", {"sampler": "euler_a"}),
+        ("a cat --ss k_euler", {"sampler": "euler"}),
+        ("a cat --ss ddim", {"sampler": "ddim"}),
+        ("a cat --ss dpmsolver++", {"sampler": "dpmpp_2m"}),
+        ("a cat --ss dpm++_2m_karras", {"sampler": "dpmpp_2m_karras"}),
     ],
 )
 def test_options_follow_the_prompt(line: str, fields: dict[str, object]) -> None:
