@@ -29,8 +29,8 @@ class ProgressReport(StatusModel):
     """What the trainer is doing now (the JSON of `GET /progress`)."""
 
     reason: Annotated[str, Field(max_length=64)] = "Starting"
-    """Downloading, CheckingData, LoadingModel, EncodingLatents, Resuming, Training, Measuring, Sampling, Saving,
-    Evaluating or Stalled."""
+    """Downloading, CheckingData, Captioning, LoadingModel, EncodingLatents, Resuming, Training, Measuring, Sampling,
+    Saving, Evaluating or Stalled."""
     message: Message = ""
     """The same as a sentence."""
     plan: Plan | None = None

@@ -14,7 +14,7 @@ from lora_trainer import generated_captions
 from lora_trainer.captioning.blip import load_captioner
 from lora_trainer.captioning.search import Search
 from lora_trainer.data.images import read_rgb
-from lora_trainer.errors import BaseModelUnavailable, InvalidConfiguration, InvalidDataset
+from lora_trainer.errors import BaseModelUnavailable, Interrupted, InvalidConfiguration, InvalidDataset
 from lora_trainer.generated_captions import CAPTIONS_PATH, with_generated_captions
 from lora_trainer.lora.formats import read_adapter
 from lora_trainer.preflight import check_before_training
@@ -22,7 +22,7 @@ from lora_trainer.prepare import Prepared, open_output, prepare
 from lora_trainer.run import run_training
 from lora_trainer.stopping import StopRequested
 from tests.support.tiny_blip import write_tiny_blip
-from tests.support.tiny_run import FEW_BLOCKS, make_session, make_training
+from tests.support.tiny_run import FEW_BLOCKS, make_session, make_session_until, make_training
 
 CPU = torch.device("cpu")
 SEARCH = Search(beams=2, min_tokens=2, max_tokens=6)
@@ -212,6 +212,20 @@ def test_a_run_trains_on_them_and_publishes_them(make: Make, tmp_path: Path, mon
     assert captions_of(captioned(training, tmp_path / "elsewhere")) == captions_of(
         captioned(training, tmp_path / "work")
     )
+
+
+def test_a_run_that_was_stopped_goes_on_with_its_captions_on_another_machine(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Interrupted):
+        run_training(make(), make_session_until(tmp_path / "work", step=1).session)
+    before = (tmp_path / "out" / CAPTIONS_PATH).read_bytes()
+    monkeypatch.setattr(generated_captions, "load_captioner", no_model)
+
+    ended = run_training(make(), make_session(tmp_path / "elsewhere").session)
+
+    assert ended.reason == "Completed"
+    assert (tmp_path / "out" / CAPTIONS_PATH).read_bytes() == before
 
 
 def test_a_damaged_file_of_captions_is_not_used(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
