@@ -18,6 +18,7 @@ from lora_trainer.evaluate import evaluate_training
 from lora_trainer.preflight import check_before_training
 from lora_trainer.progress import ProgressTracker
 from lora_trainer.run import run_training
+from tests.support.tiny_judges import write_tiny_clip, write_tiny_dino
 from tests.support.tiny_run import FEW_BLOCKS, make_session, make_training
 
 GRID: dict[str, Any] = {"weights": [0.5, 1.0], "seeds": [1, 2], "blockWeights": [{"name": "ALL"}, {"name": "MIDD"}]}
@@ -278,3 +279,22 @@ def test_block_weights_that_do_not_fit_the_model_are_refused_before_the_training
         run_training(training, make_session(tmp_path / "work").session)
 
     assert not (tmp_path / "out/adapters").exists()
+
+
+def test_similarity_is_measured_on_the_samples_of_every_epoch(
+    copy: Callable[..., LoraTraining], tmp_path: Path
+) -> None:
+    judges = {
+        "clipUri": write_tiny_clip(tmp_path / "clip").as_uri(),
+        "dinoUri": write_tiny_dino(tmp_path / "dino").as_uri(),
+    }
+
+    evaluate_training(copy(similarity=judges), make_session(tmp_path / "work").session)
+
+    found = json.loads((tmp_path / "out/evaluation/similarity.json").read_text())
+    paths = [f"samples/tiny-e{epoch:06d}-00.png" for epoch in (0, 1, 2)]
+    assert [picture["path"] for picture in found["pictures"]] == paths
+    assert all(
+        -1 <= picture["clipText"] <= 1 and picture["nearest"].startswith("2_zwx") for picture in found["pictures"]
+    )
+    assert "evaluation/similarity.json" in {file.path for file in manifest_at(tmp_path / "out").files}

@@ -5,6 +5,7 @@ manifest is written last; what is there already is not made again. It never fail
 """
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from lora_api.evaluation_spec import Evaluation, Grid
+from lora_api.evaluation_spec import Evaluation, Grid, Similarity
 from lora_api.model_spec import Family
 from lora_api.run_manifest import (
     EVALUATION_MANIFEST_NAME,
@@ -29,6 +30,7 @@ from lora_api.status import EvaluationStatus
 from lora_trainer.assembly import base_name, load_model, make_learner, make_painter, make_residence
 from lora_trainer.checks import check_training
 from lora_trainer.compute import make_accelerator, prefer_determinism
+from lora_trainer.data.images import read_rgb
 from lora_trainer.drawing import Painter
 from lora_trainer.errors import Interrupted, InterruptedUnsaved, InvalidConfiguration
 from lora_trainer.evaluation.choice import choose
@@ -41,12 +43,13 @@ from lora_trainer.lora.formats import read_adapter
 from lora_trainer.lora.inject import Adapters
 from lora_trainer.lora.strength import Strength
 from lora_trainer.output import RunOutput
-from lora_trainer.prepare import Prepared, Session, open_output, prepare
+from lora_trainer.prepare import Prepared, Session, make_fetcher, open_output, prepare
 from lora_trainer.report import write_report
 from lora_trainer.results import (
     GRID_PATH,
     METRICS_PATH,
     REPORT_PATH,
+    SIMILARITY_PATH,
     Ended,
     adapter_path,
     best_adapter_path,
@@ -62,9 +65,11 @@ from lora_trainer.results import (
     tell_artifacts,
 )
 from lora_trainer.run_log import record_failure
-from lora_trainer.samples import Picture, model_name, picture_of
+from lora_trainer.samples import Moment, Picture, model_name, picture_of
+from lora_trainer.similarity import FILES as JUDGE_FILES
+from lora_trainer.similarity import DrawnPicture, ModelFolder, TrainingPicture, load_clip, load_dino, measure
 from lora_trainer.stopping import StopRequested
-from lora_trainer.storage import MissingFile, Store
+from lora_trainer.storage import MissingFile, Source, Store
 from lora_trainer.takeover import taking_over
 
 logger = logging.getLogger(__name__)
@@ -199,6 +204,8 @@ class _Evaluation:
         self._publish_best()
         if self._evaluation.grid is not None:
             self._publish_grid(self._evaluation.grid)
+        if self._evaluation.similarity is not None:
+            self._publish_similarity(self._evaluation.similarity)
         if self._evaluation.report:
             self._publish_report()
         manifest = self._manifest()
@@ -312,6 +319,42 @@ class _Evaluation:
     def _on_progress(self, done: int, total: int) -> None:
         self._session.audience.tracker.set_reason("Sampling", f"grid {done} of {total}")
         self._session.check_stop()
+
+    def _publish_similarity(self, wanted: Similarity) -> None:
+        self._session.say("Evaluating", "similarity of the sample pictures")
+        device = make_accelerator(self._spec).device
+        clip = load_clip(self._fetch_judge(wanted.clip_uri, "clipUri"), device) if wanted.clip_uri else None
+        dino = load_dino(self._fetch_judge(wanted.dino_uri, "dinoUri"), device) if wanted.dino_uri else None
+        found = measure(self._drawn(), self._trained(), clip=clip, dino=dino, on_picture=self._session.check_stop)
+        content = {"clip": {"uri": wanted.clip_uri}, "dino": {"uri": wanted.dino_uri}} | found
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        self._output.write(SIMILARITY_PATH, lambda path: path.write_text(text, encoding="utf-8"))
+        self._output.publish(SIMILARITY_PATH, "measures")
+
+    def _fetch_judge(self, uri: str, name: str) -> ModelFolder:
+        field = f"spec.evaluation.similarity.{name}"
+        fetcher = make_fetcher(self._spec, self._session)
+        return ModelFolder(fetcher.fetch(Source(uri, field, InvalidConfiguration, JUDGE_FILES)), field)
+
+    def _drawn(self) -> list[DrawnPicture]:
+        """The sample pictures of the epochs, on this machine."""
+        name, prompts, found = self._run.manifest.name, self._spec.samples.prompts, []
+        for file in self._run.manifest.files:
+            for place, prompt in enumerate(prompts):
+                epoch, local = file.epoch or 0, self._output.local(file.path)
+                if file.kind == "sample" and Path(file.path).name == Moment(0, epoch).picture_name(name, place):
+                    if not local.is_file():
+                        self._store.get_file(file.path, local, sha256=file.sha256)
+                    found.append(DrawnPicture(file.path, epoch, prompt.prompt, local))
+        return found
+
+    def _trained(self) -> list[TrainingPicture]:
+        """What was trained on, without regularisation pictures and what is held out."""
+        return [
+            TrainingPicture(example.key, partial(read_rgb, example.path, drop_alpha=example.drops_alpha))
+            for example in self._run.prepared.dataset.scanned.examples
+            if not example.is_regularization and not example.is_held_out
+        ]
 
     def _publish_report(self) -> None:
         self._session.say("Evaluating", "report")
