@@ -27,6 +27,19 @@ def test_a_setting_at_its_default_is_no_change() -> None:
     assert not shuffle.is_changed
 
 
+def test_what_is_evaluated_by_default_is_no_change() -> None:
+    told = [one for one in settings_of(spec(evaluation={"report": False})) if one.path.startswith("evaluation.")]
+
+    assert [one.path for one in told if one.is_changed] == ["evaluation.report"]
+
+
+def test_entries_of_lists_tell_what_was_set() -> None:
+    (prompts,) = (one for one in settings_of(spec()) if one.path == "samples.prompts")
+
+    assert "negativePrompt" not in (prompts.value or "")
+    assert '"prompt": "zwx red shape"' in (prompts.value or "")
+
+
 def test_a_required_field_has_no_default() -> None:
     (uri,) = (one for one in settings_of(spec()) if one.path == "baseModel.uri")
 

@@ -52,10 +52,8 @@ def test_the_result_comes_first(page: Page) -> None:
 def test_every_section_has_its_anchor(page: Page) -> None:
     ids = {element.attributes.get("id") for element in page.of("section")}
 
-    linked = {
-        (element.attributes["href"] or "")[1:] for element in page.of("a") if element.attributes["href"][:1] == "#"
-    }  # type: ignore[index]
-
+    hrefs = [element.attributes["href"] or "" for element in page.of("a")]
+    linked = {href[1:] for href in hrefs if href.startswith("#")}
     assert linked == ids
 
 

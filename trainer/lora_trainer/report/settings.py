@@ -13,6 +13,8 @@ _REQUIRED = {
     "baseModel": {"uri": "s3://bucket/model"},
     "dataset": {"uri": "s3://bucket/data"},
     "output": {"uri": "s3://bucket/run"},
+    # Without it nothing is evaluated; with it, these are the defaults of what is.
+    "evaluation": {},
 }
 _MISSING = object()
 
@@ -76,5 +78,14 @@ def _defaults() -> Mapping[str, Any]:
 def _text(value: Any) -> str | None:
     if value is None or value == [] or value == {}:
         return None
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else json.dumps(_set_only(value), ensure_ascii=False)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _set_only(value: Any) -> Any:
+    """Without the fields of a list's entries that were not set."""
+    if isinstance(value, list):
+        return [_set_only(one) for one in value]
+    if isinstance(value, Mapping):
+        return {name: _set_only(one) for name, one in value.items() if one not in (None, "", [], {})}
+    return value
