@@ -34,12 +34,12 @@ from lora_trainer.data.texts import FrozenTexts
 from lora_trainer.evaluation.bench import Bench, Model, Subjects
 from lora_trainer.evaluation.choice import choose
 from lora_trainer.evaluation.draws import MeasuredPicture
-from lora_trainer.evaluation.measures import Measure, from_lines
+from lora_trainer.evaluation.measures import BaseLosses, Measure, from_lines
 from lora_trainer.loop import Learner
 from lora_trainer.lora.formats import read_adapter
 from lora_trainer.measuring import prediction
 from lora_trainer.metrics import TrainingMetrics
-from lora_trainer.prepare import Prepared, Session, prepare
+from lora_trainer.prepare import Session, prepare
 from lora_trainer.progress import ProgressTracker
 from lora_trainer.results import METRICS_PATH, adapter_path
 from lora_trainer.run import run_training
@@ -47,6 +47,7 @@ from lora_trainer.settings import Settings
 
 BASE = Path(__file__).resolve().parents[1] / "tinybase" / "model"
 PICTURES = 20
+REPEATS = 5
 NAME = "emblem"
 TRUTH_SEED = 1_000_003
 """Far from the seeds of trainings: no drawing occurs in both."""
@@ -55,9 +56,10 @@ TRUTH_SEED = 1_000_003
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains and judges every seed, and prints the table."""
     options = parse(arguments)
+    truth = Truth(options.drawings)
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder:
-            row = judge(seed, Path(folder), options)
+            row = judge(seed, Path(folder), truth, options)
         with options.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps({key: value for key, value in row.items() if key != "measures"}), flush=True)
@@ -75,17 +77,46 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def judge(seed: int, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+class Truth:
+    """Loss on drawings that no training has seen; what is the same for all seeds is made once."""
+
+    def __init__(self, drawn: int) -> None:
+        self._drawn = drawn
+        self._pictures: list[MeasuredPicture] = []
+        self._base: tuple[Measure, BaseLosses] | None = None
+
+    def measures(self, training: LoraTraining, session: Session, output: Path) -> list[Measure]:
+        """The base model, and every epoch whose adapter lies in `output`."""
+        prepared = prepare(training, session)
+        learner = make_learner(load_model(prepared, torch.device("cpu"), session), training.spec)
+        self._pictures = self._pictures or truth_pictures(learner, self._drawn)
+        bench = self._bench(learner)
+        self._base = self._base or bench.measure_base()
+        bench.take_over(self._base[1])
+        found = [self._base[0]]
+        for epoch in prepared.dataset.plan.save_epochs:
+            learner.adapters.load(read_adapter(output / adapter_path(NAME, epoch)))
+            found.append(bench.measure(epoch, step=0))
+        return found
+
+    def _bench(self, learner: Learner) -> Bench:
+        texts = FrozenTexts(learner.model.tokenize, learner.model.encode_texts)
+        subjects = Subjects(self._pictures, self._drawn, (), 0, (), 0)
+        predict = prediction(learner, texts.states, nullcontext)
+        model = Model(predict, learner.adapters.disabled, torch.device("cpu"), at_once=25)
+        return Bench(model, subjects, timesteps=learner.objective.timesteps, seed=TRUTH_SEED)
+
+
+def judge(seed: int, folder: Path, truth: Truth, options: argparse.Namespace) -> dict[str, Any]:
     """Everything that is found for one seed."""
     begun = time.monotonic()
-    write_pictures(folder / "data" / f"8_{drawings.TRIGGER}", seed)
+    write_pictures(folder / "data" / f"{REPEATS}_{drawings.TRIGGER}", seed)
     training = make_training(seed, folder, options)
     session = make_session(folder)
     run_training(training, session)
     trained = time.monotonic()
     measures, _ = from_lines((folder / "out" / METRICS_PATH).read_text().splitlines())
-    truth = true_measures(training, session, folder / "out", drawn=options.drawings)
-    row = verdict(seed, measures, truth)
+    row = verdict(seed, measures, truth.measures(training, session, folder / "out"))
     row |= {"trainingSeconds": round(trained - begun), "truthSeconds": round(time.monotonic() - trained)}
     return row
 
@@ -121,7 +152,13 @@ def write_pictures(folder: Path, seed: int) -> None:
     for number in range(PICTURES):
         scene = emblem(number, rng)
         Image.fromarray(drawings.render(scene)).save(folder / f"{number:02}.png")
-        (folder / f"{number:02}.txt").write_text(drawings.describe(scene), encoding="utf-8")
+        (folder / f"{number:02}.txt").write_text(describe(scene, rng), encoding="utf-8")
+
+
+def describe(scene: drawings.Scene, rng: np.random.Generator) -> str:
+    """A caption with a made-up word of its own: real captions differ from picture to picture as well, which is what
+    lets a training learn pictures by heart."""
+    return f"{drawings.describe(scene)}, {drawings.nonsense(rng, 2)}"
 
 
 def emblem(number: int, rng: np.random.Generator) -> drawings.Scene:
@@ -135,10 +172,10 @@ def make_training(seed: int, folder: Path, options: argparse.Namespace) -> LoraT
         "baseModel": {"uri": BASE.as_uri()},
         "dataset": {"uri": (folder / "data").as_uri(), "resolution": 128, "buckets": {"enabled": False}, "workers": 0},
         "network": {"rank": 32, "alpha": 32.0, "textEncoder": False},
-        "optimizer": {"name": "adamw", "learningRate": 2e-3},
-        "training": {"epochs": options.epochs, "batchSize": 16, "precision": "fp32", "seed": seed},
+        "optimizer": {"name": "adamw", "learningRate": 3e-3, "schedule": {"name": "cosine", "warmupSteps": 10}},
+        "training": {"epochs": options.epochs, "batchSize": 4, "precision": "fp32", "seed": seed},
         "checkpoints": {"saveState": False},
-        "evaluation": {"report": False},
+        "evaluation": {"report": False, "bestEpoch": {"driftPasses": 0}},
         "output": {"uri": (folder / "out").as_uri(), "name": NAME},
         "parallelism": {"gpusPerNode": 0},
     }
@@ -156,28 +193,6 @@ def make_session(folder: Path) -> Session:
     return Session(Settings(work_dir=folder / "work", cpu_threads=torch.get_num_threads()), audience, lambda: False)
 
 
-def true_measures(training: LoraTraining, session: Session, output: Path, *, drawn: int) -> list[Measure]:
-    """Every saved epoch on drawings that no training has seen; the base model first."""
-    prepared = prepare(training, session)
-    learner = make_learner(load_model(prepared, torch.device("cpu"), session), training.spec)
-    bench = truth_bench(prepared, learner, drawn)
-    measures = [bench.measure_base()[0]]
-    for epoch in prepared.dataset.plan.save_epochs:
-        learner.adapters.load(read_adapter(output / adapter_path(NAME, epoch)))
-        measures.append(bench.measure(epoch, step=0))
-    return measures
-
-
-def truth_bench(prepared: Prepared, learner: Learner, drawn: int) -> Bench:
-    """What measures on `drawn` new drawings, each at a timestep of its own."""
-    texts = FrozenTexts(learner.model.tokenize, learner.model.encode_texts)
-    subjects = Subjects(truth_pictures(learner, drawn), drawn, (), 0, (), 0)
-    model = Model(
-        prediction(learner, texts.states, nullcontext), learner.adapters.disabled, torch.device("cpu"), at_once=25
-    )
-    return Bench(model, subjects, timesteps=learner.objective.timesteps, seed=TRUTH_SEED)
-
-
 @torch.no_grad()
 def truth_pictures(learner: Learner, drawn: int) -> list[MeasuredPicture]:
     """New drawings, encoded."""
@@ -188,7 +203,7 @@ def truth_pictures(learner: Learner, drawn: int) -> list[MeasuredPicture]:
     for number in range(drawn):
         scene = emblem(number, rng)
         latents = learner.model.encode_images(to_tensor(drawings.render(scene)))[0]
-        found.append(MeasuredPicture(f"{number}", f"drawing {number}", drawings.describe(scene), latents, sizes))
+        found.append(MeasuredPicture(f"{number}", f"drawing {number}", describe(scene, rng), latents, sizes))
     return found
 
 
