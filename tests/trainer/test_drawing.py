@@ -36,9 +36,13 @@ def make_painter(folder: Path) -> tuple[Painter, Adapters]:
     return Painter(model, make_schedule(0.00085, 0.012), nullcontext, lambda: None), adapters
 
 
-def test_pictures_come_in_the_order_that_was_asked_for(tiny_pipeline: Path) -> None:
-    painter, _ = make_painter(tiny_pipeline)
+@pytest.fixture(scope="module")
+def painter(tiny_pipeline: Path) -> Painter:
+    """One whose adapters do nothing; not to be changed."""
+    return make_painter(tiny_pipeline)[0]
 
+
+def test_pictures_come_in_the_order_that_was_asked_for(painter: Painter) -> None:
     images = painter.draw([SQUARE, WIDE, SQUARE], None)
 
     assert [image.size for image in images] == [(64, 64), (128, 64), (64, 64)]
@@ -89,8 +93,8 @@ def test_each_part_is_placed_while_it_is_used_and_only_then(tiny_sdxl: Path) -> 
     def note(name: str, *_: object) -> None:
         used.append((name, set(placed)))
 
-    modules: dict[str, Any] = {**painter.model.parts, "vae": painter.model.vae.decoder}
-    for name, module in modules.items():
+    decoder: Any = painter.model.vae.decoder
+    for name, module in [*painter.model.parts.items(), ("vae", decoder)]:
         module.register_forward_pre_hook(partial(note, name))
 
     replace(painter, placing=placing).draw([SQUARE, WIDE], None)
@@ -119,13 +123,7 @@ def test_any_mix_of_pictures_is_drawn_as_each_of_them_alone(tiny_pipeline: Path)
     painter, adapters = make_painter(tiny_pipeline)
     worked(adapters)
     samplers = [replace(SQUARE, sampler=sampler, seed=seed) for seed, sampler in enumerate(get_args(Sampler))]
-    others: list[dict[str, Any]] = [
-        {"clip_skip": 2},
-        {"weight": 0.5},
-        {"prompt": "red " * 90},
-        {"guidance": 5.0},
-        {"weight": 0.0},
-    ]
+    others: list[dict[str, Any]] = [{"clip_skip": 2}, {"weight": 0.5}, {"prompt": "red " * 90}, {"guidance": 5.0}]
     mixed = [*samplers, SQUARE, *(replace(SQUARE, **other) for other in others)]
 
     together = painter.draw(mixed, adapters)
@@ -169,25 +167,15 @@ def test_without_adapters_the_model_draws_as_it_is(tiny_pipeline: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("prompt", ["a (red:1.5) cat", "a [red] cat", "a ((red)) cat"])
-def test_emphasis_changes_a_picture_and_is_not_drawn_as_words(prompt: str, tiny_pipeline: Path) -> None:
-    painter, _ = make_painter(tiny_pipeline)
+def test_emphasis_changes_a_picture_and_is_not_drawn_as_words(painter: Painter) -> None:
+    prompts = ["a red cat", "a (red:1.5) cat", "a [red] cat", r"a \(red:1.5\) cat", r"a \[red\] cat"]
 
-    emphasised, plain, words = painter.draw(
-        [
-            replace(SQUARE, prompt=text)
-            for text in (prompt, "a red cat", prompt.replace("(", "\\(").replace("[", "\\["))
-        ],
-        None,
-    )
+    drawn = painter.draw([replace(SQUARE, prompt=prompt) for prompt in prompts], None)
 
-    assert difference(emphasised, plain) > 0
-    assert difference(emphasised, words) > 0
+    assert len({image.tobytes() for image in drawn}) == len(prompts)
 
 
-def test_words_after_the_75th_token_count(tiny_pipeline: Path) -> None:
-    painter, _ = make_painter(tiny_pipeline)
-
+def test_words_after_the_75th_token_count(painter: Painter) -> None:
     first, second = painter.draw([replace(SQUARE, prompt="red " * 80 + word) for word in ("a", "b")], None)
 
     assert difference(first, second) > 0
@@ -207,9 +195,7 @@ def test_an_empty_negative_prompt_of_sdxl_is_zeros(tiny_sdxl: Path) -> None:
         assert (float(text.states.abs().sum()) == 0, float(text.pooled.abs().sum()) == 0) == (is_zero, is_zero)
 
 
-def test_a_clip_skip_that_the_text_encoder_lacks_is_refused(tiny_pipeline: Path) -> None:
-    painter, _ = make_painter(tiny_pipeline)
-
+def test_a_clip_skip_that_the_text_encoder_lacks_is_refused(painter: Painter) -> None:
     with pytest.raises(
         InvalidConfiguration, match=r"prompts\[1\]\.clipSkip is 3, but the text encoder has only 2 layers"
     ):
@@ -232,9 +218,8 @@ def test_a_clip_skip_of_sdxl_is_refused(tiny_sdxl: Path) -> None:
     ],
 )
 def test_a_picture_equals_that_of_diffusers_pipeline(
-    sampler: Sampler, scheduler: Any, options: dict[str, Any], tiny_pipeline: Path
+    sampler: Sampler, scheduler: Any, options: dict[str, Any], painter: Painter, tiny_pipeline: Path
 ) -> None:
-    painter, _ = make_painter(tiny_pipeline)
     picture = replace(SQUARE, sampler=sampler, steps=8, negative_prompt="blurry", width_px=128)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline)
     pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, timestep_spacing="linspace", **options)
