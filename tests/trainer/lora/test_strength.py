@@ -76,6 +76,18 @@ def test_the_weight_zero_is_exactly_the_base(
     assert distance(at(trained(kind), Strength(0.0)), outputs_of(load_parts(tiny_pipeline, "sd15"))) == 0.0
 
 
+def test_the_weight_zero_is_the_base_even_where_the_training_diverged(tiny_pipeline: Path) -> None:
+    adapters = adapt(tiny_pipeline, TYPES["lora"].model_copy(update={"unet": False})).adapters
+    layer = adapters.layers[0]
+    layer.tensors()["lora_up.weight"].data.fill_(torch.inf)
+    x = torch.ones(1, 16)
+
+    with adapters.at(Strength(0.0)):
+        output = layer.layer(x)
+
+    assert output.equal(layer.base(x))
+
+
 def test_the_text_encoder_goes_by_base_alone(trained: Callable[[NetworkType], Adapted]) -> None:
     only_base = BlockVector("base", (1.0, *[0.0] * 25))
     adapted = trained("lora")
