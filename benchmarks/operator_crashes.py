@@ -2,9 +2,10 @@
 
     python -m benchmarks.operator_crashes [--calls 5,6,7] [--side-by-side 2]
 
-The life: create, pre-flight, start, run, be evicted, go on, pause, resume, finish, delete. The operator is a real
-process and is killed with SIGKILL, once before its k-th call does anything and once after the call was carried out but
-before its answer arrives; a fresh operator goes on. The pods are those of a fake trainer, which waits at a gate.
+The life: create, pre-flight, start, run, be evicted, go on, pause, resume, finish, be evaluated again, delete. The
+operator is a real process and is killed with SIGKILL, once before its k-th call does anything and once after the call
+was carried out but before its answer arrives; a fresh operator goes on. The pods are those of a fake trainer, which
+waits at a gate.
 """
 
 import argparse
@@ -89,7 +90,7 @@ class Crash:
 
 @dataclass
 class Watcher:
-    """The most training Jobs and pods that were ever active at once."""
+    """The most Jobs and pods that write to the output and were ever active at once."""
 
     stored: Stored
     most_jobs: int = 0
@@ -99,14 +100,14 @@ class Watcher:
         """Called after every write."""
         if change.key.plural in {"jobs", "pods"}:
             self.most_jobs = max(
-                self.most_jobs, sum(_is_active(job) for job in _of_stage(self.stored, "batch", "jobs"))
+                self.most_jobs, sum(_is_active(job) for job in _writers(self.stored, "batch", "jobs"))
             )
             self.most_pods = max(self.most_pods, len(running_pods(self.stored)))
 
 
-def _of_stage(stored: Stored, group: str, plural: str) -> Iterable[Manifest]:
+def _writers(stored: Stored, group: str, plural: str) -> Iterable[Manifest]:
     for found in stored(group, plural):
-        if found["metadata"].get("labels", {}).get(names.LABEL_STAGE) == names.STAGE_TRAINING:
+        if found["metadata"].get("labels", {}).get(names.LABEL_STAGE) in {names.STAGE_TRAINING, names.STAGE_EVALUATION}:
             yield found
 
 
@@ -116,9 +117,9 @@ def _is_active(job: Manifest) -> bool:
 
 
 def running_pods(stored: Stored) -> list[Manifest]:
-    """Training pods whose container runs."""
+    """Pods that train or evaluate, and whose container runs."""
     found = []
-    for pod in _of_stage(stored, "", "pods"):
+    for pod in _writers(stored, "", "pods"):
         states = [status.get("state", {}) for status in pod.get("status", {}).get("containerStatuses", ())]
         if any("running" in state for state in states):
             found.append(pod)
@@ -187,6 +188,8 @@ async def live(bed: Bed) -> str:
     await _until_started(bed, state, 3)
     gate.touch()
     await bed.until(lambda: _conditions(bed).get("Finished", "").startswith("True"))
+    await bed.send("PATCH", f"{TRAININGS}/{NAME}", {"spec": {"evaluation": {}}})
+    await bed.until(lambda: _conditions(bed).get("Evaluated", "").startswith("True"))
     end = json.dumps(_end_state(bed), sort_keys=True)
     await bed.send("DELETE", f"{TRAININGS}/{NAME}", {"propagationPolicy": "Background"})
     await bed.until(lambda: not bed.stored("batch", "jobs") and not bed.stored("", "pods"))
@@ -217,7 +220,7 @@ def _conditions(bed: Bed) -> dict[str, str]:
 def _end_state(bed: Bed) -> Manifest:
     status = _status(bed)
     attempts = {name: status.get("attempts", {}).get(name) for name in COUNTED}
-    told = ("phase", "observedGeneration", "plan", "checkpoints", "artifacts", "failure")
+    told = ("phase", "observedGeneration", "plan", "checkpoints", "artifacts", "evaluation", "failure")
     return {
         **{name: status.get(name) for name in told},
         "conditions": _conditions(bed),
@@ -281,7 +284,7 @@ def table(rows: list[Row]) -> str:
     lines += [f"{_line(row)} {'same' if row.end == undisturbed.end else 'OTHER'}" for row in rows]
     kills = sum(row.starts > 1 for row in rows)
     ends, most = len({row.end for row in rows}), max(row.most_active_jobs for row in rows)
-    lines += ["", f"{kills} kills, {ends} end state(s), at most {most} training Job(s) active at once", undisturbed.end]
+    lines += ["", f"{kills} kills, {ends} end state(s), at most {most} Job(s) active at once", undisturbed.end]
     return "\n".join(lines)
 
 

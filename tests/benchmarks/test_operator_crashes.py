@@ -37,4 +37,4 @@ def test_another_end_and_a_second_writer_are_found(row: Row, words: str) -> None
 def test_the_table_tells_how_many_kills_and_ends_there_were() -> None:
     text = table([UNDISTURBED, KILLED])
 
-    assert "1 kills, 1 end state(s), at most 1 training Job(s) active at once" in text
+    assert "1 kills, 1 end state(s), at most 1 Job(s) active at once" in text

@@ -91,6 +91,29 @@ async def test_a_connection_cut_at_every_call_changes_nothing(
     assert (watcher.most_jobs, watcher.most_pods) == (1, 1)
 
 
+@pytest.mark.parametrize("cut", [None, Cut.AFTER], ids=["error", "cut"])
+async def test_an_evaluation_survives_an_error_or_a_cut_at_every_call(
+    scenario: Scenario, watcher: Watcher, cut: Cut | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "TIMEOUT", aiohttp.ClientTimeout(total=0.3))
+    await scenario.start_operator()
+    await _live(scenario)
+    once, error = OnceEach(), ApiError(500, "InternalError", "injected by the test")
+    if cut is None:
+        scenario.cluster.faults.append(lambda info: error if once.strikes(info) else None)
+    else:
+        scenario.cluster.server.breaks.append(lambda info: cut if once.strikes(info) else None)
+
+    await scenario.change({"spec": {"evaluation": {}}})
+    await scenario.until_condition("Evaluated", "Completed")
+    await scenario.until(lambda: not scenario.jobs())
+
+    made = [call for call in scenario.cluster.requests if (call.verb, call.target, call.code) == ("create", "jobs", 201)]
+    assert {call[:2] for call in once.struck} >= CALLS - {("create", "events")}
+    assert (watcher.most_jobs, watcher.most_pods) == (1, 1)
+    assert len(made) == 3
+
+
 async def test_two_operators_and_a_server_that_fails_now_and_then_do_the_work_of_one(
     scenario: Scenario, watcher: Watcher
 ) -> None:

@@ -8,7 +8,6 @@ from tests.support.scenario import Manifest, Scenario, condition
 
 WISH: Manifest = {"spec": {"evaluation": {"grid": {"weights": [0.5, 1]}}}}
 OTHER: Manifest = {"spec": {"evaluation": {"grid": {"weights": [0.75]}}}}
-CONFIRMED = {"digest": "its own", "reason": "Completed", "message": "epoch 1 is best", "bestEpoch": 1}
 
 
 def evaluated(scenario: Scenario, status: str) -> Manifest | None:
@@ -120,17 +119,6 @@ async def test_a_wish_that_changes_meanwhile_stops_the_job_for_the_old_one_first
     assert scenario.jobs() == ["hina-a1", "hina-e3"]
 
 
-async def test_an_evaluation_that_is_removed_meanwhile_is_stopped(scenario: Scenario) -> None:
-    await scenario.start_operator()
-    await trained(scenario, FAKE_EVALUATION_GATE=scenario.folder / "never")
-    await scenario.change(WISH)
-    await scenario.until_condition("Evaluated", "Evaluating")
-
-    await scenario.change({"spec": {"evaluation": None}})
-    await scenario.until_condition("Evaluated", "NotRequested")
-    await scenario.until(lambda: scenario.jobs() == ["hina-a1"])
-
-
 async def test_an_evaluation_is_paused_and_goes_on(scenario: Scenario) -> None:
     gate = scenario.folder / "gate"
     await scenario.start_operator()
@@ -144,18 +132,6 @@ async def test_an_evaluation_is_paused_and_goes_on(scenario: Scenario) -> None:
     await scenario.change({"spec": {"suspend": False}})
 
     assert (await scenario.until(lambda: evaluated(scenario, "True")))["status"]["phase"] == "Succeeded"
-
-
-async def test_a_training_that_evaluated_itself_gets_no_job_for_it(scenario: Scenario) -> None:
-    await scenario.start_operator()
-
-    body = await trained(scenario, ("evaluation", {}), FAKE_EVALUATION=json.dumps(CONFIRMED))
-    await scenario.change({"spec": {"ttlSecondsAfterFinished": 3600}})
-    await scenario.until(lambda: _is_seen(scenario.training()))
-
-    assert condition(body, "Evaluated")["reason"] == "Completed"
-    assert body["status"]["summary"]["best"] == "1"
-    assert scenario.jobs() == ["hina-a1"]
 
 
 async def test_a_training_that_ended_without_its_evaluation_is_evaluated_by_a_job(scenario: Scenario) -> None:
