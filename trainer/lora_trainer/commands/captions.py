@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from lora_trainer.commands.audit import audit
 from lora_trainer.commands.failures import exit_with_code
 from lora_trainer.curation.caption_edit import plan_edit
 from lora_trainer.curation.edits import Edit, add_tag, remove_tags, replace_tag, replace_text
@@ -18,6 +19,7 @@ from lora_trainer.curation.journal import undo as undo_entry
 from lora_trainer.errors import InvalidConfiguration, InvalidDataset
 
 captions = typer.Typer(help="Check the captions and pictures of a dataset, and edit captions.", no_args_is_help=True)
+captions.command()(audit)
 
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="Folder of this machine; its reg/ is left alone.")]
 Separator = Annotated[str, typer.Option("--separator", help="What stands between tags.")]

@@ -123,6 +123,14 @@ def listed_folders(root: Path, parents: Sequence[Path], spec: Dataset) -> list[C
     return folders
 
 
+def concept_of(name: str) -> tuple[int, str] | None:
+    """Repeats and text that the name of a folder says by the convention; None if it does not follow it."""
+    match = _CONVENTION.fullmatch(name)
+    if match is None or not 1 <= int(match["repeats"]) <= MAX_REPEATS:
+        return None
+    return int(match["repeats"]), match["text"].strip()
+
+
 def name_of(uri: str) -> str:
     """Last part of a URI, without the revision of a repository."""
     last = uri.rstrip("/").rpartition("/")[2]
@@ -151,15 +159,15 @@ def _folders_in(parent: Path, spec: Dataset, *, is_regularization: bool) -> Foun
             if is_image(path):
                 problems.append(f"{key} lies in no concept folder; move it into a folder such as `10_concept`")
         elif path.name not in skipped:
-            match = _CONVENTION.fullmatch(path.name)
-            if match is not None and 1 <= int(match["repeats"]) <= MAX_REPEATS:
-                folders.append(_concept_folder(path, match, spec, key=key))
+            concept = concept_of(path.name)
+            if concept is not None:
+                folders.append(_concept_folder(path, concept, spec, key=key))
             elif pictures_below(path):
                 problems.append(_nameless(path.name, key))
     return folders, problems
 
 
-def _concept_folder(path: Path, match: re.Match[str], spec: Dataset, *, key: str) -> ConceptFolder:
+def _concept_folder(path: Path, concept: tuple[int, str], spec: Dataset, *, key: str) -> ConceptFolder:
     is_regularization = key != path.name
     beside = path.parent.parent if is_regularization and spec.regularization.uri is None else path.parent
     return ConceptFolder(
@@ -167,8 +175,8 @@ def _concept_folder(path: Path, match: re.Match[str], spec: Dataset, *, key: str
         source=beside,
         key=key,
         name=path.name,
-        repeats=int(match["repeats"]),
-        text=match["text"].strip(),
+        repeats=concept[0],
+        text=concept[1],
         without_text=_NAME_WITHOUT_TEXT,
         is_regularization=is_regularization,
         captions=spec.captions,
