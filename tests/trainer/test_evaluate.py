@@ -57,9 +57,12 @@ def evaluated(tiny_pipeline: Path, tiny_pictures: Path, tmp_path_factory: pytest
     observed = make_session(folder / "work")
     reasons: list[str] = []
     set_reason = observed.tracker.set_reason
-    observed.tracker.set_reason = lambda reason, message="": (  # type: ignore[method-assign]
-        reasons.append(f"{reason}: {message}"), set_reason(reason, message)
-    )  # fmt: skip
+
+    def noted(reason: str, message: str = "") -> None:
+        reasons.append(f"{reason}: {message}")
+        set_reason(reason, message)
+
+    observed.tracker.set_reason = noted  # type: ignore[method-assign]
     run_training(training, observed.session)
     return Evaluated(training, folder / "out", observed.tracker, reasons)
 

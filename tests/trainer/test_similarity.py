@@ -1,6 +1,7 @@
 """Numbers on drawn pictures: what they are made of, and who is refused as a judge."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,10 +40,11 @@ def drawn(folder: Path) -> list[DrawnPicture]:
 
 def training(pictures: list[DrawnPicture]) -> list[TrainingPicture]:
     """The same pictures in another order."""
-    return [
-        TrainingPicture(f"1_cat/{picture.file.name}", lambda file=picture.file: Image.open(file).convert("RGB"))
-        for picture in reversed(pictures)
-    ]
+    return [TrainingPicture(f"1_cat/{each.file.name}", partial(_read, each.file)) for each in reversed(pictures)]
+
+
+def _read(file: Path) -> Image.Image:
+    return Image.open(file).convert("RGB")
 
 
 def test_the_fit_of_a_prompt_is_the_cosine_of_clips_own_features(judges: Path, tmp_path: Path) -> None:

@@ -79,9 +79,9 @@ def test_a_sheet_that_a_webp_cannot_hold_is_scaled_down(tmp_path: Path, monkeypa
 
     assert max(webp.size) == 200 and max(png.size) > 200
     assert abs(webp.width / webp.height - png.width / png.height) < 0.02
-    place = (area_of(png, 0)[0] + 64, area_of(png, 0)[1] + 64)
-    scaled = tuple(round(side * 200 / max(png.size)) for side in place)
-    assert np.abs(np.subtract(webp.getpixel(scaled), colour(0))).max() < 12
+    left, top, *_ = area_of(png, 0)
+    x, y = (round((side + 64) * 200 / max(png.size)) for side in (left, top))
+    assert np.abs(np.asarray(webp, dtype=int)[y, x] - colour(0)).max() < 12
 
 
 def test_cells_shrink_where_the_sheet_would_be_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

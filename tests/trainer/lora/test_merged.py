@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lora_trainer.conditioning import Part
 from lora_trainer.lora.adapter import AdapterFile, InvalidAdapterFile
 from lora_trainer.lora.block_weights import block_vector
 from lora_trainer.lora.keys import ModuleName
@@ -14,9 +15,9 @@ from lora_trainer.lora.strength import Strength
 from tests.support.adapter_files import CONVOLUTION, LINEAR, SIZES, TEXT, make_adapter, make_dora, make_loha, replaced
 
 
-def model_of(dtype: torch.dtype = torch.float32) -> dict[str, nn.Module]:
+def model_of(dtype: torch.dtype = torch.float32) -> dict[Part, nn.Module]:
     """Parts that hold weights of `SIZES` at their paths."""
-    parts: dict[str, nn.Module] = {}
+    parts: dict[Part, nn.Module] = {}
     for seed, (name, size) in enumerate(SIZES.items()):
         module: nn.Module = parts.setdefault(name.part, nn.Module())
         *folders, leaf = name.path.split(".")
@@ -30,7 +31,7 @@ def model_of(dtype: torch.dtype = torch.float32) -> dict[str, nn.Module]:
     return parts
 
 
-def weight(parts: dict[str, nn.Module], name: ModuleName) -> Tensor:
+def weight(parts: dict[Part, nn.Module], name: ModuleName) -> Tensor:
     found = parts[name.part].get_submodule(name.path).weight
     assert isinstance(found, Tensor)
     return found.detach()
