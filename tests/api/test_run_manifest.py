@@ -2,7 +2,7 @@
 
 import pytest
 
-from lora_api import spec_digest
+from lora_api import evaluation_digest, spec_digest
 from tests.support.documents import make_training
 
 
@@ -50,3 +50,28 @@ def test_settings_of_the_training_change_the_digest(change: tuple[str, object]) 
 
 def test_saying_a_default_changes_nothing() -> None:
     assert spec_digest(make_training(("network.rank", 16)).spec) == spec_digest(make_training().spec)
+
+
+def test_saying_a_default_of_the_evaluation_changes_nothing() -> None:
+    said = {"report": True, "bestEpoch": {"heldOutPasses": 64}, "grid": {"epochs": []}}
+
+    assert evaluation_digest(make_training(("evaluation", said)).spec) == evaluation_digest(
+        make_training(("evaluation", {"grid": {}})).spec
+    )
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [None, {}, {"grid": {}}, {"grid": {"weights": [1]}}, {"grid": {"seed": 1}}, {"report": False}],
+    ids=lambda wish: str(wish),
+)
+def test_every_wish_for_an_evaluation_has_a_digest_of_its_own(wish: dict[str, object] | None) -> None:
+    others = ({}, {"grid": {}}, {"grid": {"weights": [1]}}, {"grid": {"seed": 1}}, {"report": False}, None)
+
+    same = [other for other in others if digest_of(other) == digest_of(wish)]
+
+    assert same == [wish]
+
+
+def digest_of(wish: dict[str, object] | None) -> str:
+    return evaluation_digest(make_training(*([("evaluation", wish)] if wish is not None else [])).spec)

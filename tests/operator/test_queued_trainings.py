@@ -352,3 +352,19 @@ async def test_the_data_are_checked_before_the_queue_is_asked_for_a_gpu(scenario
     assert condition(body, "DatasetReady")["status"] == "True"
     assert queue.workload("ml", "hina-data") is None
     assert queue.workload("ml", "hina-a1") is not None
+
+
+async def test_an_evaluation_of_a_finished_training_waits_for_its_turn(scenario: Scenario) -> None:
+    queue = install(scenario)
+    await scenario.start_operator()
+    await scenario.create(QUEUED)
+    await scenario.until_phase("Succeeded")
+    set_room(queue, 0)
+
+    await scenario.change({"spec": {"evaluation": {}}})
+    waiting = await scenario.until_condition("Evaluated", "Queued")
+    set_room(queue, 1)
+    await scenario.until_condition("Evaluated", "Completed")
+
+    assert waiting["message"].startswith("queue main: ")
+    assert scenario.jobs() == ["hina-a1", "hina-e2"]
