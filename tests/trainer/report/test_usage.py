@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lora_trainer.report.record import RunReader, RunRecord
-from lora_trainer.report.usage import best_path, frequent_tags, trigger_words, usage_of
+from lora_trainer.report.usage import best_path, frequent_tags, named_by_folders, trigger_words, usage_of
 from tests.support.stored_run import StoredRun, store_run
 
 
@@ -16,6 +16,16 @@ def record(folder: Path, **run: Any) -> RunRecord:
 
 def test_tags_of_most_captions_call_a_concept_up() -> None:
     assert frequent_tags({"zwx": 20, "emblem": 16, "blue": 15}, pictures=20) == ("zwx", "emblem")
+
+
+def test_captions_that_are_sentences_are_called_up_by_their_folders_name() -> None:
+    tags = {"a zwx emblem on blue": 5, "a zwx emblem on pink": 4, "a square": 1}
+
+    assert named_by_folders(tags, {"5_zwx emblem": {"img_count": 10}}) == ("zwx emblem",)
+
+
+def test_a_folders_name_that_captions_do_not_hold_calls_nothing_up() -> None:
+    assert named_by_folders({"a shape": 10}, {"5_zwx emblem": {"img_count": 10}}) == ()
 
 
 def test_the_model_card_says_it_better(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """How an adapter is used: which file, which words call it up, what to write where. Pure; used by `writing`."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ WEIGHT = 0.75
 _SHARE = 0.8
 """Tags of so many of the captions call a concept up."""
 _MOST_WORDS = 5
+_REPEATS = re.compile(r"^[0-9]+_")
 
 
 @dataclass(frozen=True)
@@ -46,17 +48,28 @@ def best_path(run: RunRecord) -> str | None:
 
 
 def trigger_words(run: RunRecord) -> tuple[str, ...]:
-    """What the model card says, else the tags of most captions, the most frequent first."""
+    """What the model card says, else the tags of most captions, the most frequent first, else names of folders."""
     phrase = (run.settings.get("output", {}).get("card") or {}).get("triggerPhrase")
     if phrase:
         return (str(phrase),)
     pictures = sum(folder.get("img_count", 0) for folder in run.folders.values())
-    return frequent_tags(run.tags, pictures=pictures)
+    return frequent_tags(run.tags, pictures=pictures) or named_by_folders(run.tags, run.folders)
 
 
 def frequent_tags(tags: Mapping[str, int], *, pictures: int) -> tuple[str, ...]:
     """At most five tags that stand in at least 80 % of the captions."""
     return tuple(tag for tag, count in tags.items() if pictures and count >= _SHARE * pictures)[:_MOST_WORDS]
+
+
+def named_by_folders(tags: Mapping[str, int], folders: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
+    """The names of folders (`5_zwx emblem`) that stand in most captions: captions that are sentences share no tag."""
+    found = []
+    for folder, numbers in folders.items():
+        phrase = _REPEATS.sub("", folder).strip().lower()
+        captions = sum(count for tag, count in tags.items() if phrase in tag)
+        if phrase and captions >= _SHARE * numbers.get("img_count", 0):
+            found.append(phrase)
+    return tuple(found[:_MOST_WORDS])
 
 
 def _diffusers(file: str) -> str:
