@@ -14,7 +14,7 @@ from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.report import write_comparison, write_report
 from lora_trainer.report.writing import SAMPLES_BYTES
 from lora_trainer.storage.directory_store import DirectoryStore
-from tests.support.html import Page, read
+from tests.support.pages import Page, read
 from tests.support.stored_run import StoredRun, store_run
 
 ATTACK = "<script>alert(1)</script>\" onload='x'"
