@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
-from lora_api import LoraTraining
+from lora_api import LoraTraining, TerminationMessage, names
 from lora_api.run_manifest import EVALUATION_MANIFEST_NAME, MANIFEST_NAME, EvaluationManifest, RunManifest
+from lora_trainer.commands.app import app
 from lora_trainer.errors import Interrupted, InvalidConfiguration
 from lora_trainer.evaluate import evaluate_training
 from lora_trainer.preflight import check_before_training
@@ -301,3 +304,18 @@ def test_similarity_is_measured_on_the_samples_of_every_epoch(
         -1 <= picture["clipText"] <= 1 and picture["nearest"].startswith("2_zwx") for picture in found["pictures"]
     )
     assert "evaluation/similarity.json" in {file.path for file in manifest_at(tmp_path / "out").files}
+
+
+def test_the_command_ends_with_0_and_its_last_word_tells_the_best_epoch(
+    copy: Callable[..., LoraTraining], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(names.ENV_TERMINATION_LOG, str(tmp_path / "last-word"))
+    file = tmp_path / "lora.yaml"
+    file.write_text(yaml.safe_dump(copy(report=False).to_document()))
+
+    result = CliRunner().invoke(app, ["evaluate", str(file), "--work-dir", str(tmp_path / "work"), "--no-serve"])
+
+    word = TerminationMessage.model_validate_json((tmp_path / "last-word").read_text())
+    assert (result.exit_code, word.exit_code, word.reason) == (0, 0, "Evaluated"), result.output
+    assert word.evaluation == manifest_at(tmp_path / "out").status
+    assert list((tmp_path / "out/logs").iterdir())
