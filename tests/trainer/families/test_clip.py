@@ -156,8 +156,9 @@ def test_emphasis_in_prompts_leaves_the_mean_of_each_chunk_as_it_was() -> None:
     torch.testing.assert_close(second, states[0, 1])
 
 
-def test_states_whose_mean_is_0_are_weighted_without_a_correction() -> None:
-    states = torch.tensor([-1.0, 1.0]).expand(1, 1, 77, 2)
+@pytest.mark.parametrize("mean", [0.0, 0.004, -0.004])
+def test_states_whose_mean_is_next_to_0_are_weighted_without_a_correction(mean: float) -> None:
+    states = torch.tensor([mean - 1.0, mean + 1.0]).expand(1, 1, 77, 2)
 
     assert prompt_states(states, torch.full((1, 1, 77), 1.5)).equal(states[0] * 1.5)
 

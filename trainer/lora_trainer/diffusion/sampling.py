@@ -3,6 +3,7 @@
 Ho and Salimans 2022, https://arxiv.org/abs/2207.12598. Latents are x = x_0 + sigma * noise while they are drawn.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -64,9 +65,9 @@ def sample(
     for place, timestep in enumerate(levels.timesteps):
         on_step()
         sigma = levels.sigmas[place]
-        said = _guided(predict, request, latents / (sigma**2 + 1) ** 0.5, timestep)
+        said = _guided(predict, request, latents / math.hypot(sigma, 1), timestep)
         latents = solver.step(place, latents, _denoised(latents, said, sigma, prediction))
-    return latents / (levels.sigmas[-1] ** 2 + 1) ** 0.5
+    return latents / math.hypot(levels.sigmas[-1], 1)
 
 
 def _guided(predict: Predict, request: Request, scaled: Tensor, timestep: float) -> Tensor:
@@ -85,4 +86,4 @@ def _denoised(latents: Tensor, said: Tensor, sigma: float, prediction: Predictio
     """The picture x_0 in latents x by the noise, or the v, that the model said; Salimans and Ho 2022, appendix D."""
     if prediction == "epsilon":
         return latents - sigma * said
-    return latents / (sigma**2 + 1) - said * sigma / (sigma**2 + 1) ** 0.5
+    return latents / (sigma**2 + 1) - said * (sigma / math.hypot(sigma, 1))

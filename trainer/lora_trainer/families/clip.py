@@ -17,6 +17,9 @@ from lora_trainer.families.vocabulary import weighted_ids
 CHUNK_TOKENS = 75
 """Tokens of a caption that CLIP reads at once, between a start and an end token."""
 
+_LEAST_MEAN = 0.01
+"""Share of the mean size of a chunk's states that their mean must have to be held by emphasis."""
+
 Join = Callable[[Tensor, Tensor | None], Tensor]
 """(states (B, chunks, 77, D), weights of tokens (B, chunks, 77) or None) -> states (B, L, D) of the whole text."""
 
@@ -122,10 +125,15 @@ def caption_states(states: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def prompt_states(states: Tensor, weights: Tensor | None) -> Tensor:
-    """(B, 77 chunks, D): whole chunks, whose mean emphasis leaves as it was, as in AUTOMATIC1111's WebUI."""
+    """(B, 77 chunks, D): whole chunks, whose mean emphasis leaves as it was, as in AUTOMATIC1111's WebUI.
+
+    Not where the mean is next to nothing: there its quotient is noise, and so would the picture be.
+    """
     if weights is not None:
         weighted = states * weights[..., None].to(states.dtype)
         means, weighted_means = (each.float().mean(dim=(2, 3), keepdim=True) for each in (states, weighted))
-        factor = torch.where(weighted_means == 0, 1.0, means / weighted_means)
+        smallest = states.float().abs().mean(dim=(2, 3), keepdim=True) * _LEAST_MEAN
+        says_something = torch.minimum(means.abs(), weighted_means.abs()) > smallest
+        factor = torch.where(says_something, means / weighted_means, 1.0)
         states = (weighted * factor).to(states.dtype)
     return states.flatten(1, 2)
