@@ -23,6 +23,8 @@ def settings(**changes: Any) -> tuple[LoraTraining, Draft]:
         ({"caption_extension": ""}, "dataset.captions.extension", ".caption"),
         ({}, "dataset.captions.extension", ".txt"),
         ({"optimizer": "DAdaptAdam", "unet_lr": 1, "text_encoder_lr": 1}, "optimizer.name", "dadaptadam"),
+        ({"validation_split": 0.1}, "dataset.validationFraction", 0.1),
+        ({"validation_split": 0.1}, "evaluation.bestEpoch.by", "ValidationLoss"),
         ({"lr_warmup": 10}, "optimizer.schedule.warmupFraction", 0.1),
         ({"lr_warmup": 10, "lr_warmup_steps": 50}, "optimizer.schedule.warmupSteps", 50),
         ({"unet_lr": 0, "text_encoder_lr": 5e-5}, "network.unet", False),
@@ -101,7 +103,7 @@ def test_prompts_are_typed_into_the_gui() -> None:
         ({"LoRA_type": "LyCORIS/LoCon", "LyCORIS_preset": "full"}, "network_args preset"),
         ({"LoRA_type": "LoCon", "LyCORIS_preset": "attn-mlp", "use_tucker": True}, "network_args use_tucker"),
         ({"fp8_base": True}, "fp8_base"),
-        ({"validation_split": 0.1}, "dataset.validationFraction"),
+        ({"validation_split": 0.6}, "dataset.validationFraction"),
     ],
 )
 def test_what_has_no_counterpart_is_told(changes: dict[str, Any], name: str) -> None:

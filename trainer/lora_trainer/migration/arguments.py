@@ -42,7 +42,7 @@ _FLAG, _INTEGER, _NUMBER, _TEXT = Kind.FLAG, Kind.INTEGER, Kind.NUMBER, Kind.TEX
 _ALWAYS = "always so"
 _CAPTIONS, _AUGMENTATION, _BUCKETS = "dataset.captions", "dataset.augmentation", "dataset.buckets"
 _LOSS, _SCHEDULE = "training.loss", "optimizer.schedule"
-_VALIDATION = "a validation loss is not measured yet; dataset.validationFraction will hold the share"
+_VALIDATION = "measured after every saved epoch, always on the same pictures; evaluation.bestEpoch says how thoroughly"
 _KEEP = "every adapter that is written is kept; delete what you do not need"
 _RESUME = "a run that was stopped goes on by itself from its last state, at the right step"
 _DDP = "a setting of torch's DDP; one GPU trains"
@@ -117,7 +117,7 @@ _DATASET = {
     "debug_dataset": _none(_FLAG, "`lora plan` shows pictures, captions and buckets"),
     "cache_text_encoder_outputs": _none(_FLAG, f"{_ALWAYS} while no text encoder is trained"),
     "cache_text_encoder_outputs_to_disk": _none(_FLAG, "they are kept in memory, which they fit"),
-    "validation_split": _same(_NUMBER, "dataset.validationFraction", 0.0),
+    "validation_split": _decides(_NUMBER, "dataset.validationFraction", "evaluation", default=0.0),
     "validation_seed": _none(_INTEGER, _VALIDATION),
     "validate_every_n_steps": _none(_INTEGER, _VALIDATION),
     "validate_every_n_epochs": _none(_INTEGER, _VALIDATION),

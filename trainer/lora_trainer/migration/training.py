@@ -1,4 +1,4 @@
-"""Section `training`: length, precision and objective; and `checkpoints`, which depend on the length."""
+"""Section `training`: length, precision and objective; `checkpoints`, which depend on the length; `evaluation`."""
 
 from typing import Any
 
@@ -14,11 +14,14 @@ _OFFSETS = {"noise_offset_random_strength": "noiseOffsetRandomStrength", "adapti
 
 
 def translate_training(arguments: Arguments, draft: Draft) -> None:
-    """Everything of `training` that is not taken over as it is, and how often an adapter is written."""
+    """Everything of `training` that is not taken over as it is, how often an adapter is written, and its measuring."""
     _translate_length(arguments, draft)
     _translate_precision(arguments, draft)
     if arguments["xformers"]:
         draft.put("training.attention", "xformers")
+    if arguments["validation_split"]:
+        draft.put("dataset.validationFraction", arguments["validation_split"])
+        draft.put("evaluation.bestEpoch.by", "ValidationLoss")
     _translate_noise(arguments, draft)
     _translate_weights(arguments, draft)
 
