@@ -14,6 +14,7 @@ from lora_trainer.commands.caption import caption
 from lora_trainer.commands.captions import captions
 from lora_trainer.commands.compare import compare
 from lora_trainer.commands.convert import convert
+from lora_trainer.commands.dataset import dataset
 from lora_trainer.commands.evaluate import evaluate
 from lora_trainer.commands.grid import grid
 from lora_trainer.commands.import_ import import_
@@ -54,6 +55,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 for name, command in _COMMANDS.items():
     app.command(name)(command)
 app.add_typer(captions, name="captions")
+app.add_typer(dataset, name="dataset")
 
 
 def set_up_logging() -> None:
