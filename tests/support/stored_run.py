@@ -23,6 +23,7 @@ from lora_api.run_manifest import (
     spec_digest,
 )
 from lora_api.spec import LoraTraining
+from lora_api.status import MemoryRung
 from lora_trainer.evaluation.choice import choose
 from lora_trainer.evaluation.measures import Measure, to_line
 from lora_trainer.provenance import Provenance
@@ -50,6 +51,8 @@ class StoredRun:
     is_measured: bool = True
     is_evaluated: bool = True
     has_grid: bool = True
+    """A grid, and similarities of the samples."""
+    rungs: Sequence[MemoryRung] = ()
     tags: Mapping[str, int] | None = None
     prompts: Sequence[str] = ("zwx emblem", "a red shape")
     warnings: Sequence[str] = ("2 of 20 pictures are held out.",)
@@ -172,6 +175,8 @@ def _write_grid(writer: _Writer, run: StoredRun) -> None:
             writer.describe(path, "grid", epoch=4)
             one = {"path": path, "epoch": 4, "weight": weight, "prompt": run.prompts[0], "negativePrompt": ""}
             pictures.append(one | {"seed": 42, "sampler": "euler_a", "guidance": 7.0, "blockWeights": preset})
+    epochs = [{"epoch": 4, "clipText": 0.271, "dinoMean": None, "dinoNearest": 0.77}]
+    writer.text("evaluation/similarity.json", "measures", json.dumps({"pictures": [], "epochs": epochs}))
     writer.text("evaluation/grid.json", "grid", json.dumps({"pictures": pictures}))
     _draw(writer.path("evaluation/grid.webp"), "grid", 3 * run.side, colour=(200, 200, 200))
     writer.describe("evaluation/grid.webp", "grid")
@@ -239,5 +244,6 @@ def _manifest(training: LoraTraining, run: StoredRun, files: tuple[ManifestFile,
         step=run.epochs * STEPS_PER_EPOCH,
         total_steps=run.epochs * STEPS_PER_EPOCH,
         created_time=TIME,
+        memory_rungs=tuple(run.rungs),
         files=files,
     )

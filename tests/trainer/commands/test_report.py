@@ -8,8 +8,8 @@ from lora_api import names
 from lora_trainer.commands.compare import compare
 from lora_trainer.commands.report import report
 from tests.support.command import run_command
-from tests.support.pages import read
 from tests.support.object_store import faulty_store
+from tests.support.pages import read
 from tests.support.stored_run import StoredRun, store_run
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from lora_api.status import MemoryRung
 from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.report import write_comparison, write_report
 from lora_trainer.report.writing import SAMPLES_BYTES
@@ -143,6 +144,26 @@ def test_the_page_says_how_to_use_the_best_file(page: Page) -> None:
 
 def test_the_page_holds_the_file_that_trains_it_again(page: Page) -> None:
     assert "kind: LoraTraining" in page.text
+
+
+def test_similarities_are_told_as_far_as_they_were_measured(page: Page) -> None:
+    text = page.text[page.text.index("Similarity") :]
+
+    assert "0.271" in text
+    assert "0.77" in text
+
+
+def test_block_weights_are_compared_at_the_best_epoch(page: Page) -> None:
+    assert "The same picture of epoch 4 with each preset" in page.text
+    assert "MIDD × 0.5" in {element.attributes.get("alt") for element in page.of("img")}
+
+
+def test_what_was_given_up_for_memory_is_told(tmp_path: Path) -> None:
+    rung = MemoryRung(name="HalfBatch", step=8, message="two at a time")
+
+    page = read(report_of(tmp_path, StoredRun(rungs=(rung,))))
+
+    assert "Less memory was used from step 8: HalfBatch. two at a time" in page.text
 
 
 def test_digests_can_be_copied(page: Page) -> None:
