@@ -26,19 +26,18 @@ def decide_evaluation(
 ) -> Decision:
     """What is to be done so that the training is evaluated as its spec asks for."""
     seen, obsolete = _sort_out(subject, observed)
-    gone = tuple(Delete(job.name, job.uid) for job in obsolete if not job.is_deleting)
+    gone: tuple[Action, ...] = tuple(Delete(job.name, job.uid) for job in obsolete if not job.is_deleting)
     acceptance = judge(subject, seen, profiles)
     status = derive_evaluation(subject, seen, acceptance=acceptance, now=now)
     if not is_begun(subject.status) or is_over(status):
         # That the old results no longer hold is known before anything writes over them.
         return tell(subject, status, actions=gone, wait_seconds=0.0)
-    training, actions = subject.training, gone
-    if training is not None and acceptance.accepted:
-        profile = profiles[training.spec.profile]
-        training = manifests.resolve(training, profile)
-        start = None if obsolete else _start(subject, seen, training, profile)
-        if start is not None:
-            return Decision((*gone, start))
+    actions = gone
+    if subject.training is not None and acceptance.accepted:
+        profile = profiles[subject.training.spec.profile]
+        training = manifests.resolve(subject.training, profile)
+        if not obsolete and (start := _start(subject, seen, training, profile)) is not None:
+            return Decision((start,))
         actions += _adjust(training.spec, seen)
     wait = _seconds_until_due(seen, now)
     if (early := seconds_too_early(subject, seen, status, now, status_interval_seconds)) is not None:
