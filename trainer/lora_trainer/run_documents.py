@@ -6,7 +6,7 @@ Published by `recorder` with the results; read by `report`.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
@@ -59,7 +59,8 @@ def to_yaml(training: LoraTraining) -> str:
     document["metadata"] = {
         name: value for name, value in document["metadata"].items() if name in ("name", "namespace") and value
     }
-    return cast("str", yaml.safe_dump(_redacted(document), sort_keys=False, allow_unicode=True, width=120))
+    text: str = yaml.safe_dump(_redacted(document), sort_keys=False, allow_unicode=True, width=120)
+    return text
 
 
 def _redacted(value: Any) -> Any:
