@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from lora_api import LoraTraining, TerminationMessage, names
 from lora_api.run_manifest import EVALUATION_MANIFEST_NAME, MANIFEST_NAME, EvaluationManifest, RunManifest
 from lora_trainer.commands.app import app
-from lora_trainer.errors import Interrupted, InvalidConfiguration
+from lora_trainer.errors import Interrupted, InvalidConfiguration, StorageUnavailable
 from lora_trainer.evaluate import evaluate_training
 from lora_trainer.preflight import check_before_training
 from lora_trainer.progress import ProgressTracker
@@ -319,3 +319,19 @@ def test_the_command_ends_with_0_and_its_last_word_tells_the_best_epoch(
     assert (result.exit_code, word.exit_code, word.reason) == (0, 0, "Evaluated"), result.output
     assert word.evaluation == manifest_at(tmp_path / "out").status
     assert list((tmp_path / "out/logs").iterdir())
+
+
+def test_a_store_that_fails_after_the_order_to_stop_is_an_interruption(
+    copy: Callable[..., LoraTraining], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bool] = []
+
+    def fail(*_: object, **__: object) -> None:
+        told.append(True)
+        raise StorageUnavailable("gone")
+
+    monkeypatch.setattr("lora_trainer.evaluate.write_sheet", fail)
+    session = replace(make_session(tmp_path / "work").session, should_stop=lambda: bool(told))
+
+    with pytest.raises(Interrupted, match="the training is complete"):
+        evaluate_training(copy(report=False), session)

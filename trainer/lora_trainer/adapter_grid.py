@@ -6,8 +6,8 @@ Each adapter is merged into the model at each strength and taken out again, so t
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -73,7 +73,9 @@ class AdapterGrid:
         model: BaseModel = load(files, device, precision=precision)
         betas = model.betas
         schedule = make_schedule(betas.start, betas.end, steps=betas.steps, name=betas.name)
-        self._painter = Painter(model, schedule, nullcontext, on_step)
+        # As a training draws: weights in half precision, sums where it matters in full.
+        autocast = partial(torch.autocast, device.type, precision, enabled=precision != torch.float32)
+        self._painter = Painter(model, schedule, autocast, on_step)
         self._files = {row.adapter: row.file for row in rows}
         self._read: tuple[GridAdapter, AdapterFile] | None = None
         digest = hashlib.sha256(repr((files.digest, str(precision))).encode()).hexdigest()

@@ -77,6 +77,7 @@ logger = logging.getLogger(__name__)
 _WEBP_PATH = "evaluation/grid.webp"
 _INDEX_PATH = "evaluation/grid.json"
 _KOHYA = ".safetensors"
+_LONGEST_PROBLEM = 1000
 
 
 @dataclass(frozen=True)
@@ -171,11 +172,13 @@ def evaluate(run: CompletedRun, open_studio: Callable[[], Studio], session: Sess
     try:
         manifest = work.make()
     except StopRequested as stop:
-        message = "told to stop during the evaluation; the training is complete"
-        raise Interrupted(message, hint="The next start goes on with the evaluation.") from stop
-    except (Interrupted, InterruptedUnsaved):
+        raise _interrupted() from stop
+    except InterruptedUnsaved:
         raise
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
+        if session.should_stop():
+            # A preemption: the store had no more time to come back.
+            raise _interrupted() from error
         # Whatever it is: the training is complete, and must not be made again or called a failure because of this.
         record_failure(error)
         status = work.failed(f"{type(error).__name__}: {error}")
@@ -185,6 +188,11 @@ def evaluate(run: CompletedRun, open_studio: Callable[[], Studio], session: Sess
     tell_artifacts(run.manifest, tracker, run.store.uri_of, evaluation=manifest)
     logger.info("%s", manifest.status.message)
     return manifest.status
+
+
+def _interrupted() -> Interrupted:
+    message = "told to stop during the evaluation; the training is complete"
+    return Interrupted(message, hint="The next start goes on with the evaluation.")
 
 
 class _Evaluation:
@@ -200,7 +208,7 @@ class _Evaluation:
     def make(self) -> EvaluationManifest:
         """All of it; the manifest last."""
         # It names files that are about to be replaced.
-        self._store.delete(EVALUATION_MANIFEST_NAME)
+        self._output.remove(EVALUATION_MANIFEST_NAME)
         self._publish_best()
         if self._evaluation.grid is not None:
             self._publish_grid(self._evaluation.grid)
@@ -220,7 +228,7 @@ class _Evaluation:
         except Exception as error:  # noqa: BLE001  (perhaps the very reason of the failure)
             logger.warning("the best epoch cannot be told: %s", error)
             known = EvaluationStatus()
-        message = f"The evaluation failed, the training is complete: {problem}"
+        message = f"The evaluation failed, the training is complete: {problem[:_LONGEST_PROBLEM]}"
         return known.model_copy(update={"digest": self._digest, "reason": "Failed", "message": message})
 
     @property
@@ -377,7 +385,7 @@ class _Evaluation:
         named = {file.path for file in manifest.files}
         for path in self._store.list(f"{FOLDER}/"):
             if path not in named:
-                self._store.delete(path)
+                self._output.remove(path)
 
 
 class _Easel:

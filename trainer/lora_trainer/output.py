@@ -162,6 +162,11 @@ class RunOutput:
         self._files[path] = description
         self._publisher.restore((description,))
 
+    def remove(self, path: str) -> None:
+        """Deletes what an earlier start stored; what is not there is no error. Raises as `Fence.check`."""
+        self._settings.check_owner()
+        self._store.delete(path)
+
     def finish_evaluation(self, manifest: EvaluationManifest) -> None:
         """Stores the manifest of an evaluation, after everything else."""
         self._uploads.submit(partial(self._publisher.publish_manifest, manifest, name=EVALUATION_MANIFEST_NAME))
