@@ -27,6 +27,11 @@ NAMES = {
     "lora_trainer_state_bytes": "gauge",
     "lora_trainer_state_timestamp_seconds": "gauge",
     "lora_trainer_state_save_duration_seconds": "histogram",
+    "lora_trainer_validation_loss": "gauge",
+    "lora_trainer_training_loss": "gauge",
+    "lora_trainer_drift": "gauge",
+    "lora_trainer_best_epoch": "gauge",
+    "lora_trainer_overfit": "gauge",
     "lora_trainer_stalls": "counter",
     "lora_trainer_stop_requested": "gauge",
 }

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -180,6 +181,17 @@ def test_a_step_belongs_to_the_epoch_that_it_is_made_in(step: int, epoch: int) -
 
     assert plan.epoch_of(step) == epoch
     assert [plan.steps_until(each) for each in range(4)] == [0, 4, 8, 9]
+
+
+def test_held_out_pictures_are_never_drawn_and_counted_apart() -> None:
+    found = pictures((10, 5), regularization=((4, 1),))
+    held_out = [replace(picture, is_held_out=picture.index in (2, 7)) for picture in found]
+
+    plan = plan_of(held_out)
+
+    assert (plan.images, plan.held_out_images, plan.regularization_images) == (8, 2, 4)
+    drawn = Counter(index for bucket in plan.buckets for index in bucket.samples_of_epoch(1) if index < 10)
+    assert drawn == dict.fromkeys((0, 1, 3, 4, 5, 6, 8, 9), 5)
 
 
 def test_a_dataset_of_regularization_alone_is_refused() -> None:

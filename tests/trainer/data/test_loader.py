@@ -187,6 +187,17 @@ def test_sizes_are_those_of_the_picture_its_letterbox_and_its_bucket(tmp_path: P
     assert sizes == {((8, 8), tuple(square.tolist())), ((4, 12), tuple(wide.tolist()))}
 
 
+def test_a_measured_picture_is_a_batch_of_itself_with_its_whole_caption(tmp_path: Path) -> None:
+    case = Case(tmp_path, ("dataset.captions", {"shuffle": True, "dropoutFraction": 0.9}))
+
+    with case.loader() as loader:
+        batch = loader.plain(2)
+
+    assert batch.captions == ("caption 2",)
+    assert batch.latents.shape == (1, 4, *case.on_demand.load(case.pictures.plain_view(2))().shape[1:])
+    assert torch.equal(batch.latents[0], case.on_demand.load(case.pictures.plain_view(2))())
+
+
 def test_without_masks_there_is_none(tmp_path: Path) -> None:
     assert all(batch.masks is None for batch in Case(tmp_path).batches())
 

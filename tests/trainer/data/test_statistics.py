@@ -1,5 +1,6 @@
 """Tables of the dataset as sd-scripts counts them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from lora_api.spec import LoraTrainingSpec
@@ -27,6 +28,17 @@ def test_folders_are_listed_with_repeats_and_pictures(tiny_pictures: Path) -> No
     assert statistics.training_folders == {"2_zwx shape": {"n_repeats": 2, "img_count": 3}}
     assert statistics.regularization_folders == {"1_shape": {"n_repeats": 1, "img_count": 2}}
     assert (statistics.training_samples, statistics.regularization_samples) == (6, 2)
+
+
+def test_held_out_pictures_are_no_part_of_the_trainings_data(tiny_pictures: Path) -> None:
+    spec = make_training(tiny_pictures, tiny_pictures, tiny_pictures.parent / "out").spec
+    examples = scan(DatasetSources(root=tiny_pictures), spec.dataset).examples
+    placed = place_examples([replace(e, is_held_out=e.key.endswith("0.png")) for e in examples], spec.dataset)
+
+    statistics = describe_dataset(placed, derive_plan([picture.to_planned() for picture in placed], spec))
+
+    assert statistics.training_folders == {"2_zwx shape": {"n_repeats": 2, "img_count": 2}}
+    assert "zwx red shape" not in statistics.tag_frequency["2_zwx shape"]
 
 
 def test_tags_are_split_at_commas_and_counted_by_folder(tiny_pictures: Path) -> None:

@@ -71,6 +71,27 @@ def test_every_draw_of_the_plan_finds_its_view_among_those_that_are_kept() -> No
     assert drawn == kept
 
 
+def test_a_measured_picture_is_shown_plainly_whatever_its_augmentation() -> None:
+    dataset = make_dataset(augmentation={"color": True, "flip": True, "randomCrop": True}, latentVariants=4)
+    wild = make_example(Path("wild.png"), 0, (128, 64), augmentation=dataset.augmentation)
+    plain = make_example(Path("plain.png"), 0, (128, 64))
+
+    shown = Pictures(place(dataset, wild), dataset, seed=3).plain_view(0)
+
+    assert shown == Pictures(place(dataset, plain), dataset, seed=3).plain_view(0)
+    assert (shown.tint, shown.mirrored) == (None, False)
+
+
+def test_views_of_held_out_pictures_are_not_kept_for_draws() -> None:
+    dataset = make_dataset()
+    examples = [make_example(Path(f"{index}.png"), index, is_held_out=index == 0) for index in range(3)]
+    placed = place(dataset, *examples)
+    spec = make_training(("dataset", dataset.to_document())).spec
+    plan = derive_plan([one.to_planned() for one in placed], spec)
+
+    assert [view.index for view in Pictures(placed, dataset, seed=3).kept_views(plan)] == [1, 2]
+
+
 def test_other_seeds_give_other_views() -> None:
     dataset = make_dataset(augmentation=JITTER, latentVariants=4)
     example = make_example(Path("a.png"), 0, (160, 64), augmentation=dataset.augmentation)
