@@ -68,11 +68,8 @@ def _plant_tags(root: Path) -> set[tuple[str, tuple[str, ...]]]:
     (folder / "08.txt").write_text(f"{tags}, smile")
     for name in ("09.txt", "10.txt"):
         (folder / name).write_text(f"{tags}, 1boy")
-    found = {("SimilarTags", (f"{FOLDER}/{name}",)) for name in ("05.txt", "06.txt", "07.txt")}
-    rare = {("RareTag", (f"{FOLDER}/{name}",)) for name in ("05.txt", "06.txt", "07.txt")}
     return {
-        *found,
-        *rare,
+        *(("SimilarTags", (f"{FOLDER}/{name}",)) for name in ("05.txt", "06.txt", "07.txt")),
         ("RareTag", (f"{FOLDER}/09.txt", f"{FOLDER}/10.txt")),
         ("RepeatedTag", (f"{FOLDER}/08.txt",)),
     }

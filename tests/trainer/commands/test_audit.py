@@ -12,6 +12,7 @@ from lora_trainer.curation.findings import Kind
 from tests.support.command import run_command
 from tests.support.curated import CAPTIONS, FOLDER, plant_faults, write_clean_dataset
 from tests.support.files import write_training
+from tests.support.object_store import faulty_store
 from tests.support.pictures import write_picture
 
 
@@ -136,3 +137,23 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
 
     assert result.exit_code == 65
     assert "there are no pictures" in result.stderr
+
+
+def test_a_bucket_is_read_as_the_folder_in_it(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = plant_faults(root)
+    monkeypatch.setenv("LORA_WORK_DIR", str(tmp_path / "work"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    with faulty_store() as store:
+        bucket = store.make_bucket()
+        for path in sorted(path for path in root.rglob("*") if path.is_file()):
+            key = f"data/{path.relative_to(root).as_posix()}"
+            store.client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
+        options = ("--endpoint", store.endpoint, "--json")
+
+        found = json.loads(run(f"s3://{bucket}/data", *options).stdout)
+        flat = json.loads(run(f"s3://{bucket}/data/{FOLDER}", *options).stdout)
+
+    assert {(finding["kind"], tuple(finding["files"])) for finding in found["findings"]} == planted
+    assert flat["pictures"] == CAPTIONS
+    assert flat["findings"][0]["files"] == [f"{FOLDER}/15.png"]

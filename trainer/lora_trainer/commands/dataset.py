@@ -226,8 +226,8 @@ def _print(console: Console, root: Path, outcomes: Sequence[Outcome], *, dry_run
         target = one.target.relative_to(root).as_posix()
         console.print(Text(f"{one.picture} {list(one.box)} → {target}"), soft_wrap=True)
     for left in skipped[:_SHOWN]:
-        part = f" ({left.part})" if left.part else ""
-        console.print(Text(f"{left.picture} {left.why}{part}"), soft_wrap=True)
+        which = f" ({left.part})" if left.part else ""
+        console.print(Text(f"{left.picture} {left.why}{which}"), soft_wrap=True)
     if len(skipped) > _SHOWN:
         console.print(f"and {len(skipped) - _SHOWN} more")
     written = "would be written" if dry_run else "written"

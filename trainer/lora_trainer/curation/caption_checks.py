@@ -1,6 +1,7 @@
 """What is wrong with the captions of a dataset, but for single tags. Used by `audit`."""
 
 from collections.abc import Callable, Iterator, Sequence
+from shlex import quote
 
 from lora_api.dataset_spec import Dataset
 from lora_trainer.curation.findings import Finding, Kind
@@ -38,7 +39,7 @@ def check_trigger(pictures: Sequence[Picture], trigger: str) -> Iterator[Finding
                 Kind.MISSING_TRIGGER,
                 f"{trigger!r} is not in: {_short(picture.texts[held.index(False)])}",
                 (picture.caption_name,),
-                f"Add it: `lora captions add DIR {trigger!r} --first`",
+                f"Add it: `lora captions add DIR {quote(trigger)} --first`",
             )
         if picture.is_regularization and any(held):
             yield Finding(

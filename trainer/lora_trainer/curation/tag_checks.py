@@ -5,6 +5,7 @@ Only what has at most four words counts as a tag: longer ones are sentences, eac
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from shlex import quote
 
 from lora_trainer.curation.findings import Finding, Kind
 from lora_trainer.curation.pictures import Picture
@@ -33,16 +34,20 @@ def tag_files(pictures: Sequence[Picture]) -> TagFiles:
 def check_tags(pictures: Sequence[Picture], files: TagFiles, *, rare_share: float) -> Iterator[Finding]:
     """Spellings, tags on less than `rare_share` of the captions, and tags that a caption holds twice."""
     counts = {tag: len(names) for tag, names in files.items() if len(tag.split()) <= _WORDS}
+    suspected: set[str] = set()
     for similar in similar_tags(counts):
         keep, *others = similar.tags
+        suspected.update(others)
         shown = ", ".join(f"{tag!r} ({counts[tag]})" for tag in similar.tags)
         yield Finding(
             Kind.SIMILAR_TAGS,
             f"{_WAYS[similar.way]}: {shown}",
             tuple(sorted({name for tag in others for name in files[tag]})),
-            "If they mean the same: " + " and ".join(f"`lora captions replace DIR {tag!r} {keep!r}`" for tag in others),
+            "If they mean the same: "
+            + " and ".join(f"`lora captions replace DIR {quote(tag)} {quote(keep)}`" for tag in others),
         )
-    yield from _rare(counts, files, sum(bool(picture.captions) for picture in pictures), rare_share)
+    others_left = {tag: count for tag, count in counts.items() if tag not in suspected}
+    yield from _rare(others_left, files, sum(bool(picture.captions) for picture in pictures), rare_share)
     for picture in pictures:
         yield from _repeated(picture)
 
@@ -56,7 +61,7 @@ def _rare(counts: Mapping[str, int], files: TagFiles, captions: int, share: floa
                 Kind.RARE_TAG,
                 f"{tag!r} is on {count} of {captions}",
                 tuple(files[tag]),
-                f"Look at these; if it is wrong: `lora captions remove DIR {tag!r}`",
+                f"Look at these; if it is wrong: `lora captions remove DIR {quote(tag)}`",
             )
 
 
@@ -68,7 +73,7 @@ def _repeated(picture: Picture) -> Iterator[Finding]:
                 Kind.REPEATED_TAG,
                 f"holds {', '.join(map(repr, twice))} more than once",
                 (picture.caption_name,),
-                f"Keep one: `lora captions replace DIR {twice[0]!r} {twice[0]!r}`",
+                f"Keep one: `lora captions replace DIR {quote(twice[0])} {quote(twice[0])}`",
             )
 
 
