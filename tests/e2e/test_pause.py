@@ -8,18 +8,16 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import yaml
 
-from lora_api import LoraTraining, names
+from lora_api import LoraTraining
 from lora_demo.seaweed import ObjectStore
 from lora_devcluster.kueue import QueueSetting
-from tests.support import scenario as scenario_settings
-from tests.support.scenario import PROFILES, TRAININGS, Scenario, open_scenario
+from tests.support.real_trainer import document, make_secret, open_real_scenario, upload, write_inputs
+from tests.support.scenario import TRAININGS, Scenario
 from tests.support.seaweed import real_store as real_store
-from tests.support.tiny_pipeline import write_tiny_pipeline
-from tests.support.tiny_run import make_training, write_pictures
+from tests.support.tiny_run import make_training
 
 ADAPTER = "adapters/tiny.safetensors"
 LONG = {
@@ -33,51 +31,22 @@ STEPS, BUCKET = 60, "pause"
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Base model and pictures; read only."""
-    folder = tmp_path_factory.mktemp("inputs")
-    write_tiny_pipeline(folder / "base")
-    write_pictures(folder / "train")
-    return folder
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture
 async def scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scenario]:
-    """A cluster that runs the real trainer, which takes longer than the one that scenarios usually have."""
-    monkeypatch.setitem(scenario_settings.IMAGES, "real:*", ("python", "-m", "lora_trainer"))
-    monkeypatch.setattr(scenario_settings, "TIMEOUT_SECONDS", 200)
-    async with open_scenario(tmp_path) as scenario:
-        scenario.profiles_file.write_text(yaml.safe_dump({**PROFILES, "real": {"image": "real:1"}}))
-        yield scenario
+    async with open_real_scenario(tmp_path, monkeypatch) as found:
+        yield found
 
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def document(training: LoraTraining, store: ObjectStore) -> dict[str, Any]:
-    """The same training for the cluster, where files lie in a bucket, and whose queue is `main`."""
-    spec = training.spec.to_document()
-    for section, place in (("baseModel", "base"), ("dataset", "train"), ("output", "out")):
-        spec[section]["uri"] = f"s3://{BUCKET}/{place}"
-    storage = {"endpoint": store.endpoint, "region": "us-east-1", "credentialsSecretRef": {"name": "s3"}}
-    spec |= {"profile": "real", "scheduling": {"queueName": "main"}, "storage": storage}
-    return {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": {"name": "tiny"}, "spec": spec}
-
-
-def upload(store: ObjectStore, folder: Path) -> Any:
-    """A client of the store, in whose bucket the folder's files are now."""
-    keys = {"aws_access_key_id": store.access_key, "aws_secret_access_key": store.secret_key}
-    client = boto3.client("s3", endpoint_url=store.endpoint, region_name="us-east-1", **keys)
-    client.create_bucket(Bucket=BUCKET)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            client.upload_file(str(path), BUCKET, path.relative_to(folder).as_posix())
-    return client
-
-
-async def make_secret(scenario: Scenario, store: ObjectStore) -> None:
-    keys = {"AWS_ACCESS_KEY_ID": store.access_key, "AWS_SECRET_ACCESS_KEY": store.secret_key}
-    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": keys}
-    await scenario.send("POST", "/api/v1/namespaces/ml/secrets", body)
+def queued(body: dict[str, Any]) -> dict[str, Any]:
+    """The training in the queue `main`."""
+    return {**body, "spec": {**body["spec"], "scheduling": {"queueName": "main"}}}
 
 
 def phase(body: dict[str, Any]) -> str:
@@ -114,12 +83,12 @@ async def test_a_paused_and_resumed_training_makes_the_very_same_adapter(
     scenario: Scenario, inputs: Path, real_store: ObjectStore, tmp_path: Path
 ) -> None:
     training = make_training(inputs / "base", inputs / "train", tmp_path / "alone", **LONG)
-    client = upload(real_store, inputs)
+    client = upload(real_store, inputs, BUCKET)
     await make_secret(scenario, real_store)
     scenario.cluster.install_queue(QueueSetting(quotas={"main": {"pods": "1"}}))
     await scenario.start_operator(status_interval_seconds=0.0)
 
-    await scenario.send("POST", TRAININGS, document(training, real_store))
+    await scenario.send("POST", TRAININGS, queued(document(training, real_store, BUCKET)))
     alone = await train_alone(training, tmp_path)
     await until(scenario, lambda body: step(body) > 0)
     await scenario.change({"spec": {"suspend": True}}, name="tiny")

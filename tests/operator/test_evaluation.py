@@ -100,6 +100,15 @@ def test_then_one_job_is_made_for_it() -> None:
     assert decision.status is None
 
 
+def test_a_training_that_ended_without_the_evaluation_it_asked_for_gets_a_job_at_once() -> None:
+    silent = finished(WISH, seen=observed(make_job(status=COMPLETE), dead_pod(0)))
+
+    (action,) = look(make_subject(WISH, status=silent), observed()).actions
+
+    assert isinstance(action, Create)
+    assert action.manifest["metadata"]["name"] == "hina-e1"
+
+
 UNWANTED = {
     "the same wish": (finished(WISH), (WISH,)),
     "no wish": (finished(), ()),

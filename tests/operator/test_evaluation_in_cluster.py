@@ -1,9 +1,7 @@
 """A finished training that is evaluated again, on the laptop-sized cluster, as a user sees it."""
 
-import json
 from typing import Any
 
-from lora_api import names
 from tests.support.scenario import Manifest, Scenario, condition
 
 WISH: Manifest = {"spec": {"evaluation": {"grid": {"weights": [0.5, 1]}}}}
@@ -48,24 +46,6 @@ async def test_a_changed_evaluation_of_a_finished_training_is_made_and_nothing_i
     assert {name: after["status"][name] for name in kept} == {name: before["status"][name] for name in kept}
     for kind in ("Succeeded", "Finished"):
         assert condition(after, kind) == condition(before, kind)
-
-
-async def test_the_pod_that_evaluates_is_that_of_a_training_but_for_its_command(scenario: Scenario) -> None:
-    await scenario.start_operator()
-    await trained(scenario, ("limits.activeSeconds", 600))
-
-    await scenario.change(WISH)
-    await scenario.until(lambda: evaluated(scenario, "True"))
-
-    training, evaluation = sorted(scenario.stored("batch", "jobs"), key=lambda job: job["metadata"]["name"])
-    ours, theirs = (job["spec"]["template"]["spec"]["containers"][0] for job in (evaluation, training))
-    assert (theirs["args"][0], ours["args"][0]) == ("run", "evaluate")
-    assert ours["resources"] == theirs["resources"]
-    assert evaluation["metadata"]["ownerReferences"] == training["metadata"]["ownerReferences"]
-    assert evaluation["spec"]["activeDeadlineSeconds"] == 600
-    assert evaluation["metadata"]["labels"][names.LABEL_STAGE] == "evaluation"
-    told = json.loads(evaluation["spec"]["template"]["metadata"]["annotations"][names.ANNOTATION_TRAINING])
-    assert told["spec"]["evaluation"]["grid"]["weights"] == [0.5, 1]
 
 
 async def test_what_the_evaluation_does_is_told_and_the_phase_stays(scenario: Scenario) -> None:
@@ -132,15 +112,6 @@ async def test_an_evaluation_is_paused_and_goes_on(scenario: Scenario) -> None:
     await scenario.change({"spec": {"suspend": False}})
 
     assert (await scenario.until(lambda: evaluated(scenario, "True")))["status"]["phase"] == "Succeeded"
-
-
-async def test_a_training_that_ended_without_its_evaluation_is_evaluated_by_a_job(scenario: Scenario) -> None:
-    await scenario.start_operator()
-
-    await trained(scenario, ("evaluation", {}))
-    await scenario.until(lambda: evaluated(scenario, "True"))
-
-    assert scenario.jobs() == ["hina-a1", "hina-e1"]
 
 
 async def test_after_its_time_to_live_the_job_goes_and_is_not_made_again(scenario: Scenario) -> None:
