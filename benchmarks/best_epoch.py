@@ -47,7 +47,9 @@ from lora_trainer.settings import Settings
 
 BASE = Path(__file__).resolve().parents[1] / "tinybase" / "model"
 PICTURES = 20
-REPEATS = 5
+REPEATS = 40
+SIDE = 64
+"""Half of the demo's: four times as many steps in the same time, and just as easy to learn by heart."""
 NAME = "emblem"
 TRUTH_SEED = 1_000_003
 """Far from the seeds of trainings: no drawing occurs in both."""
@@ -151,7 +153,7 @@ def write_pictures(folder: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     for number in range(PICTURES):
         scene = emblem(number, rng)
-        Image.fromarray(drawings.render(scene)).save(folder / f"{number:02}.png")
+        Image.fromarray(drawings.render(scene, SIDE, SIDE)).save(folder / f"{number:02}.png")
         (folder / f"{number:02}.txt").write_text(describe(scene, rng), encoding="utf-8")
 
 
@@ -170,10 +172,17 @@ def make_training(seed: int, folder: Path, options: argparse.Namespace) -> LoraT
     """A training that is far too long; everything that is not about that stays at its default."""
     spec: dict[str, Any] = {
         "baseModel": {"uri": BASE.as_uri()},
-        "dataset": {"uri": (folder / "data").as_uri(), "resolution": 128, "buckets": {"enabled": False}, "workers": 0},
-        "network": {"rank": 32, "alpha": 32.0, "textEncoder": False},
-        "optimizer": {"name": "adamw", "learningRate": 3e-3, "schedule": {"name": "cosine", "warmupSteps": 10}},
-        "training": {"epochs": options.epochs, "batchSize": 4, "precision": "fp32", "seed": seed},
+        "dataset": {"uri": (folder / "data").as_uri(), "resolution": SIDE, "buckets": {"enabled": False}, "workers": 0},
+        "network": {
+            "type": "locon",
+            "rank": 32,
+            "alpha": 32.0,
+            "convRank": 32,
+            "convAlpha": 32.0,
+            "textEncoder": False,
+        },
+        "optimizer": {"name": "adamw", "learningRate": 4e-3, "schedule": {"name": "cosine", "warmupSteps": 10}},
+        "training": {"epochs": options.epochs, "batchSize": 18, "precision": "fp32", "seed": seed},
         "checkpoints": {"saveState": False},
         "evaluation": {"report": False, "bestEpoch": {"driftPasses": 0}},
         "output": {"uri": (folder / "out").as_uri(), "name": NAME},
@@ -197,12 +206,11 @@ def make_session(folder: Path) -> Session:
 def truth_pictures(learner: Learner, drawn: int) -> list[MeasuredPicture]:
     """New drawings, encoded."""
     rng = np.random.default_rng(TRUTH_SEED)
-    side = drawings.SIDE
-    sizes = size_conditions((side, side), (0, 0), (side, side))
+    sizes = size_conditions((SIDE, SIDE), (0, 0), (SIDE, SIDE))
     found = []
     for number in range(drawn):
         scene = emblem(number, rng)
-        latents = learner.model.encode_images(to_tensor(drawings.render(scene)))[0]
+        latents = learner.model.encode_images(to_tensor(drawings.render(scene, SIDE, SIDE)))[0]
         found.append(MeasuredPicture(f"{number}", f"drawing {number}", describe(scene, rng), latents, sizes))
     return found
 

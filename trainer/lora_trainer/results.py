@@ -190,8 +190,10 @@ def tell_already_trained(
     loss = None
     for file in manifest.files:
         if is_checkpoint(file, manifest.name):
-            tracker.add_checkpoint(checkpoint_of(file, uri_of))
-            loss = file.loss
+            checkpoint, loss = checkpoint_of(file, uri_of), file.loss
+            tracker.add_checkpoint(checkpoint)
+            if evaluation is not None and file.epoch == evaluation.status.best_epoch:
+                tracker.set_best_checkpoint(checkpoint)
     tracker.step(manifest.step, epoch=manifest.epoch, loss=loss, learning_rate=None)
     artifacts = tell_artifacts(manifest, tracker, uri_of, evaluation=evaluation)
     return Ended("AlreadyTrained", f"this very run was completed {manifest.created_time}: {artifacts.adapter_uri}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from lora_api import names
@@ -67,6 +68,7 @@ def test_the_json_has_the_names_of_the_status_and_every_picture(app: typer.Typer
         "stepsPerEpoch": 4,
         "epochs": 2,
         "totalSteps": 8,
+        "heldOutImages": 0,
         "processes": 1,
         "warmupSteps": 0,
         "decaySteps": 0,
@@ -84,6 +86,7 @@ def test_the_json_has_the_names_of_the_status_and_every_picture(app: typer.Typer
         "captionSource": "folder",
         "repeats": 3,
         "isRegularization": False,
+        "isHeldOut": False,
     }
 
 
@@ -99,6 +102,19 @@ def test_the_text_says_the_same_for_people(app: typer.Typer, file: Path) -> None
     assert "bucket (px) ┃ pictures ┃ samples ┃ batches ┃ crop loss" in words
     assert "160x96 │ 1 │ 3 │ 1 │ 10.3 %" in words
     assert "warning: 2 pictures have no .txt file" in words
+
+
+def test_held_out_pictures_are_named_and_not_counted(app: typer.Typer, file: Path, dataset: Path) -> None:
+    for index in range(8):
+        Image.new("RGB", (128, 128), (30 * index, 0, 0)).save(dataset / "3_hina woman" / f"more-{index}.png")
+
+    document = json.loads(runner.invoke(app, ["plan", str(file), "--set", "evaluation={}", "-o", "json"]).stdout)
+    words = " ".join(runner.invoke(app, ["plan", str(file), "--set", "evaluation={}"]).stdout.split())
+
+    names = [picture["path"] for picture in document["pictures"] if picture["isHeldOut"]]
+    assert (document["images"], document["heldOutImages"], len(names)) == (8, 2, 2)
+    assert "held out 2, never trained on" in words
+    assert f"2 of 10 pictures are held out to measure over-fitting and are not trained on: {', '.join(names)};" in words
 
 
 def test_overrides_change_the_plan(app: typer.Typer, file: Path) -> None:
