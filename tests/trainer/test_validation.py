@@ -67,7 +67,8 @@ class Run:
 
 @pytest.fixture(scope="module")
 def whole(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder, captions = tmp_path_factory.mktemp("whole"), set()
+    folder: Path = tmp_path_factory.mktemp("whole")
+    captions: set[str] = set()
     steps, observed = Loader.steps, make_session(folder / "work")
 
     def noting(self: Loader, epoch: int, *, first_step: int) -> Iterator[tuple[TrainingBatch, ...]]:

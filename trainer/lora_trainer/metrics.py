@@ -50,9 +50,7 @@ class TrainingMetrics:
         self._training_loss = gauge("training_loss", "Loss on as many training pictures, measured in the same way.")
         self._drift = gauge("drift", "How far unrelated captions have moved from the base model; 0 is not at all.")
         self._best_epoch = gauge("best_epoch", "Best epoch by what was measured so far; 0 until there is one.")
-        self._overfit = gauge(
-            "overfit", "1 once held-out pictures got worse while trained ones got better, else 0."
-        )
+        self._overfit = gauge("overfit", "1 once held-out pictures got worse while trained ones got better, else 0.")
         for measured in (self._validation_loss, self._training_loss, self._drift):
             measured.set(float("nan"))
         self._stalls = counter("stalls", "Times that there was no sign of life for too long.")

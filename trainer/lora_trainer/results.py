@@ -150,7 +150,7 @@ def completed_apart_from_evaluation(store: Store, identity: RunIdentity, provena
     return manifest
 
 
-_UNKNOWN = ("with another spec, other pictures or another base model",)
+_UNKNOWN: tuple[str, ...] = ("with another spec, other pictures or another base model",)
 
 
 def _is_another_run(manifest: RunManifest, found: tuple[str, ...]) -> InvalidConfiguration:
