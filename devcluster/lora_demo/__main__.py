@@ -122,7 +122,7 @@ def _doing(status: dict[str, Any]) -> str:
 
 
 def show_results(stack: Stack, output: Path) -> None:
-    """Prints what a user looks at: the object, its events, the bucket, the metrics, and where the sheet lies."""
+    """Prints what a user looks at: the object, its events, the bucket, the metrics, and where sheet, grid and report lie."""
     _show_command(stack, "get", "lt", f"--namespace={NAMESPACE}")
     _show_command(
         stack, "get", "events", f"--namespace={NAMESPACE}", "--field-selector=involvedObject.kind=LoraTraining"
@@ -139,10 +139,16 @@ def show_results(stack: Stack, output: Path) -> None:
                 console.print(f"  {line}", markup=False)
     shutil.rmtree(output, ignore_errors=True)
     paths = download_verified(stack.s3(), BUCKET, prefix, output)
+    _say(f"{len(paths)} files copied to {output}; all digests fit the manifests")
     sheets = sorted(path for path in paths if "sheet" in path.name)
-    _say(f"{len(paths)} files copied to {output}; all digests fit the manifest")
-    if sheets:
-        _say(f"sample sheet (rows prompts, columns epochs): {sheets[-1]}")
+    for words, found in (
+        ("sample sheet (rows prompts, columns epochs)", sheets[-1:]),
+        ("grid (rows epochs, columns weights)", [path for path in paths if path.name == "grid.png"]),
+        ("best adapter", [path for path in paths if path.name.endswith("-best.safetensors")]),
+        ("report, for a browser", [path for path in paths if path.name == "report.html"]),
+    ):
+        for path in found:
+            _say(f"{words}: {path}")
 
 
 def _wait_for_the_user(stack: Stack) -> None:

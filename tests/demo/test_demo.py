@@ -114,7 +114,7 @@ def test_there_is_one_adapter_and_one_sheet_an_epoch_and_the_final_ones(demo: Fi
     sheets = sorted(path.name for path in (demo.output / "samples").glob("*sheet*"))
 
     numbered = [f"zwx_emblem-{epoch:06d}.safetensors" for epoch in range(1, EPOCHS + 1)]
-    assert adapters == [*numbered, "zwx_emblem.safetensors"]
+    assert adapters == [*numbered, "zwx_emblem-best.safetensors", "zwx_emblem.safetensors"]
     assert len(sheets) >= EPOCHS
 
 
@@ -124,6 +124,20 @@ def test_the_last_sheet_has_a_column_an_epoch(demo: FinishedDemo) -> None:
     with Image.open(sheet) as picture:
         assert picture.width >= (EPOCHS + 1) * 128
         assert picture.height >= 4 * 128
+
+
+def test_the_best_epoch_is_shown_and_kept(demo: FinishedDemo) -> None:
+    folder = demo.output / "adapters"
+    best = f"zwx_emblem-{EPOCHS:06d}.safetensors"
+
+    assert re.search(rf"zwx-emblem +Succeeded .* 0s +{EPOCHS}\b", demo.said), demo.said
+    assert (folder / "zwx_emblem-best.safetensors").read_bytes() == (folder / best).read_bytes()
+
+
+def test_grid_and_report_lie_there(demo: FinishedDemo) -> None:
+    with Image.open(demo.output / "evaluation" / "grid.png") as picture:
+        assert picture.width > 3 * 128
+    assert "zwx_emblem" in (demo.output / "evaluation" / "report.html").read_text()
 
 
 def test_the_metrics_of_the_run_outlive_its_pod(demo: FinishedDemo) -> None:
