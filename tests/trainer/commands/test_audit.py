@@ -93,6 +93,20 @@ def test_captions_that_are_the_folders_name_are_no_fault(tmp_path: Path, root: P
     assert document(root)["captions"] == 0
 
 
+def test_what_a_reader_says_is_told_with_its_cure(root: Path) -> None:
+    (root / FOLDER / "03.txt").write_text("")
+    (root / FOLDER / "04.png").write_bytes(b"no picture")
+    write_picture(root / "loose.png")
+
+    found = {finding["message"]: finding["cure"] for finding in document(root)["findings"]}
+
+    assert found == {
+        "loose.png lies in no concept folder": "Move it into a folder such as `10_concept`",
+        "is no picture that can be read": "Convert it to PNG or JPEG",
+        "is empty": "Write a caption or remove the file",
+    }
+
+
 def test_a_caption_of_another_extension_is_named(root: Path) -> None:
     (root / FOLDER / "03.txt").rename(root / FOLDER / "03.caption")
 

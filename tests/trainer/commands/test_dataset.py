@@ -75,15 +75,16 @@ def test_a_picture_without_caption_gives_crops_without(root: Path) -> None:
     assert files(root) == [f"{FOLDER} full body/2.png"]
 
 
-def test_a_second_start_writes_nothing_and_cuts_no_crops(root: Path) -> None:
-    arguments = ("--boxes", boxes(root, f"{FOLDER}/1.png"), *EXACT)
+@pytest.mark.parametrize("face", [f"{FOLDER} face", "20_hina face"])
+def test_a_second_start_writes_nothing_and_cuts_no_crops(root: Path, face: str) -> None:
+    arguments = ("--boxes", boxes(root, f"{FOLDER}/1.png"), *EXACT, "--into", f"face={face}")
     run(root, *arguments)
     before = {name: (root / name).read_bytes() for name in files(root)}
 
     result = run(root, *arguments)
 
     assert "0 crops written, 4 left out." in result.stdout
-    assert f"{FOLDER}/1.png has its crop {FOLDER} face/1.png already (face)" in result.stdout
+    assert f"{FOLDER}/1.png has its crop {face}/1.png already (face)" in result.stdout
     assert {name: (root / name).read_bytes() for name in files(root)} == before
 
 
@@ -124,7 +125,7 @@ def test_a_detector_says_where_the_person_is(root: Path, tmp_path: Path) -> None
     result = run(root, "--detector", model, *EXACT, "--part", "full", "--part", "face")
 
     assert "2 crops written, 2 left out." in result.stdout
-    assert f"{FOLDER}/1.png has no face box (face)" in result.stdout
+    assert f"{FOLDER}/1.png and 1 more: has no face box (face)" in result.stdout
     with Image.open(root / f"{FOLDER} full body" / "1.png") as crop, Image.open(root / FOLDER / "1.png") as picture:
         assert crop.tobytes() == picture.crop((45, 50, 105, 150)).tobytes()
 
@@ -145,7 +146,7 @@ def test_two_pictures_that_would_give_one_file_are_named(root: Path) -> None:
         (("--boxes", "BOXES", "--part", "feet"), "--part is feet; use face, body, full"),
         (("--boxes", "BOXES", "--into", "face=faces"), "--into gives 'faces' as the folder of face crops"),
         (("--boxes", "BOXES", "--into", "face={text}_{place}"), "--into face={text}_{place} cannot be filled in"),
-        (("--boxes", "BOXES", "--into", f"face={FOLDER}"), "which is no other folder"),
+        (("--boxes", "BOXES", "--into", f"face={FOLDER}"), "there is no folder to cut"),
         (("--boxes", "BOXES", "--into", "faces"), "--into is 'faces'; write face=… or body=… or full=…"),
         (("--boxes", "BOXES", "--margin", "face=wide"), "--margin face=wide is no share"),
         (("--boxes", "STRANGE"), "names 1 pictures that are not there, such as 9.png"),

@@ -203,12 +203,14 @@ def _print_kind(console: Console, findings: Sequence[Finding]) -> None:
     """One table for all findings of a kind; the cure once where it is the same for all."""
     kind = findings[0].kind
     cures = {finding.cure for finding in findings}
-    table = Table(title=f"{kind.title} ({len(findings)}, {kind.severity})", title_justify="left", show_lines=True)
-    for name in ("Files", "What", "What to do")[: 2 if len(cures) == 1 else 3]:
+    console.print(f"\n{kind.title} ({len(findings)}, {kind.severity})", style="bold", highlight=False)
+    table = Table(show_lines=True)
+    columns = {"Files": any(finding.files for finding in findings), "What": True, "What to do": len(cures) > 1}
+    for name in filter(columns.get, columns):
         table.add_column(name, overflow="fold")
     for finding in findings[:_SHOWN_FINDINGS]:
-        cells = (_some(finding.files), finding.message, finding.cure)
-        table.add_row(*map(Text, cells[: len(table.columns)]))
+        cells = zip((_some(finding.files), finding.message, finding.cure), columns.values(), strict=True)
+        table.add_row(*(Text(cell) for cell, is_shown in cells if is_shown))
     console.print(table)
     if len(findings) > _SHOWN_FINDINGS:
         console.print(f"and {len(findings) - _SHOWN_FINDINGS} more; --json lists all")

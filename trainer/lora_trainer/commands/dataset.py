@@ -114,7 +114,7 @@ def _folders(folder: Path) -> tuple[Path, list[ConceptFolder]]:
         found, problems = find_folders(root, Dataset(uri=uri))
     if problems:
         raise InvalidDataset.listing(problems)
-    if not found:
+    if all(one.is_regularization for one in found):
         raise InvalidDataset(f"{folder} holds no folders such as `10_{name_of(uri)}`; put its pictures into one")
     return root, found
 
@@ -225,10 +225,18 @@ def _print(console: Console, root: Path, outcomes: Sequence[Outcome], *, dry_run
     for one in crops if dry_run else ():
         target = one.target.relative_to(root).as_posix()
         console.print(Text(f"{one.picture} {list(one.box)} → {target}"), soft_wrap=True)
-    for left in skipped[:_SHOWN]:
-        which = f" ({left.part})" if left.part else ""
-        console.print(Text(f"{left.picture} {left.why}{which}"), soft_wrap=True)
-    if len(skipped) > _SHOWN:
-        console.print(f"and {len(skipped) - _SHOWN} more")
+    _print_skipped(console, skipped)
     written = "would be written" if dry_run else "written"
     console.print(f"{len(crops)} crops {written}, {len(skipped)} left out.")
+
+
+def _print_skipped(console: Console, skipped: Sequence[Skipped]) -> None:
+    """One line for each reason."""
+    pictures: dict[str, list[str]] = {}
+    for left in skipped:
+        pictures.setdefault(left.why + (f" ({left.part})" if left.part else ""), []).append(left.picture)
+    for why, names in list(pictures.items())[:_SHOWN]:
+        who = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more:"
+        console.print(Text(f"{who} {why}"), soft_wrap=True)
+    if len(pictures) > _SHOWN:
+        console.print(f"and {len(pictures) - _SHOWN} more reasons")

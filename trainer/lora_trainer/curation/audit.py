@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lora_api.dataset_spec import Dataset
 from lora_trainer.curation.caption_checks import CountTokens, check_captions, check_lengths, check_trigger
-from lora_trainer.curation.findings import Finding, Kind, Severity
+from lora_trainer.curation.findings import Finding, Kind, Severity, finding_of
 from lora_trainer.curation.picture_checks import check_pictures
 from lora_trainer.curation.pictures import Material, read_material
 from lora_trainer.curation.tag_checks import check_tags, tag_files
@@ -87,5 +87,4 @@ def _layout(listing: Listing) -> list[Finding]:
     said += [
         f"{name} is not listed in metadata.jsonl, so it is not used; list or remove it" for name in listing.unlisted
     ]
-    parts = [problem.rpartition("; ") for problem in said]
-    return [Finding(Kind.LAYOUT, message or cure, (), cure[:1].upper() + cure[1:]) for message, _, cure in parts]
+    return [finding_of(Kind.LAYOUT, sentence, ()) for sentence in said]

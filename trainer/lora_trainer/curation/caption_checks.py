@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from shlex import quote
 
 from lora_api.dataset_spec import Dataset
-from lora_trainer.curation.findings import Finding, Kind
+from lora_trainer.curation.findings import Finding, Kind, finding_of
 from lora_trainer.curation.pictures import Picture
 from lora_trainer.data.folders import ConceptFolder
 from lora_trainer.data.images import is_image
@@ -21,9 +21,7 @@ def check_captions(pictures: Sequence[Picture], folders: Sequence[ConceptFolder]
     for picture in pictures:
         folder = picture.file.folder
         if picture.caption_problem:
-            yield Finding(
-                Kind.UNUSABLE_CAPTION, picture.caption_problem, (picture.caption_name,), "Write the caption again"
-            )
+            yield finding_of(Kind.UNUSABLE_CAPTION, picture.caption_problem, (picture.caption_name,))
         elif not (picture.has_caption or picture.is_regularization) and _needs_one(folder, captioned):
             yield _missing(picture)
     for folder in folders:

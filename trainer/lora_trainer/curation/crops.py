@@ -88,8 +88,7 @@ def crop_folders(
         InvalidDataset: two pictures would give one file; nothing is written then.
     """
     targets = {folder.key: _target_names(folder, cut) for folder in folders if not folder.is_regularization}
-    made = {name for folder in folders for name in targets.get(folder.key, {}).values() if name != folder.path.name}
-    sources = [folder for folder in folders if folder.key in targets and folder.path.name not in made]
+    sources = _sources(folders, targets)
     _check_targets({folder.prefix + path.name: targets[folder.key] for folder in sources for path in _images(folder)})
     for folder in sources:
         captions = by_name(path for path in folder.files if not is_image(path))
@@ -105,6 +104,19 @@ def crop_folders(
                 yield outcome
 
 
+def _sources(folders: Sequence[ConceptFolder], targets: Mapping[str, Mapping[Part, str]]) -> list[ConceptFolder]:
+    """The folders that no folder's crops go to. Raises InvalidConfiguration if none is left."""
+    made = {name for names in targets.values() for name in names.values()}
+    sources = [folder for folder in folders if folder.key in targets and folder.path.name not in made]
+    if not sources:
+        raise InvalidConfiguration(
+            f"there is no folder to cut: crops would go to {', '.join(sorted(made))} themselves; name other folders "
+            "by --into",
+            hint="",
+        )
+    return sources
+
+
 def _target_names(folder: ConceptFolder, cut: Cut) -> dict[Part, str]:
     """Part -> name of the folder of its crops."""
     names: dict[Part, str] = {}
@@ -116,10 +128,10 @@ def _target_names(folder: ConceptFolder, cut: Cut) -> dict[Part, str]:
                 f"--into {part}={template} cannot be filled in; only {{repeats}} and {{text}} can stand in braces",
                 hint="",
             ) from error
-        if "/" in name or concept_of(name) is None or name == folder.path.name:
+        if "/" in name or concept_of(name) is None:
             raise InvalidConfiguration(
-                f"--into gives {name!r} as the folder of {part} crops of {folder.key}, which is no other folder that "
-                f"a training reads; write a number from 1, `_` and a text, such as '20_hina {part}'",
+                f"--into gives {name!r} as the folder of {part} crops of {folder.key}, which no training reads; write "
+                f"a number from 1, `_` and a text, such as '20_hina {part}'",
                 hint="",
             )
         names[part] = name
@@ -148,14 +160,14 @@ def _check_targets(targets: Mapping[str, Mapping[Part, str]]) -> None:
 def _read(key: str, path: Path, find: Find, caption: Path | None) -> _Picture | Skipped:
     try:
         image = read_rgb(path)
+        person = find(key, image)
+        if person is None:
+            return Skipped(key, None, "has no boxes")
         text = None if caption is None else read_caption(caption)[0]
     except UnusableImage as error:
         return Skipped(key, None, str(error))
     except UnusableCaption as error:
         return Skipped(key, None, f"has a caption that cannot follow: {caption and caption.name} {error}")
-    person = find(key, image)
-    if person is None:
-        return Skipped(key, None, "has no boxes")
     return _Picture(key, path.stem, image, text, person)
 
 

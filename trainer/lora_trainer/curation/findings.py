@@ -45,3 +45,9 @@ class Finding:
     """Names of the files concerned, ascending; relative to the dataset."""
     cure: str
     """What to do, as a sentence without a full stop."""
+
+
+def finding_of(kind: Kind, sentence: str, files: tuple[str, ...]) -> Finding:
+    """A finding of what the readers of datasets say: what is wrong, `; ` and the cure, or what is wrong alone."""
+    message, _, cure = sentence.rpartition("; ")
+    return Finding(kind, message or cure, files, cure[:1].upper() + cure[1:] if message else "Look at it")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import sqrt
 
 from lora_api.dataset_spec import Dataset
-from lora_trainer.curation.findings import Finding, Kind
+from lora_trainer.curation.findings import Finding, Kind, finding_of
 from lora_trainer.curation.look import same_looks
 from lora_trainer.curation.pictures import Picture, Seen
 from lora_trainer.data.buckets import TooSmall, placing
@@ -21,7 +21,7 @@ def check_pictures(pictures: Sequence[Picture], spec: Dataset) -> Iterator[Findi
     """Everything about files and pixels. Small, blurred and cropped ones matter among those to be learnt only."""
     for picture in pictures:
         if picture.seen is None:
-            yield Finding(Kind.UNREADABLE_PICTURE, picture.problem, (picture.key,), "Replace or remove it")
+            yield finding_of(Kind.UNREADABLE_PICTURE, picture.problem, (picture.key,))
     seen = [(picture, picture.seen) for picture in pictures if picture.seen is not None]
     yield from _copies(seen)
     ordinary = [(picture, look) for picture, look in seen if not picture.is_regularization]
@@ -94,7 +94,7 @@ def _cropped(pictures: _Pairs, spec: Dataset) -> Iterator[Finding]:
         try:
             placement = place(*seen.size)
         except TooSmall as error:
-            yield Finding(Kind.CROPPED_PICTURE, str(error), (picture.key,), "Cut it to a usual shape, or remove it")
+            yield finding_of(Kind.CROPPED_PICTURE, str(error), (picture.key,))
             continue
         if placement.crop_loss > _CROPPED:
             bucket = f"{placement.bucket[0]}x{placement.bucket[1]}"
