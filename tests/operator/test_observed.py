@@ -165,8 +165,8 @@ def test_all_but_the_newest_running_job_are_surplus() -> None:
 
     seen = observed(newest, older_jobs=(done, running))
 
-    assert seen.surplus_jobs(is_finished=False) == (running,)
-    assert seen.surplus_jobs(is_finished=True) == (newest, running)
+    assert seen.surplus_jobs(is_settled=False) == (running,)
+    assert seen.surplus_jobs(is_settled=True) == (newest, running)
 
 
 def test_the_attempt_is_read_from_the_label_only() -> None:
