@@ -99,9 +99,7 @@ class Watcher:
     def look(self, change: Change) -> None:
         """Called after every write."""
         if change.key.plural in {"jobs", "pods"}:
-            self.most_jobs = max(
-                self.most_jobs, sum(_is_active(job) for job in _writers(self.stored, "batch", "jobs"))
-            )
+            self.most_jobs = max(self.most_jobs, sum(_is_active(job) for job in _writers(self.stored, "batch", "jobs")))
             self.most_pods = max(self.most_pods, len(running_pods(self.stored)))
 
 
