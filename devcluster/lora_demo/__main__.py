@@ -122,7 +122,7 @@ def _doing(status: dict[str, Any]) -> str:
 
 
 def show_results(stack: Stack, output: Path) -> None:
-    """Prints what a user looks at: the object, its events, the bucket, the metrics, and where sheet, grid and report lie."""
+    """Prints what a user looks at: the object, events, bucket and metrics, and where sheet, grid and report lie."""
     _show_command(stack, "get", "lt", f"--namespace={NAMESPACE}")
     _show_command(
         stack, "get", "events", f"--namespace={NAMESPACE}", "--field-selector=involvedObject.kind=LoraTraining"

@@ -46,7 +46,7 @@ def _download(client: Any, bucket: str, prefix: str, file: dict[str, Any], targe
     found = hashlib.sha256(body).hexdigest()
     if found != file["sha256"] or len(body) != file["sizeBytes"]:
         raise DemoError(f"{file['path']} has digest {found}, but the manifest says {file['sha256']}")
-    path = target / file["path"]
+    path = target / str(file["path"])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(body)
     return path
