@@ -72,6 +72,26 @@ def test_over_fitting_begins_where_held_out_pictures_get_worse_while_trained_one
     assert "Over-trained from epoch 3 on" in status.message
 
 
+def test_a_rise_from_which_the_training_recovered_is_no_over_fitting() -> None:
+    status = choose(make_measures([1.0, 0.8, 0.9, 0.92, 0.7], noise=1e-5))
+
+    assert (status.best_epoch, status.overfit_from) == (4, None)
+
+
+def test_no_epoch_worse_than_the_base_is_best_while_another_is_better() -> None:
+    measures = [Measure(1, 1, {"a": 1.3, "b": 0.75}, {}, None), Measure(2, 2, {"a": 0.9, "b": 0.95}, {}, None)]
+
+    status = choose(measures)
+
+    assert (status.best_epoch, status.usable_from, status.usable_to) == (2, 2, 2)
+
+
+def test_an_adapter_that_changes_nothing_has_no_gain() -> None:
+    status = choose([Measure(1, 1, {"a": 1.0, "b": 1.0}, {}, None)])
+
+    assert "best: 0.0% more loss, no gain at all" in status.message
+
+
 def test_a_single_bad_epoch_is_no_over_fitting() -> None:
     assert choose(make_measures([1.0, 0.8, 0.7, 0.75, 0.69, 0.68])).overfit_from is None
 

@@ -1,7 +1,8 @@
 """Which epoch is best, and how sure that is, from what was measured. Pure; used by `run` and by every re-evaluation.
 
 The one-standard-error rule: the earliest epoch whose held-out loss is above the lowest one by less than the standard
-error of that difference, taken over pictures, each compared with itself (Breiman et al. 1984, Classification and
+error of that difference, taken over pictures, each compared with itself; where any epoch is better than the base model,
+the chosen one is as well (Breiman et al. 1984, Classification and
 Regression Trees, section 3.4.3). Where nothing is held out: the knee of the training loss against drift, the point
 furthest above the chord (Satopää et al. 2011, https://doi.org/10.1109/ICDCSW.2011.20).
 """
@@ -71,12 +72,12 @@ def overtrained_in_a_row(measures: Sequence[Measure]) -> int:
 
 def _by_held_out_loss(trained: Sequence[Measure]) -> EvaluationStatus:
     lowest = min(trained, key=_held_out_loss)
-    best = next(m for m in trained if _is_as_good(m, lowest))
-    below_base = [measure.epoch for measure in trained if measure.epoch >= best.epoch and _held_out_loss(measure) < 1]
-    overfit_from = _overfit_from(trained)
+    best = next(m for m in trained if _is_as_good(m, lowest) and (_is_useful(m) or not _is_useful(lowest)))
+    below_base = [measure.epoch for measure in trained if measure.epoch >= best.epoch and _is_useful(measure)]
+    overfit_from = _overfit_from(trained, after=lowest.epoch)
     confidence, why = _confidence(trained, lowest, is_useful=bool(below_base))
     gain = 1 - _held_out_loss(best)
-    change = f"{gain:.1%} less loss" if gain > 0 else f"{-gain:.1%} more loss, no gain at all,"
+    change = f"{gain:.1%} less loss" if gain > 0 else f"{abs(gain):.1%} more loss, no gain at all,"
     message = f"Epoch {best.epoch} is best: {change} on held-out pictures than the base model."
     if overfit_from is not None:
         message += f" Over-trained from epoch {overfit_from} on: held-out pictures got worse."
@@ -123,6 +124,11 @@ def _held_out_loss(measure: Measure) -> float:
     return loss
 
 
+def _is_useful(measure: Measure) -> bool:
+    """Whether it is better than the base model."""
+    return _held_out_loss(measure) < 1
+
+
 def _is_as_good(measure: Measure, lowest: Measure) -> bool:
     if measure is lowest:
         return True
@@ -145,10 +151,11 @@ def _overtrained(trained: Sequence[Measure]) -> list[bool]:
     return flags
 
 
-def _overfit_from(trained: Sequence[Measure]) -> int | None:
+def _overfit_from(trained: Sequence[Measure], *, after: int) -> int | None:
+    """The first of enough over-trained epochs in a row; not before the lowest epoch `after`: there it passed again."""
     flags = _overtrained(trained)
     for place in range(len(flags) - _OVERFIT_IN_A_ROW + 1):
-        if all(flags[place : place + _OVERFIT_IN_A_ROW]):
+        if trained[place].epoch > after and all(flags[place : place + _OVERFIT_IN_A_ROW]):
             return trained[place].epoch
     return None
 
