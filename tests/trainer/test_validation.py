@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,22 @@ def test_an_interrupted_run_has_the_same_measures(make: Make, whole: Run, tmp_pa
 
     assert lines_of(tmp_path / "out") == lines_of(whole.output)
     assert adapters_of(tmp_path / "out") == adapters_of(whole.output)
+
+
+def test_an_epoch_that_was_measured_before_the_stop_is_not_measured_again(
+    make: Make, whole: Run, tmp_path: Path
+) -> None:
+    stopped = make_session(tmp_path / "work-1")
+
+    def draws_after_an_epoch() -> bool:
+        return stopped.tracker.snapshot().reason == "Sampling" and stopped.tracker.snapshot().progress is not None
+
+    prompts = {"prompts": [{"prompt": "zwx", "steps": 1}]}
+    with pytest.raises(Interrupted):
+        run_training(make(tmp_path / "out", samples=prompts), replace(stopped.session, should_stop=draws_after_an_epoch))
+    run_training(make(tmp_path / "out", samples=prompts), make_session(tmp_path / "work-2").session)
+
+    assert lines_of(tmp_path / "out") == lines_of(whole.output)
 
 
 def test_early_stop_ends_well_and_says_so(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

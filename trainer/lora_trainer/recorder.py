@@ -165,7 +165,7 @@ class Recorder:
         tracker.set_reason("Training")
 
     def _measure(self, epoch: int) -> None:
-        if self._validation is None:
+        if self._validation is None or self._validation.is_measured(epoch):
             return
         self._audience.tracker.set_reason("Measuring", f"epoch {epoch}")
         with self._trainer.result():

@@ -64,6 +64,10 @@ class Validation:
         self._tell()
         return to_line(measure)
 
+    def is_measured(self, epoch: int) -> bool:
+        """Whether an earlier attempt measured the epoch, and was then stopped before it was done."""
+        return epoch in self._measures
+
     def loss_of(self, epoch: int) -> float | None:
         """Held-out loss of an epoch, if it was measured."""
         measure = self._measures.get(epoch)
