@@ -158,7 +158,9 @@ def test_an_epoch_that_was_measured_before_the_stop_is_not_measured_again(
 
     prompts = {"prompts": [{"prompt": "zwx", "steps": 1}]}
     with pytest.raises(Interrupted):
-        run_training(make(tmp_path / "out", samples=prompts), replace(stopped.session, should_stop=draws_after_an_epoch))
+        run_training(
+            make(tmp_path / "out", samples=prompts), replace(stopped.session, should_stop=draws_after_an_epoch)
+        )
     run_training(make(tmp_path / "out", samples=prompts), make_session(tmp_path / "work-2").session)
 
     assert lines_of(tmp_path / "out") == lines_of(whole.output)

@@ -1,5 +1,6 @@
 """What the bench makes of a model whose every answer is known."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lora_trainer.errors import Diverged
 from lora_trainer.evaluation.bench import Bench, Model, Subjects
 from lora_trainer.evaluation.draws import MeasuredPicture, Passes
 
@@ -90,6 +92,28 @@ def test_an_adapter_that_changes_nothing_does_not_drift() -> None:
     bench.measure_base()
 
     assert bench.measure(1, 1).drift == 0.0
+
+
+def test_a_loss_that_is_no_number_ends_the_training_as_diverged() -> None:
+    learner = Learner()
+    bench = make_bench(learner)
+    bench.measure_base()
+    learner.miss = math.nan
+
+    with pytest.raises(Diverged, match=r"the loss on a at timestep .* was measured as nan"):
+        bench.measure(1, 10)
+
+
+def test_a_drift_that_is_no_number_ends_the_training_as_diverged() -> None:
+    learner = Learner()
+    model = Model(learner.predict, learner.base, torch.device("cpu"), 8)
+    nothing_but_drift = Subjects([], 0, [], 0, unrelated=[make_picture("a lake")], drift_passes=2)
+    bench = Bench(model, nothing_but_drift, timesteps=TIMESTEPS, seed=1)
+    bench.measure_base()
+    learner.miss = math.nan
+
+    with pytest.raises(Diverged, match="the drift was measured as nan"):
+        bench.measure(1, 10)
 
 
 def test_masked_places_do_not_count() -> None:

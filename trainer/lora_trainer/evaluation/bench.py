@@ -4,6 +4,7 @@ Made by `assembly`, asked by the recorder after every saved epoch. Draws no rand
 global generators and changes nothing in the model, so a training gives the same bytes with it and without.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lora_trainer.errors import Diverged
 from lora_trainer.evaluation.draws import FixedDraw, MeasuredPicture, Passes, batched, fixed_draws, stacked
 from lora_trainer.evaluation.measures import BaseLosses, Measure, mean, rounded
 
@@ -18,7 +20,7 @@ Reduce = Callable[[Tensor, Tensor, Passes], Tensor]
 """Prediction, target and draws -> a row for each draw."""
 
 _SMALLEST_LOSS = 1e-12
-"""Instead of a base loss of 0, which nothing can be divided by."""
+"""Instead of a loss or size of 0, which nothing can be divided by."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Bench:
         return len({draw.picture.content for draw in self._held_out})
 
     def measure_base(self) -> tuple[Measure, BaseLosses]:
-        """The base model, by which all else is divided from now on."""
+        """The base model, by which all else is divided from now on. Raises Diverged: a loss is no number."""
         with self._model.base():
             base = BaseLosses(self._losses(self._held_out), self._losses(self._training))
         self._base = base
@@ -88,7 +90,7 @@ class Bench:
         self._base = base
 
     def measure(self, epoch: int, step: int) -> Measure:
-        """The adapters as they are now; needs `measure_base` or `take_over`."""
+        """The adapters as they are now; needs `measure_base` or `take_over`. Raises Diverged as `measure_base`."""
         base = self._base
         assert base is not None, "the base model was not measured"
         return Measure(
@@ -108,7 +110,8 @@ class Bench:
 
         found: dict[str, list[float]] = {}
         for draw, value in zip(draws, self._through_model(draws, loss), strict=True):
-            found.setdefault(draw.picture.name, []).append(rounded(max(float(value), _SMALLEST_LOSS)))
+            checked = _finite(float(value), f"the loss on {draw.picture.name} at timestep {draw.timestep}")
+            found.setdefault(draw.picture.name, []).append(rounded(max(checked, _SMALLEST_LOSS)))
         return found
 
     def _measure_drift(self) -> float | None:
@@ -118,7 +121,8 @@ class Bench:
             with self._model.base():
                 self._base_predictions = self._predictions()
         difference = self._predictions() - self._base_predictions
-        return rounded(float(difference.square().mean() / self._base_predictions.square().mean()))
+        size = max(float(self._base_predictions.square().mean()), _SMALLEST_LOSS)
+        return rounded(_finite(float(difference.square().mean()) / size, "the drift"))
 
     def _predictions(self) -> Tensor:
         return torch.stack(self._through_model(self._drift, lambda prediction, target, passes: prediction.float()))
@@ -143,6 +147,12 @@ class Bench:
             passes = stacked([draws[place] for place in places], self._model.device)
             rows.update(zip(places, reduce(*self._model.predict(passes), passes).cpu(), strict=True))
         return [rows[place] for place in sorted(rows)]
+
+
+def _finite(value: float, what: str) -> float:
+    if not math.isfinite(value):
+        raise Diverged(f"{what} was measured as {value}, which is no number")
+    return value
 
 
 def _relative(losses: Mapping[str, Sequence[float]], base: Mapping[str, Sequence[float]]) -> dict[str, float]:

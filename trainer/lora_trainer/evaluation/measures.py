@@ -75,7 +75,7 @@ def to_line(measure: Measure, base: BaseLosses | None = None) -> str:
             "training": {name: list(losses) for name, losses in base.training.items()},
         }
     line = {"epoch": measure.epoch, "step": measure.step, "evaluation": content}
-    return json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(line, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def from_lines(lines: Iterable[str]) -> tuple[tuple[Measure, ...], BaseLosses | None]:
