@@ -13,8 +13,9 @@ from lora_operator.subject import Key, Manifest, Subject, is_settled, parse_subj
 
 Kind = Literal["training", "job", "pod"]
 KINDS: tuple[Kind, ...] = ("training", "job", "pod")
+SPEC_OF_SETTLED = ("ttlSecondsAfterFinished", "evaluation")
 STATUS_OF_SETTLED = ("observedGeneration", "phase", "completionTime", "conditions", "progress", "evaluation")
-"""What is still read of a settled training's status, beside its newest checkpoint."""
+"""What is still read of a settled training, beside its newest checkpoint; by both it is known again as settled."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +172,8 @@ def _without_work(body: Manifest) -> Manifest:
     meta = {name: value for name, value in body["metadata"].items() if name not in {"annotations", "labels"}}
     status = {name: value for name, value in body["status"].items() if name in STATUS_OF_SETTLED}
     status["checkpoints"] = (body["status"].get("checkpoints") or [])[-1:]
-    ttl = body["spec"].get("ttlSecondsAfterFinished")
-    return {**body, "metadata": meta, "spec": {"ttlSecondsAfterFinished": ttl}, "status": status}
+    spec = {name: value for name, value in body["spec"].items() if name in SPEC_OF_SETTLED}
+    return {**body, "metadata": meta, "spec": spec, "status": status}
 
 
 def _stage(subject: Subject) -> str:

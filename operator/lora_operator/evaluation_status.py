@@ -5,9 +5,10 @@ Everything else that its status says stays: it has succeeded for ever.
 
 from datetime import datetime
 
-from lora_api import LoraTrainingStatus, TerminationMessage, evaluation_digest
+from lora_api import ExitCode, LoraTrainingStatus, TerminationMessage, evaluation_digest, outcome_of
 from lora_api.status import Artifacts, Attempts, ConditionType, EvaluationStatus, Failure
 from lora_operator.conditions import MESSAGE_CHARACTERS, build_condition, derive_running, derive_suspended
+from lora_operator.diagnosis import HOST_OUT_OF_MEMORY
 from lora_operator.evaluated import COMPLETED, FAILED, MEASURING, NOT_REQUESTED, PENDING, told_end
 from lora_operator.notices import merge_notices
 from lora_operator.observed import Observed
@@ -19,11 +20,18 @@ from lora_operator.summary import derive_summary
 from lora_operator.timestamps import format_time
 from lora_operator.view import Acceptance, Finding, View
 
+_NEW = "a new LoraTraining with the same settings and output trains nothing and is only evaluated"
 _CURES = {
     DEADLINE_EXCEEDED: "Raise spec.limits.activeSeconds.",
     NO_PROGRESS: "See why its pods are stopped: their events and those of the node.",
+    HOST_OUT_OF_MEMORY: f"Raise spec.pod.resources.limits.memory and requests.memory: {_NEW}.",
 }
-_AGAIN = "It is tried again when spec.evaluation changes."
+_CURES_OF_TRAININGS = {
+    outcome_of(ExitCode.INVALID_CONFIGURATION).hint: "Correct the field that is named.",
+    outcome_of(ExitCode.OUT_OF_MEMORY).hint: "Lower widthPx and heightPx of spec.evaluation.grid.prompts.",
+}
+"""What to do instead of what is said of a training: of one that has ended only the evaluation may change."""
+_AGAIN = "It is tried again when spec.evaluation changes, or is removed and set again."
 
 
 def is_begun(status: LoraTrainingStatus) -> bool:
@@ -100,8 +108,10 @@ def _failure(ending: Ending, allowed_seconds: int | None) -> Finding:
     message = failure.message
     if failure.reason == DEADLINE_EXCEEDED:
         message = f"the evaluation ran longer than spec.limits.activeSeconds ({allowed_seconds} s)"
-    hint = _CURES.get(failure.reason) or failure.hint
-    return Finding("False", failure.reason, f"{message}. {hint} {_AGAIN}"[:MESSAGE_CHARACTERS])
+    hint = _CURES.get(failure.reason) or _CURES_OF_TRAININGS.get(failure.hint, failure.hint)
+    cure = "".join(f" {words}" for words in (hint, _AGAIN) if words)
+    said = message.rstrip(".")[: MESSAGE_CHARACTERS - len(cure) - 1]
+    return Finding("False", failure.reason, f"{said}.{cure}")
 
 
 def _doing(view: View) -> Finding:

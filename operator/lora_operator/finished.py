@@ -42,7 +42,8 @@ def _seconds_to_live(subject: Subject, job: Job, now: datetime) -> float | None:
     """Time until the Job is to be removed; None: it stays, or is at work."""
     ended = subject.status.completion_time
     if job.stage == names.STAGE_EVALUATION:
-        ended = job.end.time if job.end is not None else None
+        # What is not told yet would be made again without its Job.
+        ended = job.end.time if job.end is not None and subject.is_settled else None
     if subject.ttl_seconds is None or ended is None:
         return None
     return (parse_time(ended) + timedelta(seconds=subject.ttl_seconds) - now).total_seconds()

@@ -23,6 +23,7 @@ from lora_operator.attempts import derive_attempts, is_time_over, stop_clocks
 from lora_operator.changes import derive_events
 from lora_operator.conditions import MESSAGE_CHARACTERS, derive_conditions, derive_phase
 from lora_operator.deadlines import seconds_to_save, seconds_to_start
+from lora_operator.evaluated import told_end
 from lora_operator.notices import merge_notices
 from lora_operator.observed import Observed
 from lora_operator.outcome import DEADLINE_EXCEEDED, Ending, derive_ending, in_vain, never_started, out_of_time
@@ -273,7 +274,8 @@ def _artifacts(report: ProgressReport | None, before: Artifacts | None) -> Artif
 def _evaluation(subject: Subject, report: ProgressReport | None) -> EvaluationStatus | None:
     """The newest of what was told."""
     told = (report.evaluation if report else None) or subject.status.evaluation
-    if told is None or not told.digest or subject.training is None:
+    if told is None or subject.training is None:
         return told
     # Until the end the settings cannot change: a trainer of another version may only count them otherwise.
-    return told.model_copy(update={"digest": evaluation_digest(subject.training.spec)})
+    digest = evaluation_digest(subject.training.spec) if told_end(told) is not None else ""
+    return told.model_copy(update={"digest": digest})

@@ -103,8 +103,9 @@ def _lacks_evaluation(body: Manifest) -> bool:
         return False
     wish = body["spec"].get("evaluation")
     if wish is None:
-        # One that was begun is to be stopped, and told of.
-        return held.get(ConditionType.EVALUATED) == "Unknown"
+        # One that was begun is to be stopped; one that failed is forgotten, so that it is tried when asked for again.
+        has_failed = told.get("reason") == "Failed" and bool(told.get("digest"))
+        return has_failed or held.get(ConditionType.EVALUATED) == "Unknown"
     try:
         return digest_of_evaluation(Evaluation.model_validate_json(json.dumps(wish))) != told.get("digest")
     except ValidationError:

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from lora_api import ProgressReport, names
+from lora_api.evaluation_spec import Evaluation
+from lora_api.run_manifest import digest_of_evaluation
 from lora_operator.cache import Cache, Kind, key_of
 from lora_operator.subject import Key
 from tests.support.observations import EARLIER, job_body, pod_body, training_body
@@ -198,6 +200,20 @@ def test_a_finished_training_is_kept_whole_until_it_is_evaluated_as_it_asks_for(
     assert subject.is_finished and not subject.is_settled
     assert len(subject.status.checkpoints) == 2
     assert len(cache.uids("pod")) == 1
+
+
+def test_a_settled_training_whose_evaluation_failed_is_known_as_settled_again() -> None:
+    cache = Cache()
+    held = [{"type": kind, "status": "True", "reason": "Completed", **WHEN} for kind in ("Finished", "Succeeded")]
+    failed = {"type": "Evaluated", "status": "False", "reason": "Failed", **WHEN}
+    told = {"reason": "Failed", "digest": digest_of_evaluation(Evaluation())}
+    status = {**FINISHED, "conditions": [*held, failed], "evaluation": told}
+
+    cache.put("training", training_body(("evaluation", {}), status=status))
+    subject = cache.subject(KEY)
+
+    assert subject is not None
+    assert subject.is_settled and subject.training is None
 
 
 def test_the_last_word_of_a_pod_that_evaluated_is_not_that_of_one_that_trained() -> None:

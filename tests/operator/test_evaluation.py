@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lora_api import LoraTrainingStatus, ProgressReport, evaluation_digest, names, parse_training
+from lora_api import LoraTrainingStatus, ProgressReport, evaluation_digest, names, outcome_of, parse_training
 from lora_api.status import Condition
 from lora_operator.decision import Create, Decision, Delete, PatchJob
 from lora_operator.kueue import QueueState
@@ -265,6 +265,30 @@ FAILURES = {
 }
 
 
+CURES = {
+    64: "Correct the field that is named. It is tried again",
+    70: "widthPx and heightPx of spec.evaluation.grid.prompts",
+    137: "a new LoraTraining with the same settings and output trains nothing",
+}
+
+
+@pytest.mark.parametrize(("code", "cure"), CURES.items())
+def test_a_cure_is_one_that_a_finished_training_can_have(code: int, cure: str) -> None:
+    word = {"message": "weights is wrong.", "hint": outcome_of(code).hint}
+
+    found = evaluated(told(look(begun(), observed(job(status=FAILED), pod(code, word)))))
+
+    assert cure in found.message
+    assert ".." not in found.message
+
+
+def test_a_long_failure_leaves_room_for_its_cure() -> None:
+    found = evaluated(told(look(begun(), observed(job(status=FAILED), pod(77, {"message": "x" * 2000})))))
+
+    assert found.message.endswith("or is removed and set again.")
+    assert "credentialsSecretRef" in found.message
+
+
 @pytest.mark.parametrize(("seen", "reason", "words"), FAILURES.values(), ids=FAILURES)
 def test_a_failure_is_told_with_reason_and_cure(seen: Observed, reason: str, words: str) -> None:
     decision = look(begun(("limits", {"activeSeconds": 60})), seen)
@@ -317,6 +341,17 @@ def test_a_wish_that_is_withdrawn_stops_the_job_and_is_told() -> None:
     assert (evaluated(told(decision)).status, evaluated(told(decision)).reason) == ("False", "NotRequested")
 
 
+def test_a_failed_evaluation_is_made_again_when_it_is_removed_and_set_again() -> None:
+    failed = told(look(begun(), observed(job(status=FAILED), pod(69)))).to_document()
+
+    removed = look(make_subject(status=failed, generation=3), observed())
+    again = look(make_subject(WISH, status=told(removed).to_document(), generation=4), observed())
+
+    assert (evaluated(told(removed)).status, evaluated(told(removed)).reason) == ("False", "NotRequested")
+    assert (evaluated(told(again)).status, evaluated(told(again)).reason) == ("Unknown", "Pending")
+    assert look(make_subject(status=told(removed).to_document(), generation=3), observed()) == Decision()
+
+
 def test_a_wish_that_comes_back_is_made_anew_for_another_had_begun() -> None:
     back = ("evaluation", {"report": False})
 
@@ -334,6 +369,22 @@ def test_the_job_goes_when_its_own_time_is_over() -> None:
 
     assert look(subject, seen, seconds=3599) == Decision(requeue_after_seconds=1)
     assert look(subject, seen, seconds=3600).actions == (Delete("hina-e2", JOB_UID),)
+
+
+def test_the_job_stays_until_its_result_is_told() -> None:
+    decision = look(begun(("ttlSecondsAfterFinished", 0)), observed(job(status=COMPLETE), pod(0, WORD)))
+
+    assert decision.actions == ()
+    assert evaluated(told(decision)).status == "True"
+
+
+def test_only_an_evaluation_that_has_ended_is_known_by_its_digest() -> None:
+    meanwhile = {"evaluation": {"digest": digest(), "reason": "Measuring"}}
+    status = finished(WISH, seen=observed(make_job(status=COMPLETE), dead_pod(0, meanwhile)))
+
+    (action,) = look(make_subject(WISH, status=status), observed()).actions
+
+    assert isinstance(action, Create)
 
 
 def test_a_result_that_the_api_server_refuses_is_not_made_again() -> None:
