@@ -38,6 +38,7 @@ from lora_trainer.evaluation.measures import Measure, from_lines
 from lora_trainer.grid.axes import FOLDER, Axes, Cell, GridAdapter, make_axes
 from lora_trainer.grid.pictures import Base, Listener, draw_grid, index_of
 from lora_trainer.grid.sheet import write_sheet
+from lora_trainer.late_measures import as_trained, heading, measure_epochs
 from lora_trainer.lora.block_weights import BlockVector, block_vector
 from lora_trainer.lora.formats import read_adapter
 from lora_trainer.lora.inject import Adapters
@@ -47,12 +48,12 @@ from lora_trainer.prepare import Prepared, Session, make_fetcher, open_output, p
 from lora_trainer.report import write_report
 from lora_trainer.results import (
     GRID_PATH,
+    MEASURES_PATH,
     METRICS_PATH,
     REPORT_PATH,
     SIMILARITY_PATH,
     Ended,
-    adapter_path,
-    best_adapter_path,
+    best_paths,
     checkpoint_of,
     completed_apart_from_evaluation,
     epoch_adapters,
@@ -76,7 +77,6 @@ logger = logging.getLogger(__name__)
 
 _WEBP_PATH = "evaluation/grid.webp"
 _INDEX_PATH = "evaluation/grid.json"
-_KOHYA = ".safetensors"
 _LONGEST_PROBLEM = 1000
 
 
@@ -117,7 +117,7 @@ def evaluate_training(training: LoraTraining, session: Session) -> Ended:
     make_accelerator(training.spec)  # Without a GPU nothing needs to be fetched.
     prefer_determinism(cpu_threads=session.settings.cpu_threads)
     store = open_output(training.spec, session)
-    prepared = prepare(training, session)
+    prepared = prepare(as_trained(training, store), session)
     manifest = completed_apart_from_evaluation(store, prepared.identity, prepared.provenance)
     if manifest is None:
         raise InvalidConfiguration(
@@ -133,11 +133,15 @@ def evaluate_finished(manifest: RunManifest, store: Store, prepared: Prepared, s
     spec, tracker = prepared.training.spec, session.audience.tracker
     if is_evaluated(store, spec):
         evaluation = None if spec.evaluation is None else evaluation_of(store, spec)
-        return tell_already_trained(manifest, tracker, store.uri_of, evaluation=evaluation)
+        ended = tell_already_trained(manifest, tracker, store.uri_of, evaluation=evaluation)
+        return ended if evaluation is None else _with_findings(ended, evaluation.status)
     ended = tell_already_trained(manifest, tracker, store.uri_of)
     with taking_over(store, prepared, manifest.memory_rungs, session) as output:
         run = CompletedRun(prepared, store, output, manifest)
-        status = evaluate(run, partial(open_studio, prepared, session), session)
+        return _with_findings(ended, evaluate(run, partial(open_studio, prepared, session), session))
+
+
+def _with_findings(ended: Ended, status: EvaluationStatus) -> Ended:
     return replace(ended, message=f"{ended.message}; evaluated: {status.message}")
 
 
@@ -204,11 +208,14 @@ class _Evaluation:
         self._run, self._evaluation, self._session = run, evaluation, session
         self._store, self._output, self._spec = run.store, run.output, run.spec
         self._easel = _Easel(run, open_studio)
+        self._late_lines: list[str] = []
 
     def make(self) -> EvaluationManifest:
         """All of it; the manifest last."""
         # It names files that are about to be replaced.
         self._output.remove(EVALUATION_MANIFEST_NAME)
+        if self._evaluation.best_epoch.by != "None" and not self._measures_of_training:
+            self._measure_late()
         self._publish_best()
         if self._evaluation.grid is not None:
             self._publish_grid(self._evaluation.grid)
@@ -235,9 +242,28 @@ class _Evaluation:
     def _digest(self) -> str:
         return evaluation_digest(self._spec)
 
-    @cached_property
+    @property
     def _measures(self) -> tuple[Measure, ...]:
-        """What was measured while training."""
+        """What was measured while training, or else now."""
+        return self._measures_of_training or tuple(from_lines(self._late_lines)[0])
+
+    def _measure_late(self) -> None:
+        """Measures a run that was not measured while it was trained, unless an earlier evaluation did."""
+        first = heading(run_sha256(self._store), self._run.prepared)
+        try:
+            lines = self._store.get_bytes(MEASURES_PATH).decode().splitlines()
+        except MissingFile:
+            lines = []
+        if lines[:1] != [first]:
+            adapters = epoch_adapters(self._run.manifest)
+            lines = [first, *measure_epochs(self._run.prepared, adapters, self._easel.fetch, self._session)]
+        self._late_lines = lines[1:]
+        text = "".join(f"{line.rstrip()}\n" for line in lines)
+        self._output.write(MEASURES_PATH, lambda path: path.write_text(text, encoding="utf-8"))
+        self._output.publish(MEASURES_PATH, "measures")
+
+    @cached_property
+    def _measures_of_training(self) -> tuple[Measure, ...]:
         try:
             lines = self._store.get_bytes(METRICS_PATH).decode().splitlines()
         except MissingFile:
@@ -268,13 +294,11 @@ class _Evaluation:
             if is_checkpoint(file, name) and file.epoch == best:
                 checkpoint = checkpoint_of(file, self._store.uri_of, losses.get(best))
                 self._session.audience.tracker.set_best_checkpoint(checkpoint)
-            if file.kind == "adapter" and file.epoch == best and file.path in epoch_paths(name, best):
-                self._copy(file, best_adapter_path(name), adapter_path(name, best))
+            for source, path in zip(epoch_paths(name, best), best_paths(name), strict=True):
+                if file.path == source:
+                    self._copy(file, path)
 
-    def _copy(self, file: ManifestFile, best_path: str, epoch_path: str) -> None:
-        """In kohya's format or diffusers', as the file is."""
-        ending = file.path.removeprefix(epoch_path.removesuffix(_KOHYA))
-        path = best_path.removesuffix(_KOHYA) + ending
+    def _copy(self, file: ManifestFile, path: str) -> None:
         self._output.write(path, partial(self._store.get_file, file.path, sha256=file.sha256))
         self._output.publish(path, "adapter", epoch=file.epoch, step=file.step, loss=file.loss)
 
@@ -381,11 +405,11 @@ class _Evaluation:
         )
 
     def _remove_others(self, manifest: EvaluationManifest) -> None:
-        """Pictures of an earlier grid, which no manifest names any more."""
-        named = {file.path for file in manifest.files}
-        for path in self._store.list(f"{FOLDER}/"):
-            if path not in named:
-                self._output.remove(path)
+        """What an earlier evaluation made and no manifest names any more."""
+        name = self._run.manifest.name
+        singles = {GRID_PATH, _WEBP_PATH, _INDEX_PATH, SIMILARITY_PATH, REPORT_PATH, *best_paths(name)}
+        for path in {*singles, *self._store.list(f"{FOLDER}/")} - {file.path for file in manifest.files}:
+            self._output.remove(path)
 
 
 class _Easel:
@@ -408,9 +432,14 @@ class _Easel:
         with studio.adapters.at(strength):
             return studio.painter.draw(pictures, None)
 
-    def _load(self, file: ManifestFile, adapters: Adapters) -> None:
+    def fetch(self, file: ManifestFile) -> Path:
+        """The local copy of an epoch's adapter."""
         local = self._run.output.local(f"evaluation/{Path(file.path).name}")
         self._run.store.get_file(file.path, local, sha256=file.sha256)
+        return local
+
+    def _load(self, file: ManifestFile, adapters: Adapters) -> None:
+        local = self.fetch(file)
         try:
             with torch.no_grad():
                 adapters.load(read_adapter(local))

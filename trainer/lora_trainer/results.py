@@ -27,6 +27,8 @@ from lora_trainer.provenance import Provenance, differences
 from lora_trainer.storage import MissingFile, Store, UnreadableManifest, read_manifest
 
 METRICS_PATH = "evaluation/metrics.jsonl"
+MEASURES_PATH = "evaluation/measures.jsonl"
+"""Of a run that was measured only when it was evaluated."""
 GRID_PATH = "evaluation/grid.png"
 SIMILARITY_PATH = "evaluation/similarity.json"
 REPORT_PATH = "evaluation/report.html"
@@ -216,9 +218,9 @@ def adapter_path(name: str, epoch: int | None) -> str:
     return f"adapters/{name}.safetensors" if epoch is None else f"adapters/{name}-{epoch:06d}.safetensors"
 
 
-def best_adapter_path(name: str) -> str:
-    """Where the copy of the best epoch's adapter lies in the output."""
-    return f"adapters/{name}-best.safetensors"
+def best_paths(name: str) -> tuple[str, str]:
+    """Where the copy of the best epoch's adapter lies in kohya's format, and where in diffusers'."""
+    return f"adapters/{name}-best.safetensors", f"adapters/{name}-best-diffusers.safetensors"
 
 
 def sheet_path(name: str, epoch: int | None = None) -> str:
@@ -270,7 +272,7 @@ def artifacts_of(files: Iterable[ManifestFile], name: str, uri_of: UriOf) -> Art
 
     return Artifacts(
         adapter_uri=uri_of(adapter_path(name, None)),
-        best_adapter_uri=found(best_adapter_path(name)),
+        best_adapter_uri=found(best_paths(name)[0]),
         samples_uri=found(sheet_path(name)),
         grid_uri=found(GRID_PATH),
         report_uri=found(REPORT_PATH),

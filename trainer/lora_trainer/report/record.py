@@ -28,7 +28,7 @@ from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.evaluation.choice import choose
 from lora_trainer.evaluation.measures import Measure, from_lines
 from lora_trainer.provenance import Provenance
-from lora_trainer.results import METRICS_PATH, PLAN_PATH, PROVENANCE_PATH, TRAINING_PATH, find_manifest
+from lora_trainer.results import MEASURES_PATH, METRICS_PATH, PLAN_PATH, PROVENANCE_PATH, TRAINING_PATH, find_manifest
 from lora_trainer.state_places import newest_state
 from lora_trainer.storage import DamagedFile, MissingFile, Store
 
@@ -175,6 +175,7 @@ class RunReader:
         further = evaluation.files if evaluation is not None else ()
         files = {file.path: file for file in sorted((*manifest.files, *further), key=lambda file: file.path)}
         metrics, provenance = self.text(files.get(METRICS_PATH)), self.text(files.get(PROVENANCE_PATH))
+        metrics = (metrics or "") + (self.text(files.get(MEASURES_PATH)) or "")
         return self._record(manifest, files, metrics=metrics, provenance=provenance, evaluation=evaluation)
 
     def _read_unfinished(self) -> RunRecord:

@@ -1,0 +1,80 @@
+"""Measures the epochs of a run that was trained without being measured, from its adapters; used by `evaluate`."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from lora_api.run_manifest import ManifestFile
+from lora_api.spec import LoraTraining
+from lora_trainer.assembly import load_model, make_learner, make_residence, open_inputs
+from lora_trainer.compute import make_accelerator
+from lora_trainer.evaluation.measures import to_line
+from lora_trainer.lora.formats import read_adapter
+from lora_trainer.measuring import make_bench, wanted_measure
+from lora_trainer.prepare import Prepared, Session
+from lora_trainer.results import read_provenance
+from lora_trainer.storage import Store
+
+
+def as_trained(training: LoraTraining, store: Store) -> LoraTraining:
+    """`training` with nothing held out if the run at `store` held nothing out.
+
+    An `evaluation` that was added later asks for held-out pictures by default; but these were trained on.
+    """
+    provenance = read_provenance(store)
+    dataset = provenance.spec.get("dataset", {}) if provenance is not None else {}
+    if dataset.get("validationFraction") != 0.0:
+        return training
+    changed = training.spec.dataset.model_copy(update={"validation_fraction": 0.0})
+    return training.model_copy(update={"spec": training.spec.model_copy(update={"dataset": changed})})
+
+
+def heading(run_sha256: str, prepared: Prepared) -> str:
+    """First line of the file of late measures: they are used again as long as it stays the same."""
+    best = wanted_measure(prepared.training.spec)
+    wanted = best.to_document() if best is not None else None
+    return json.dumps({"run": run_sha256, "bestEpoch": wanted}, sort_keys=True)
+
+
+def measure_epochs(
+    prepared: Prepared,
+    adapters: Mapping[int, ManifestFile],
+    fetch: Callable[[ManifestFile], Path],
+    session: Session,
+) -> list[str]:
+    """A line for the base model and for each epoch, as `metrics.jsonl` has them.
+
+    Args:
+        prepared: the run as it was trained.
+        adapters: the adapter of each epoch.
+        fetch: gives the local copy of an adapter.
+        session: who is told, and may ask to stop.
+
+    Raises:
+        StopRequested: told to stop.
+        TrainingError: as loading and encoding say.
+    """
+    spec = prepared.training.spec
+    accelerator = make_accelerator(spec)
+    learner = make_learner(load_model(prepared, accelerator.device, session), spec)
+    residence = make_residence(learner.model, spec, accelerator.device)
+    residence.settle()
+    with open_inputs(prepared, residence, accelerator.autocast, session) as inputs:
+        bench = make_bench(
+            prepared,
+            learner,
+            inputs,
+            autocast=accelerator.autocast,
+            device=accelerator.device,
+            on_batch=session.check_stop,
+        )
+        assert bench is not None, "asked to measure where nothing is measured"
+        lines = [to_line(*bench.measure_base())]
+        for epoch, file in adapters.items():
+            session.say("Measuring", f"epoch {epoch}")
+            with torch.no_grad():
+                learner.adapters.load(read_adapter(fetch(file)))
+            lines.append(to_line(bench.measure(epoch, file.step or 0)))
+    return lines
