@@ -47,7 +47,7 @@ from lora_trainer.settings import Settings
 
 BASE = Path(__file__).resolve().parents[1] / "tinybase" / "model"
 PICTURES = 20
-REPEATS = 40
+REPEATS = 20
 SIDE = 64
 """Half of the demo's: four times as many steps in the same time, and just as easy to learn by heart."""
 NAME = "emblem"
@@ -73,7 +73,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare the chosen epoch with the true one.")
     parser.add_argument("--seeds", type=int, nargs="*", default=list(range(10)), help="one training each; none: table")
     parser.add_argument("--drawings", type=int, default=500, help="new drawings that tell the truth")
-    parser.add_argument("--epochs", type=int, default=12, help="epochs, far too many")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs, far too many")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=JSON", help="a field of the spec")
     parser.add_argument("--out", type=Path, default=Path("best-epoch.jsonl"), help="where a line for each seed goes")
     return parser.parse_args(arguments)
@@ -181,8 +181,8 @@ def make_training(seed: int, folder: Path, options: argparse.Namespace) -> LoraT
             "convAlpha": 32.0,
             "textEncoder": False,
         },
-        "optimizer": {"name": "adamw", "learningRate": 4e-3, "schedule": {"name": "cosine", "warmupSteps": 10}},
-        "training": {"epochs": options.epochs, "batchSize": 18, "precision": "fp32", "seed": seed},
+        "optimizer": {"name": "adamw", "learningRate": 1.5e-3},
+        "training": {"epochs": options.epochs, "batchSize": 3, "precision": "fp32", "seed": seed},
         "checkpoints": {"saveState": False},
         "evaluation": {"report": False, "bestEpoch": {"driftPasses": 0}},
         "output": {"uri": (folder / "out").as_uri(), "name": NAME},
