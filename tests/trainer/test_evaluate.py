@@ -159,6 +159,7 @@ def test_a_later_start_finds_everything_and_tells_the_same(evaluated: Evaluated,
     report, first = observed.tracker.snapshot(), evaluated.tracker.snapshot()
     assert ended.reason == "AlreadyTrained" and made_at(evaluated.output) == before
     assert (report.evaluation, report.artifacts) == (first.evaluation, first.artifacts)
+    assert evaluated.manifest.status.message in ended.message
 
 
 def test_other_settings_make_only_the_evaluation_again(copy: Callable[..., LoraTraining], tmp_path: Path) -> None:
@@ -174,6 +175,14 @@ def test_other_settings_make_only_the_evaluation_again(copy: Callable[..., LoraT
         name.replace("-s2-", "-s3-") for name in before if "-s2-" in name
     }
     assert "evaluation/report.html" not in {file.path for file in manifest_at(tmp_path / "out").files}
+
+
+def test_what_is_no_longer_asked_for_is_removed(copy: Callable[..., LoraTraining], tmp_path: Path) -> None:
+    evaluate_training(copy(grid=None, bestEpoch={"by": "None"}, report=False), make_session(tmp_path / "work").session)
+
+    left = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out/evaluation").rglob("*.*")}
+    assert left == {EVALUATION_MANIFEST_NAME, "evaluation/metrics.jsonl"}
+    assert not (tmp_path / "out/adapters/tiny-best.safetensors").exists()
 
 
 def test_what_is_held_out_by_the_new_settings_does_not_make_it_another_run(
