@@ -185,17 +185,23 @@ def test_what_is_no_longer_asked_for_is_removed(copy: Callable[..., LoraTraining
     assert not (tmp_path / "out/adapters/tiny-best.safetensors").exists()
 
 
-def test_what_is_held_out_by_the_new_settings_does_not_make_it_another_run(
-    copy: Callable[..., LoraTraining], tmp_path: Path
+@pytest.mark.parametrize("fraction", [None, 0.0, 0.5])
+def test_another_share_to_hold_out_makes_it_no_other_run_and_changes_no_plan(
+    copy: Callable[..., LoraTraining], evaluated: Evaluated, tmp_path: Path, fraction: float | None
 ) -> None:
-    training = copy(grid={"weights": [1.0]})
+    training = copy(bestEpoch={"by": "None"}, grid=None)
     spec = training.spec.model_copy(
-        update={"dataset": training.spec.dataset.model_copy(update={"validation_fraction": None})}
+        update={"dataset": training.spec.dataset.model_copy(update={"validation_fraction": fraction})}
     )
+    observed = make_session(tmp_path / "work")
 
-    ended = evaluate_training(training.model_copy(update={"spec": spec}), make_session(tmp_path / "work").session)
+    ended = evaluate_training(training.model_copy(update={"spec": spec}), observed.session)
 
     assert ended.reason == "Evaluated"
+    told, trained = observed.tracker.snapshot(), evaluated.tracker.snapshot()
+    assert told.progress is not None and trained.progress is not None
+    assert told.plan == trained.plan
+    assert (told.progress.percent, told.progress.total_steps) == (100, trained.progress.total_steps)
 
 
 def test_an_evaluation_that_was_stopped_goes_on_with_the_next_picture(

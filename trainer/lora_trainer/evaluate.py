@@ -117,7 +117,7 @@ def evaluate_training(training: LoraTraining, session: Session) -> Ended:
     make_accelerator(training.spec)  # Without a GPU nothing needs to be fetched.
     prefer_determinism(cpu_threads=session.settings.cpu_threads)
     store = open_output(training.spec, session)
-    prepared = prepare(as_trained(training, store), session)
+    prepared = prepare(training, session, planned_as=as_trained(training.spec, store))
     manifest = completed_apart_from_evaluation(store, prepared.identity, prepared.provenance)
     if manifest is None:
         raise InvalidConfiguration(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
+from lora_api.evaluation_spec import Evaluation
 from lora_api.run_manifest import ManifestFile
-from lora_api.spec import LoraTraining
+from lora_api.spec import LoraTrainingSpec
 from lora_trainer.assembly import load_model, make_learner, make_residence, open_inputs
 from lora_trainer.compute import make_accelerator
 from lora_trainer.evaluation.measures import to_line
@@ -18,17 +19,18 @@ from lora_trainer.results import read_provenance
 from lora_trainer.storage import Store
 
 
-def as_trained(training: LoraTraining, store: Store) -> LoraTraining:
-    """`training` with nothing held out if the run at `store` held nothing out.
+def as_trained(spec: LoraTrainingSpec, store: Store) -> LoraTrainingSpec:
+    """`spec` with the pictures held out that the run at `store` held out, whatever its evaluation says by now.
 
-    An `evaluation` that was added later asks for held-out pictures by default; but these were trained on.
+    An `evaluation` that was added later would hold out pictures that were trained on.
     """
     provenance = read_provenance(store)
-    dataset = provenance.spec.get("dataset", {}) if provenance is not None else {}
-    if dataset.get("validationFraction") != 0.0:
-        return training
-    changed = training.spec.dataset.model_copy(update={"validation_fraction": 0.0})
-    return training.model_copy(update={"spec": training.spec.model_copy(update={"dataset": changed})})
+    if provenance is None:
+        return spec
+    fraction = provenance.spec.get("dataset", {}).get("validationFraction", 0.0)
+    dataset = spec.dataset.model_copy(update={"validation_fraction": fraction})
+    # The default is that of a training that is measured; and it is too late to stop early.
+    return spec.model_copy(update={"dataset": dataset, "evaluation": Evaluation()})
 
 
 def heading(run_sha256: str, prepared: Prepared) -> str:

@@ -99,8 +99,8 @@ class Prepared:
         return identity_of(self.training, self.dataset, base_digest=self.provenance.base_digest)
 
 
-def prepare(training: LoraTraining, session: Session) -> Prepared:
-    """Fetches base model and pictures, and plans.
+def prepare(training: LoraTraining, session: Session, *, planned_as: LoraTrainingSpec | None = None) -> Prepared:
+    """Fetches base model and pictures, and plans; by the spec that a completed run was `planned_as`, if given.
 
     Raises:
         TrainingError: as fetching, identifying and planning say.
@@ -108,7 +108,7 @@ def prepare(training: LoraTraining, session: Session) -> Prepared:
     """
     fetcher = make_fetcher(training.spec, session)
     base = prepare_base(training.spec, fetcher, session)
-    return Prepared(training, base, prepare_dataset(training.spec, fetcher, session))
+    return Prepared(training, base, prepare_dataset(planned_as or training.spec, fetcher, session))
 
 
 def prepare_base(spec: LoraTrainingSpec, fetcher: Fetcher, session: Session) -> BaseFiles:
