@@ -81,4 +81,4 @@ def test_runs_are_laid_side_by_side(run: Path, tmp_path: Path) -> None:
 def test_one_run_cannot_be_compared(run: Path, tmp_path: Path) -> None:
     result = run_command(compare, run, "-o", tmp_path / "c.html")
 
-    assert (result.exit_code, "1 runs were given; name 2 to 12" in result.stderr) == (64, True)
+    assert (result.exit_code, "names 1; name 2 to 12 runs" in result.stderr) == (64, True)

@@ -28,7 +28,7 @@ def compare(
     """Lay runs side by side in one HTML file: best epochs, curves, samples, and the settings that differ."""
     with exit_with_code():
         if not 2 <= len(runs) <= _MOST:
-            raise InvalidConfiguration(f"{len(runs)} runs were given; name 2 to {_MOST} of them", hint="")
+            raise InvalidConfiguration(f"RUN… names {len(runs)}; name 2 to {_MOST} runs", hint="")
         # Reads S3 and pictures, which takes seconds to import; `lora --help` and others do without.
         from lora_trainer.report import write_comparison  # noqa: PLC0415
 

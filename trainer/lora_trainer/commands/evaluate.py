@@ -17,7 +17,7 @@ def evaluate(
     serve_progress: ServeProgress = True,
 ) -> None:
     """Make best adapter, grid and report of a completed training anew, after its `evaluation` was changed."""
-    with exit_with_code(), open_surroundings(work_dir=work_dir, serve_progress=serve_progress) as here:
+    with exit_with_code(of_training=True), open_surroundings(work_dir=work_dir, serve_progress=serve_progress) as here:
         training = load_training_file(file, overrides or ())
         here.tracker.set_stall_seconds(training.spec.limits.stall_seconds)
         # torch and diffusers take ten seconds to import; `lora --help`, `plan` and `validate` do without them.

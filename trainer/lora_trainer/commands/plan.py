@@ -41,7 +41,7 @@ def plan(
     work_dir: WorkDir = None,
 ) -> None:
     """Show pictures, captions, buckets, batches, steps and warnings of a training, without model or GPU."""
-    with exit_with_code():
+    with exit_with_code(of_training=True):
         training = load_training_file(file, overrides or ())
         settings = Settings.from_environment()
         settings = replace(settings, work_dir=work_dir or settings.work_dir)

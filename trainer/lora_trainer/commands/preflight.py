@@ -17,7 +17,7 @@ def preflight(
     serve_progress: ServeProgress = True,
 ) -> None:
     """Check pictures, base model, output and plan of a training, without a GPU; says whether it was trained already."""
-    with exit_with_code(), open_surroundings(work_dir=work_dir, serve_progress=serve_progress) as here:
+    with exit_with_code(of_training=True), open_surroundings(work_dir=work_dir, serve_progress=serve_progress) as here:
         training = load_training_file(file, overrides or ())
         here.tracker.set_stall_seconds(training.spec.limits.stall_seconds)
         # These read S3, hub and pictures, which takes seconds to import; the other commands do without.

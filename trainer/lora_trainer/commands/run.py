@@ -29,7 +29,7 @@ def run(
     serve_progress: ServeProgress = True,
 ) -> None:
     """Train a LoRA here, with the same file as in a cluster. Started again, it goes on from its newest state."""
-    with exit_with_code(), open_surroundings(work_dir=work_dir, serve_progress=serve_progress) as here:
+    with exit_with_code(of_training=True), open_surroundings(work_dir=work_dir, serve_progress=serve_progress) as here:
         training = load_training_file(file, overrides or ())
         here.tracker.set_stall_seconds(training.spec.limits.stall_seconds)
         # torch and diffusers take ten seconds to import; `lora --help`, `plan` and `validate` do without them.

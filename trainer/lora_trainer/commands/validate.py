@@ -13,7 +13,7 @@ from lora_trainer.commands.overrides import read_text
 
 def validate(file: TrainingFile) -> None:
     """Say everything that is wrong with a LoraTraining file, with line numbers, and what should be known."""
-    with exit_with_code():
+    with exit_with_code(of_training=True):
         text = read_text(file)
     try:
         training = load_training(text)

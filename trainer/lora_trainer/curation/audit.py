@@ -56,7 +56,9 @@ def audit(
     """
     material = read_material(sources, spec, on_picture=on_picture)
     if not material.pictures and not material.listing.problems:
-        raise InvalidDataset("there are no pictures; give a folder of pictures, or one of `10_concept` folders")
+        raise InvalidDataset(
+            f"{spec.uri}: there are no pictures; give a folder of pictures, or one of `10_concept` folders"
+        )
     findings = _findings(material, spec, wanted, count_tokens)
     order = list(Kind)
     return Audit(
