@@ -91,13 +91,32 @@ def test_an_adapter_for_another_model_is_refused_before_anything_is_drawn(
 
 
 def test_files_of_one_run_are_shown_by_their_epochs(tmp_path: Path) -> None:
-    names = ("zwx-000010", "zwx-000002", "zwx")
+    names = ("zwx-000010", "zwx-000002", "zwx", "zwx-best", "zwx-000002-diffusers")
     for name in names:
         (tmp_path / f"{name}.safetensors").write_text(name)
 
     rows = rows_of([tmp_path / f"{name}.safetensors" for name in names])
 
     assert [(row.adapter.epoch, row.file.stem) for row in rows] == [(2, "zwx-000002"), (10, "zwx-000010")]
+
+
+def test_equal_epochs_of_two_runs_are_two_rows(tmp_path: Path) -> None:
+    files = [tmp_path / run / "zwx-000002.safetensors" for run in ("first", "second")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(file.parent.name)
+
+    rows = rows_of(files)
+
+    assert [(row.adapter.epoch, row.file.parent.name) for row in rows] == [(None, "first"), (None, "second")]
+
+
+def test_a_folder_that_cannot_be_written_is_told(adapters: Path, tiny_pipeline: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    told = grid(adapters, "--base", tiny_pipeline, *OPTIONS, "-o", tmp_path / "file" / "out")
+
+    assert told.startswith("69 ") and "out cannot be written: Not a directory" in told
 
 
 def test_files_of_several_runs_are_shown_by_their_names(tmp_path: Path) -> None:

@@ -28,8 +28,10 @@ from lora_trainer.lora.merge import weights_in
 from lora_trainer.lora.merged import merged
 from lora_trainer.lora.strength import Strength
 from lora_trainer.samples import Picture, model_name
+from lora_trainer.storage.disk_errors import disk_errors
 
 FOLDER = "grid"
+_DIFFUSERS = "-diffusers"
 _EPOCH = re.compile(r"^(?P<name>.+)-(?P<epoch>\d{6})$")
 
 
@@ -44,16 +46,22 @@ class Row:
 def rows_of(files: Sequence[Path]) -> list[Row]:
     """A row for each file. Those of one run (`name-000003.safetensors`) are shown by their epochs, in that order.
 
-    The file of the run's end, which has no number, holds the last epoch once more and is left out beside them.
+    Copies of what is shown anyway are left out: the file of the run's end, that of its best epoch, other formats.
     """
-    matches = {file: _EPOCH.match(file.stem) for file in files}
+    matches = {file: _EPOCH.match(file.stem) for file in files if not _is_other_format(file, files)}
     numbered = {file: match for file, match in matches.items() if match}
-    names = {match["name"] for match in numbered.values()}
-    others = {file.stem for file in files if file not in numbered}
-    if len(names) != 1 or others - names:
-        return [Row(GridAdapter(file.stem, sha256_of(file)), file) for file in files]
+    names, epochs = {match["name"] for match in numbered.values()}, {match["epoch"] for match in numbered.values()}
+    copies = {f"{name}{ending}" for name in names for ending in ("", "-best")}
+    others = {file.stem for file in matches if file not in numbered}
+    if len(names) != 1 or len(epochs) < len(numbered) or others - copies:
+        return [Row(GridAdapter(file.stem, sha256_of(file)), file) for file in matches]
     rows = [Row(GridAdapter(file.stem, sha256_of(file), int(match["epoch"])), file) for file, match in numbered.items()]
     return sorted(rows, key=lambda row: row.adapter.epoch or 0)
+
+
+def _is_other_format(file: Path, files: Sequence[Path]) -> bool:
+    """Whether it is the file in diffusers' format of one that is there in kohya's."""
+    return file.stem.endswith(_DIFFUSERS) and file.with_stem(file.stem.removesuffix(_DIFFUSERS)) in files
 
 
 class AdapterGrid:
@@ -88,12 +96,17 @@ class AdapterGrid:
         self._painter.check(pictures, field="--prompt")
 
     def draw(self, axes: Axes, out: Path, listener: Listener) -> None:
-        """Writes `grid.png`, `grid.webp`, `grid.json` and the pictures below `grid/`; what lies there is kept."""
+        """Writes `grid.png`, `grid.webp`, `grid.json` and the pictures below `grid/`; what lies there is kept.
+
+        Raises:
+            DiskUnavailable: `out` cannot be written.
+        """
         folder = out / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        draw_grid(axes, folder, self._base, self._draw, listener=listener)
-        write_sheet(axes, folder, out / "grid.png", out / "grid.webp")
-        (out / "grid.json").write_text(index_of(axes, FOLDER), encoding="utf-8")
+        with disk_errors(out):
+            folder.mkdir(parents=True, exist_ok=True)
+            draw_grid(axes, folder, self._base, self._draw, listener=listener)
+            write_sheet(axes, folder, out / "grid.png", out / "grid.webp")
+            (out / "grid.json").write_text(index_of(axes, FOLDER), encoding="utf-8")
 
     def _draw(self, adapter: GridAdapter, strength: Strength, pictures: Sequence[Picture]) -> Sequence[Image.Image]:
         with merged(self._painter.model.parts, self._adapter(adapter), strength):
