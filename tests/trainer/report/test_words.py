@@ -8,7 +8,7 @@ import lora_trainer.report
 from lora_trainer.report.words import ENGLISH, TRADITIONAL_CHINESE
 
 PAGES = Path(lora_trainer.report.__file__).parent / "page"
-_CHOSEN = re.compile(r"^(chart_|line_|problem_|confidence_|stage_|step$)")
+_CHOSEN = re.compile(r"^(chart_|line_|problem_|confidence_|doubt_|stage_|step$)")
 """Words whose key is made of a value."""
 
 

@@ -50,6 +50,21 @@ def test_the_result_comes_first(page: Page) -> None:
     assert "from epoch 5" in page.text
 
 
+@pytest.mark.parametrize(
+    ("losses", "doubt", "window"),
+    [
+        ((1.0, 0.9, 0.8), "training longer may be better", "only 2"),
+        ((1.0, 1.2, 1.3), "No epoch is better on held-out pictures", "none"),
+        ((1.0, 0.8, 0.9), "How sure the choice is", "1 to 2"),
+    ],
+)
+def test_how_sure_the_choice_is_is_told(tmp_path: Path, losses: tuple[float, ...], doubt: str, window: str) -> None:
+    page = read(report_of(tmp_path, StoredRun(losses=losses)))
+
+    assert doubt in page.text
+    assert page.text.split("Usable epochs", 1)[1].split("可用週期", 1)[1].lstrip().startswith(window)
+
+
 def test_every_section_has_its_anchor(page: Page) -> None:
     ids = {element.attributes.get("id") for element in page.of("section")}
 

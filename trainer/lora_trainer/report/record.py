@@ -112,6 +112,19 @@ class RunRecord:
         return self.evaluation.best_epoch if self.evaluation is not None else None
 
     @property
+    def doubt(self) -> str | None:
+        """Why the best epoch is not certain, as a key of `words`; None: it is, or none is known."""
+        status = self.evaluation
+        if status is None or status.best_epoch is None or status.confidence == "High":
+            return None
+        if not status.held_out_images:
+            return "doubt_nothing_held_out"
+        if status.usable_from is None:
+            return "doubt_no_gain"
+        losses = [measure.held_out_loss for measure in self.measures if measure.held_out_loss is not None]
+        return "doubt_last_is_lowest" if losses and losses[-1] == min(losses) else "doubt_few_pictures"
+
+    @property
     def epochs(self) -> tuple[int, ...]:
         """Epochs of which there is an adapter."""
         return tuple(sorted({file.epoch for file in self.of_kind("adapter") if file.epoch}))
