@@ -14,6 +14,7 @@ from lora_api.evaluation_spec import Samples
 from lora_api.optimizer_spec import Schedule
 from lora_api.spec import LoraTrainingSpec
 from lora_api.status import BucketSummary, Plan
+from lora_api.training_spec import Training
 from lora_trainer.errors import InvalidConfiguration, InvalidDataset
 
 Bucket = tuple[int, int]
@@ -184,25 +185,21 @@ def derive_plan(
         InvalidDataset: there is no training picture.
         InvalidConfiguration: warm-up, decay or token warm-up do not fit into the run.
     """
-    held_out = sum(picture.is_held_out for picture in pictures)
-    pictures = [picture for picture in pictures if not picture.is_held_out]
-    training = spec.training
-    processes = _processes(spec.parallelism) if processes is None else processes
+    found, pictures = pictures, [picture for picture in pictures if not picture.is_held_out]
+    training, processes = spec.training, _processes(spec.parallelism) if processes is None else processes
     buckets, unused = _buckets(pictures, training.batch_size)
     batches = sum(bucket.batches for bucket in buckets)
     steps_per_epoch = math.ceil(batches / (processes * training.gradient_accumulation_steps))
-    total_steps = training.epochs * steps_per_epoch
-    total_steps = min(total_steps, training.max_steps or total_steps)
-    epochs = math.ceil(total_steps / steps_per_epoch)
+    total_steps, epochs = _length(training, steps_per_epoch)
     warmup_steps, decay_steps = _schedule_steps(spec.optimizer.schedule, total_steps)
     _check_token_warmup(spec.dataset, total_steps)
-    found = sum(picture.has_caption_file for picture in pictures)
+    captions_found = sum(picture.has_caption_file for picture in pictures)
     return TrainingPlan(
         images=sum(not picture.is_regularization for picture in pictures),
         regularization_images=sum(picture.is_regularization for picture in pictures),
-        held_out_images=held_out,
-        captions_found=found,
-        captions_missing=len(pictures) - found,
+        held_out_images=len(found) - len(pictures),
+        captions_found=captions_found,
+        captions_missing=len(pictures) - captions_found,
         buckets=buckets,
         batch_size=training.batch_size,
         accumulation=training.gradient_accumulation_steps,
@@ -220,6 +217,13 @@ def derive_plan(
         sample_steps=_sample_steps(spec.samples, steps_per_epoch, total_steps),
         warnings=(*warnings, *_regularization_warnings(buckets, unused, epochs), *_crop_warnings(pictures)),
     )
+
+
+def _length(training: Training, steps_per_epoch: int) -> tuple[int, int]:
+    """(steps, epochs) of the run; the last epoch may be cut short."""
+    all_steps = training.epochs * steps_per_epoch
+    total_steps = min(all_steps, training.max_steps or all_steps)
+    return total_steps, math.ceil(total_steps / steps_per_epoch)
 
 
 def share_of_steps(fraction: float, total_steps: int) -> int:

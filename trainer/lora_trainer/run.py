@@ -6,8 +6,8 @@ fetch -> scan -> bucket -> plan -> encode -> adapt -> (batch -> step -> report) 
 import gc
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 import torch
@@ -157,7 +157,7 @@ def _train(store: Store, prepared: Prepared, rungs: Sequence[MemoryRung], output
         publish_captions(output, prepared.captions)
         if trainer.step == 0:
             check_prediction(learner, inputs, accelerator.autocast, accelerator.device, examples=at_once)
-        try:
+        with _saving_when_stopped(recorder, trainer, output, session):
             bench = make_bench(
                 prepared,
                 learner,
@@ -176,13 +176,6 @@ def _train(store: Store, prepared: Prepared, rungs: Sequence[MemoryRung], output
                 is_over=lambda: recorder.is_over,
             )
             manifest = recorder.finish()
-        except StopRequested as stop:
-            raise _stopped(recorder, trainer, output, session) from stop
-        except StorageUnavailable as error:
-            if session.should_stop():
-                # A preemption, not a failure: the store or the disk had no more time to come back.
-                raise InterruptedUnsaved(f"told to stop, but the state could not be stored: {error}") from error
-            raise
     studio = Studio(painter, learner.adapters)
     evaluate(CompletedRun(prepared, store, output, manifest), lambda: studio, session)
     adapter_uri = recorder.artifacts().adapter_uri
@@ -208,6 +201,20 @@ def _resume(recorder: Recorder, output: RunOutput, session: Session) -> None:
         message = f"pictures or base model changed since step {saved.training.step}; its epoch begins anew with them"
         session.audience.tracker.add_notice("ResumedOnChange", message)
     recorder.resume(saved)
+
+
+@contextmanager
+def _saving_when_stopped(recorder: Recorder, trainer: Trainer, output: RunOutput, session: Session) -> Iterator[None]:
+    """Turns the order to stop into the error that says whether the state could be stored."""
+    try:
+        yield
+    except StopRequested as stop:
+        raise _stopped(recorder, trainer, output, session) from stop
+    except StorageUnavailable as error:
+        if session.should_stop():
+            # A preemption, not a failure: the store or the disk had no more time to come back.
+            raise InterruptedUnsaved(f"told to stop, but the state could not be stored: {error}") from error
+        raise
 
 
 def _stopped(recorder: Recorder, trainer: Trainer, output: RunOutput, session: Session) -> TrainingError:
