@@ -63,7 +63,8 @@ def _start(subject: Subject, observed: Observed, training: LoraTraining, profile
     if any(not pod.is_over for pod in observed.pods):
         # Pods of a Job that is gone still end: a second writer must wait for them.
         return None
-    return Create(manifests.build_evaluation_job(training, profile, generation=subject.generation))
+    job = manifests.build_evaluation_job(training, profile, generation=subject.generation, attempts=subject.attempt)
+    return Create(job)
 
 
 def _adjust(spec: LoraTrainingSpec, observed: Observed) -> tuple[Action, ...]:

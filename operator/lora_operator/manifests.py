@@ -85,11 +85,15 @@ def build_preflight_job(training: LoraTraining, profile: Profile) -> Manifest:
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job}
 
 
-def build_evaluation_job(training: LoraTraining, profile: Profile, *, generation: int) -> Manifest:
-    """The Job that evaluates the (resolved) training, which has succeeded, as this generation of its spec asks for."""
+def build_evaluation_job(training: LoraTraining, profile: Profile, *, generation: int, attempts: int) -> Manifest:
+    """The Job that evaluates the (resolved) training, which has succeeded, as this generation of its spec asks for.
+
+    `attempts`: how many Jobs trained it. The number of its own pods is above theirs and those of earlier wishes: the
+    output belongs to the highest.
+    """
     spec = training.spec
     labels = _labels(training, names.STAGE_EVALUATION)
-    role = PodRole(names.STAGE_EVALUATION, 1, labels, _grace_seconds(profile, UNUSED))
+    role = PodRole(names.STAGE_EVALUATION, attempts + generation, labels, _grace_seconds(profile, UNUSED))
     job = {
         **_job_spec(spec, [names.TRAINER_CONTAINER]),
         "backoffLimit": spec.retry.max_failures,

@@ -100,6 +100,16 @@ def test_then_one_job_is_made_for_it() -> None:
     assert decision.status is None
 
 
+def test_its_pods_take_the_output_over_from_the_last_attempt() -> None:
+    status = begun().status.to_document() | {"attempts": {"number": 3}}
+
+    (action,) = look(make_subject(WISH, status=status, generation=2), observed()).actions
+
+    assert isinstance(action, Create)
+    (container,) = action.manifest["spec"]["template"]["spec"]["containers"]
+    assert {"name": names.ENV_ATTEMPT, "value": "5"} in container["env"]
+
+
 def test_a_training_that_ended_without_the_evaluation_it_asked_for_gets_a_job_at_once() -> None:
     silent = finished(WISH, seen=observed(make_job(status=COMPLETE), dead_pod(0)))
 

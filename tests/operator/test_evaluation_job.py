@@ -17,8 +17,13 @@ PROFILE = Profile(image="trainer:1", preflight="InitContainer")
 WISH = ("evaluation", {"grid": {}})
 
 
-def build(*changes: tuple[str, Any], generation: int = 2) -> dict[str, Any]:
-    return build_evaluation_job(wishing(*changes), PROFILE, generation=generation)
+def build(*changes: tuple[str, Any], generation: int = 2, attempts: int = 1) -> dict[str, Any]:
+    return build_evaluation_job(wishing(*changes), PROFILE, generation=generation, attempts=attempts)
+
+
+def attempt_of(job: dict[str, Any]) -> int:
+    """The number by which its pods claim the output."""
+    return next(int(entry["value"]) for entry in container_of(job)["env"] if entry["name"] == names.ENV_ATTEMPT)
 
 
 def wishing(*changes: tuple[str, Any]) -> LoraTraining:
@@ -56,10 +61,19 @@ def test_its_pod_is_that_of_the_training_but_checks_nothing_before() -> None:
     ours, theirs = build(), build_job(wishing(), PROFILE, attempt=1)
 
     assert container_of(ours)["args"][0] == "evaluate"
-    for field in ("resources", "volumeMounts", "securityContext", "env", "ports"):
+    for field in ("resources", "volumeMounts", "securityContext", "ports"):
         assert container_of(ours)[field] == container_of(theirs)[field]
+    assert {entry["name"] for entry in container_of(ours)["env"]} == {e["name"] for e in container_of(theirs)["env"]}
     assert "initContainers" in theirs["spec"]["template"]["spec"]
     assert "initContainers" not in ours["spec"]["template"]["spec"]
+
+
+def test_its_pods_come_after_all_that_trained_and_those_of_earlier_wishes() -> None:
+    trained = attempt_of(build_job(wishing(), PROFILE, attempt=4))
+
+    first, second = (attempt_of(build(generation=generation, attempts=4)) for generation in (2, 3))
+
+    assert trained < first < second
 
 
 def test_it_is_bounded_like_a_training() -> None:
