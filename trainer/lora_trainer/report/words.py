@@ -335,7 +335,7 @@ TRADITIONAL_CHINESE: Mapping[str, str] = MappingProxyType(
         "compared_samples_help": "選擇週期；較早結束的訓練顯示其最後一個週期。",
         "name": "名稱",
         "place": "位置",
-        "best_loss": "其驗證圖片損失",
+        "best_loss": "該週期的驗證損失",
         "epochs": "週期數",
         "unknown": "未知",
     }
