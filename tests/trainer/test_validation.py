@@ -169,12 +169,17 @@ def test_an_epoch_that_was_measured_before_the_stop_is_not_measured_again(
 def test_early_stop_ends_well_and_says_so(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worsen(monkeypatch)
     training = make(
-        tmp_path / "out", training={"epochs": 9, "batchSize": 4}, evaluation=MEASURED | {"earlyStop": {"patience": 2}}
+        tmp_path / "out",
+        training={"epochs": 9, "batchSize": 4},
+        evaluation=MEASURED | {"earlyStop": {"patience": 2}},
+        samples={"everyEpochs": 5, "prompts": [{"prompt": "zwx", "steps": 1}]},
     )
 
     ended = run_training(training, make_session(tmp_path / "work").session)
 
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    drawn = [file["path"] for file in manifest["files"] if file["kind"] == "sample"]
+    assert drawn == ["samples/tiny-e000000-00.png", "samples/tiny-e000003-00.png"], "the last epoch is drawn as always"
     assert ended.message.startswith("6 steps in 3 epochs, stopped early of 9: ")
     assert (manifest["complete"], manifest["epoch"], manifest["step"]) == (True, 3, 6)
     files = {file["path"]: file["epoch"] for file in manifest["files"] if file["kind"] == "adapter"}

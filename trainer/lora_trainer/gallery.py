@@ -48,15 +48,18 @@ class Gallery:
         if step in self._plan.sample_steps:
             self._draw_once(Moment(step))
 
-    def after_epoch(self, step: int, epoch: int) -> None:
-        """Draws if pictures are due after this epoch, and publishes the sheet up to it."""
-        if epoch in self._plan.sample_epochs:
+    def after_epoch(self, step: int, epoch: int, *, is_last: bool = False) -> None:
+        """Draws if pictures are due after this epoch, and publishes the sheet up to it.
+
+        `is_last`: the training ends here, earlier than planned.
+        """
+        if epoch in self._plan.sample_epochs or (is_last and self._plan.sample_epochs):
             self._draw(Moment(step, epoch))
             self._publish_sheet(sheet_path(self._exhibits.name, epoch), step, epoch)
 
     def finish(self, step: int, epoch: int) -> None:
         """Publishes the sheet of the whole run, if anything was drawn."""
-        if self._drawn():
+        if self._drawn(Moment(step, epoch)):
             self._publish_sheet(sheet_path(self._exhibits.name), step, epoch)
 
     def _draw_once(self, moment: Moment) -> None:
@@ -82,17 +85,20 @@ class Gallery:
 
     def _publish_sheet(self, path: str, step: int, epoch: int) -> None:
         self._output.fetch_back("sample")
-        columns = {moment: [self._output.local(path) for path in self._paths(moment)] for moment in self._drawn()}
+        drawn = self._drawn(Moment(step, epoch))
+        columns = {moment: [self._output.local(path) for path in self._paths(moment)] for moment in drawn}
         shown = {moment: files for moment, files in columns.items() if moment.step <= step}
         self._output.write(path, partial(write_sheet, self._exhibits.pictures, shown))
         self._output.publish(path, "sheet", epoch=epoch, step=step)
 
-    def _drawn(self) -> list[Moment]:
-        """Moments of which every picture is published."""
+    def _drawn(self, *last: Moment) -> list[Moment]:
+        """Moments of which every picture is published; `last` may be where the training ended early."""
         published = {file.path for file in self._output.files}
         plan = self._plan
         epochs = [Moment(plan.steps_until(epoch), epoch) for epoch in plan.sample_epochs]
         moments = [*epochs, *(Moment(step) for step in plan.sample_steps)]
+        if self._exhibits.pictures:
+            moments = list(dict.fromkeys((*moments, *last)))
         return [moment for moment in moments if published.issuperset(self._paths(moment))]
 
     def _paths(self, moment: Moment) -> list[str]:

@@ -157,7 +157,7 @@ class Recorder:
             self._measure(epoch)
             tracker.set_reason("Saving", f"adapter of epoch {epoch}")
             self._publish_adapter(epoch, adapter_path(self._name, epoch), loss)
-        self._gallery.after_epoch(self._trainer.step, epoch)
+        self._gallery.after_epoch(self._trainer.step, epoch, is_last=self.is_over)
         self._trainer.epoch = epoch
         self.save_state()
         self._report(self._trainer.mean_loss(), self._trainer.learning_rates())
