@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lora_trainer.errors import InvalidConfiguration
 from lora_trainer.evaluate import evaluate_training
 from lora_trainer.evaluation.measures import Measure, from_lines
 from lora_trainer.run import run_training
@@ -32,6 +33,9 @@ def test_a_run_is_measured_when_it_is_evaluated_later(
     later = make_training(tiny_pipeline, tiny_pictures, tmp_path / "out", **changes, evaluation=EVALUATION)
     session = make_session(tmp_path / "later")
 
+    if fraction is None:
+        with pytest.raises(InvalidConfiguration, match=r"evaluate the run that is there \(`lora evaluate`\)"):
+            run_training(later, make_session(tmp_path / "again").session)
     evaluate_training(later, session.session)
 
     status = session.tracker.snapshot().evaluation

@@ -175,8 +175,15 @@ def test_early_stop_ends_well_and_says_so(make: Make, tmp_path: Path, monkeypatc
         samples={"everyEpochs": 5, "prompts": [{"prompt": "zwx", "steps": 1}]},
     )
 
-    ended = run_training(training, make_session(tmp_path / "work").session)
+    observed, again = make_session(tmp_path / "work"), make_session(tmp_path / "again")
+    ended = run_training(training, observed.session)
+    run_training(training, again.session)
 
+    progress = observed.tracker.snapshot().progress
+    assert progress is not None and progress.remaining_seconds == 0
+    assert [one.validation_loss for one in again.tracker.snapshot().checkpoints] == pytest.approx(
+        [0.65, 0.75, 0.85], abs=1e-3
+    )
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     drawn = [file["path"] for file in manifest["files"] if file["kind"] == "sample"]
     assert drawn == ["samples/tiny-e000000-00.png", "samples/tiny-e000003-00.png"], "the last epoch is drawn as always"

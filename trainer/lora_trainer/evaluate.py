@@ -133,9 +133,9 @@ def evaluate_finished(manifest: RunManifest, store: Store, prepared: Prepared, s
     spec, tracker = prepared.training.spec, session.audience.tracker
     if is_evaluated(store, spec):
         evaluation = None if spec.evaluation is None else evaluation_of(store, spec)
-        ended = tell_already_trained(manifest, tracker, store.uri_of, evaluation=evaluation)
+        ended = tell_already_trained(manifest, tracker, store, evaluation=evaluation)
         return ended if evaluation is None else _with_findings(ended, evaluation.status)
-    ended = tell_already_trained(manifest, tracker, store.uri_of)
+    ended = tell_already_trained(manifest, tracker, store)
     with taking_over(store, prepared, manifest.memory_rungs, session) as output:
         run = CompletedRun(prepared, store, output, manifest)
         return _with_findings(ended, evaluate(run, partial(open_studio, prepared, session), session))

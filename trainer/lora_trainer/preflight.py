@@ -114,7 +114,7 @@ class _Check:
     def _ended_before(self, finished: RunManifest) -> Ended:
         """Of a run that is complete: whether its evaluation is as well."""
         evaluation = None if self._spec.evaluation is None else evaluation_of(self.store, self._spec)
-        ended = tell_already_trained(finished, self.session.audience.tracker, self.store.uri_of, evaluation=evaluation)
+        ended = tell_already_trained(finished, self.session.audience.tracker, self.store, evaluation=evaluation)
         if is_evaluated(self.store, self._spec):
             return ended
         return Ended("Verified", f"{ended.message}; its evaluation is left to do")

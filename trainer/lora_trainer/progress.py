@@ -186,6 +186,12 @@ class ProgressTracker:
         step = report.progress.step if report.progress else None
         return TerminationMessage(exit_code=int(exit_code), step=step, log_tail=log_tail[-_LOG_CHARACTERS:], **fields)
 
+    def end_steps(self) -> None:
+        """No step follows, also where fewer were made than planned."""
+        with self._lock:
+            if self._report.progress is not None:
+                self._update(progress=self._report.progress.model_copy(update={"remaining_seconds": 0}))
+
     def _beat(self) -> None:
         self._pulse.beat()
         self._active_time = self._now()

@@ -203,6 +203,7 @@ class Recorder:
             self._output.publish(document.path, document.kind, step=self._trainer.step)
         manifest = self._output.finish(epoch=epoch, step=self._trainer.step)
         self._audience.tracker.set_artifacts(self.artifacts())
+        self._audience.tracker.end_steps()
         return manifest
 
     def artifacts(self) -> Artifacts:

@@ -22,6 +22,7 @@ from lora_api.run_manifest import (
 from lora_api.spec import LoraTrainingSpec
 from lora_api.status import Artifacts, Checkpoint, MemoryRung
 from lora_trainer.errors import InvalidConfiguration
+from lora_trainer.evaluation.measures import from_lines
 from lora_trainer.progress import ProgressTracker
 from lora_trainer.provenance import Provenance, differences
 from lora_trainer.storage import MissingFile, Store, UnreadableManifest, read_manifest
@@ -134,8 +135,12 @@ def completed(store: Store, identity: RunIdentity, provenance: Provenance) -> Ru
     if manifest is None or identity.matches(manifest):
         return manifest
     before = read_provenance(store)
-    found = _UNKNOWN if before is None else differences(before, provenance).all
-    raise _is_another_run(manifest, found)
+    if before is None:
+        raise _is_another_run(manifest, _UNKNOWN)
+    error = _is_another_run(manifest, differences(before, provenance).all)
+    if not differences(before.apart_from_evaluation(), provenance.apart_from_evaluation()).all:
+        raise InvalidConfiguration(f"{error}, or evaluate the run that is there (`lora evaluate`)")
+    raise error
 
 
 def completed_apart_from_evaluation(store: Store, identity: RunIdentity, provenance: Provenance) -> RunManifest | None:
@@ -186,19 +191,34 @@ def is_evaluated(store: Store, spec: LoraTrainingSpec) -> bool:
 
 
 def tell_already_trained(
-    manifest: RunManifest, tracker: ProgressTracker, uri_of: UriOf, *, evaluation: EvaluationManifest | None = None
+    manifest: RunManifest, tracker: ProgressTracker, store: Store, *, evaluation: EvaluationManifest | None = None
 ) -> Ended:
-    """Tells what the run of `manifest` made, and what was found of it, as if it had just been made."""
-    loss = None
+    """Tells what the run of `manifest` at `store` made, and what was found of it, as if it had just been made."""
+    loss, measured = None, _held_out_losses(store)
     for file in manifest.files:
         if is_checkpoint(file, manifest.name):
-            checkpoint, loss = checkpoint_of(file, uri_of), file.loss
+            checkpoint, loss = checkpoint_of(file, store.uri_of, measured.get(file.epoch or 0)), file.loss
             tracker.add_checkpoint(checkpoint)
             if evaluation is not None and file.epoch == evaluation.status.best_epoch:
                 tracker.set_best_checkpoint(checkpoint)
     tracker.step(manifest.step, epoch=manifest.epoch, loss=loss, learning_rate=None)
-    artifacts = tell_artifacts(manifest, tracker, uri_of, evaluation=evaluation)
+    artifacts = tell_artifacts(manifest, tracker, store.uri_of, evaluation=evaluation)
     return Ended("AlreadyTrained", f"this very run was completed {manifest.created_time}: {artifacts.adapter_uri}")
+
+
+def _held_out_losses(store: Store) -> dict[int, float | None]:
+    """Loss of each epoch on held-out pictures, as far as it can be read."""
+    losses: dict[int, float | None] = {}
+    for path in (METRICS_PATH, MEASURES_PATH):
+        try:
+            measures, _ = from_lines(store.get_bytes(path).decode().splitlines())
+        except MissingFile:
+            continue
+        except ValueError as error:
+            logger.warning("%s cannot be read: %s", path, error)
+            continue
+        losses |= {measure.epoch: measure.held_out_loss for measure in measures}
+    return losses
 
 
 def tell_artifacts(
