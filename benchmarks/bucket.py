@@ -10,7 +10,7 @@ import boto3
 
 from lora_demo.seaweed import ObjectStore
 
-_COMPARED_KINDS = ("adapter", "sample", "sheet", "metrics")
+_COMPARED_KINDS = ("adapter", "sample", "sheet", "metrics", "grid")
 """What a resumed run must have in common with one that was never interrupted."""
 
 
@@ -50,11 +50,12 @@ def problems_of(content: Mapping[str, bytes]) -> list[str]:
     """Whatever a manifest anywhere says that is not so; nothing, where all is well."""
     found = []
     for key, body in content.items():
-        folder, _, name = key.rpartition("/")
-        if name != "manifest.json":
+        if key.rpartition("/")[2] != "manifest.json":
             continue
+        # That of the evaluation names files from the run's folder on.
+        folder = key.removesuffix("manifest.json").removesuffix("evaluation/")
         for file in json.loads(body)["files"]:
-            path = f"{folder}/{file['path']}".lstrip("/")
+            path = folder + file["path"]
             if path not in content:
                 found.append(f"{key} names {path}, which is not there")
             elif hashlib.sha256(content[path]).hexdigest() != file["sha256"]:
@@ -63,10 +64,12 @@ def problems_of(content: Mapping[str, bytes]) -> list[str]:
 
 
 def results(content: Mapping[str, bytes]) -> dict[str, str]:
-    """Path of every adapter, picture and metrics file of the finished run -> digest; empty if it is not finished."""
-    if "manifest.json" not in content:
+    """Path of every adapter, picture and metrics file of the finished run and of its evaluation -> digest; empty if it
+    is not finished."""
+    manifests = ("manifest.json", "evaluation/manifest.json")
+    if not all(name in content for name in manifests):
         return {}
-    files = json.loads(content["manifest.json"])["files"]
+    files = [file for name in manifests for file in json.loads(content[name])["files"]]
     return {
         file["path"]: hashlib.sha256(content[file["path"]]).hexdigest()
         for file in files

@@ -186,6 +186,10 @@ def document(variant: str, endpoint: str, output: str) -> dict[str, Any]:
         "training": {"epochs": 2, "batchSize": 2, "gradientAccumulationSteps": 2},
         "checkpoints": {"everySteps": 2},
         "samples": {"prompts": [{**training["spec"]["samples"]["prompts"][0], "steps": 3}]},
+        "evaluation": {
+            "bestEpoch": {"heldOutPasses": 8, "trainingPasses": 4, "driftPasses": 4},
+            "grid": {"weights": [0.5, 1.0]},
+        },
         "output": {"uri": output},
     }
     spec = training["spec"]

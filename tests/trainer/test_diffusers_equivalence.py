@@ -35,7 +35,7 @@ def painted(model: BaseModel, *, zero_terminal: bool = False) -> list[Image.Imag
     schedule = make_schedule(betas.start, betas.end, steps=betas.steps, name=betas.name)
     if zero_terminal:
         schedule = rescale_zero_terminal(schedule)
-    return Painter(model, schedule, nullcontext, lambda: None).draw(PICTURES)
+    return Painter(model, schedule, nullcontext, lambda: None).draw(PICTURES, None)
 
 
 def painted_with_adapter(base: Path, adapter: Path, *, alpha: float) -> list[Image.Image]:
@@ -61,7 +61,8 @@ def theirs(base: Path, adapter: Path | None = None, *, zero_terminal: bool = Fal
     return [
         pipeline(
             picture.prompt,
-            negative_prompt=picture.negative_prompt,
+            # Of SDXL an empty one is zeros, as in the WebUI; diffusers encodes "" and takes zeros for None.
+            negative_prompt=picture.negative_prompt or None,
             width=picture.width_px,
             height=picture.height_px,
             num_inference_steps=picture.steps,
