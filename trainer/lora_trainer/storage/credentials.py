@@ -1,6 +1,6 @@
 """Where an S3 client takes its credentials from: a mounted Secret, read anew for each request, or boto3's own search.
 
-Used by `s3_client`. Session tokens rotate: the kubelet replaces the mounted files while a pod runs.
+Used by `s3_client`. Temporary credentials rotate: the kubelet replaces the mounted files while a pod runs.
 """
 
 import functools

@@ -64,7 +64,7 @@ class Transient(StorageUnavailable):
 
 
 class CredentialsExpired(AccessDenied):
-    """The session token is too old: its successor may be mounted by now."""
+    """Temporary credentials have run out: their successors may be mounted by now."""
 
 
 @contextmanager
