@@ -5,17 +5,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from lora_api.status import Progress as ProgressNumbers
-from lora_trainer.audience import Audience
-from lora_trainer.commands.failures import exit_with_code
+from lora_trainer.commands.attempt import Work, attempt
 from lora_trainer.commands.options import Overrides, ServeProgress, TrainingFile, WorkDir
-from lora_trainer.commands.overrides import load_training_file
-from lora_trainer.commands.session import open_surroundings
 from lora_trainer.run_log import RunLog, is_for_the_file_only
 
 logger = logging.getLogger(__name__)
@@ -29,20 +25,20 @@ def run(
     serve_progress: ServeProgress = True,
 ) -> None:
     """Train a LoRA here, with the same file as in a cluster. Started again, it goes on from its newest state."""
-    with exit_with_code(of_training=True), open_surroundings(work_dir=work_dir, serve_progress=serve_progress) as here:
-        training = load_training_file(file, overrides or ())
-        here.tracker.set_stall_seconds(training.spec.limits.stall_seconds)
-        # torch and diffusers take ten seconds to import; `lora --help`, `plan` and `validate` do without them.
-        with here.stop.at_once():
-            from lora_trainer.prepare import Session  # noqa: PLC0415
-            from lora_trainer.run import run_training  # noqa: PLC0415
+    attempt(
+        _load,
+        file,
+        overrides,
+        work_dir=work_dir,
+        serve_progress=serve_progress,
+        showing=lambda: showing(Console(stderr=True)),
+    )
 
-        with showing(Console(stderr=True)) as on_progress:
-            audience = Audience(here.tracker, here.metrics, on_progress)
-            session = Session(here.settings, audience, here.should_stop, here.stop.seconds_left, here.log_file)
-            ended = run_training(training, session)
-        here.say_end(ended.reason, ended.message)
-    typer.echo(f"{ended.reason}: {ended.message}")
+
+def _load() -> Work:
+    from lora_trainer.run import run_training  # noqa: PLC0415  (slow to import)
+
+    return run_training
 
 
 @contextmanager
