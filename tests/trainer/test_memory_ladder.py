@@ -18,6 +18,7 @@ from lora_api import LoraTraining, RunManifest
 from lora_trainer.errors import Interrupted, OutOfMemory, Superseded
 from lora_trainer.families.stable_diffusion import StableDiffusion
 from lora_trainer.lora.formats import read_adapter
+from lora_trainer.output import RunOutput
 from lora_trainer.run import run_training
 from lora_trainer.storage.directory_store import DirectoryStore
 from lora_trainer.storage.fence import OWNER_KEY, Fence
@@ -97,8 +98,15 @@ def test_steps_after_the_newest_state_are_made_again(training: Callable[..., Lor
             raise full()
         return step(optimizer, *arguments, **named)
 
+    def publish_at_once(output: RunOutput, *arguments: Any, **named: Any) -> None:
+        publish(output, *arguments, **named)
+        output.wait()
+
+    publish = RunOutput.publish_state
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.AdamW, "step", refuse_third)
+        # A state is passed over while the one before is on its way; the second has to be there.
+        patch.setattr(RunOutput, "publish_state", publish_at_once)
         chosen = {
             "epochs": 4,
             "batchSize": 1,
