@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 
@@ -55,3 +56,10 @@ def _verb(method: str, name: str, query: Mapping[str, str]) -> str:
     if method == "DELETE":
         return "delete" if name else "deletecollection"
     return _VERBS.get(method, method.lower())
+
+
+def reviewed_request(body: Mapping[str, Any], user: str) -> RequestInfo:
+    """The request that a SelfSubjectAccessReview asks about."""
+    asked = (body.get("spec") or {}).get("resourceAttributes") or {}
+    names = ("verb", "group", "version", "namespace", "resource", "name", "subresource")
+    return RequestInfo(**{"verb": "", **{name: asked[name] for name in names if name in asked}, "user": user})

@@ -14,10 +14,11 @@ from aiohttp import web
 
 from lora_devcluster import discovery, openapi, proto
 from lora_devcluster.api import Api, DeleteOptions
+from lora_devcluster.authorization import Authorizer
 from lora_devcluster.conditions import set_condition
 from lora_devcluster.documents import copied
 from lora_devcluster.errors import ApiError, Json, bad_request, method_not_allowed
-from lora_devcluster.requests import RequestInfo, parse_request
+from lora_devcluster.requests import RequestInfo, parse_request, reviewed_request
 from lora_devcluster.resources import Resource
 from lora_devcluster.routes import ResourceRoutes, json_response, read_body, whole_number
 from lora_devcluster.store import Key
@@ -62,6 +63,7 @@ class ApiServer:
         self.requests: deque[RequestInfo] = deque(maxlen=_RECORDED_REQUESTS)
         self.faults: list[Fault] = []
         self.breaks: list[Break] = []
+        self.authorizer = Authorizer(api.store, api.registry)
         self._logs = logs
         self._resources = ResourceRoutes(api, self.watches)
         self._runner: web.AppRunner | None = None
@@ -115,6 +117,7 @@ class ApiServer:
                 raise error
         if info.group in _REVIEWS:
             return await self._review(request, info)
+        await self._authorize(request, info)
         resource = self.api.registry.find(info.group, info.version, info.resource)
         if resource is None:
             raise _nothing_here()
@@ -163,14 +166,21 @@ class ApiServer:
             case _:
                 return None
 
+    async def _authorize(self, request: web.Request, info: RequestInfo) -> None:
+        self.authorizer.check(info)
+        if info.verb == "create" and request.content_type.endswith("json"):
+            body = await read_body(request)
+            if isinstance(body, dict):
+                self.authorizer.check_owners(info, body)
+
     async def _review(self, request: web.Request, info: RequestInfo) -> web.StreamResponse:
-        """Says who asks and that everything is allowed: there is no authorisation here."""
-        is_binary = request.content_type == proto.MEDIA_TYPE
-        body: Json = {} if is_binary else await read_body(request) or {}
+        """Says who asks and what that user may do."""
+        # kubectl, which sends these in binary, names no user to a server without TLS: it asks as administrator.
+        body: Json = {} if request.content_type == proto.MEDIA_TYPE else await read_body(request) or {}
         body["apiVersion"] = f"{info.group}/{info.version}"
         if info.resource == "selfsubjectaccessreviews":
             body["kind"] = "SelfSubjectAccessReview"
-            body["status"] = {"allowed": True, "reason": "this laptop-sized cluster allows everything"}
+            body["status"] = {"allowed": self.authorizer.allows(reviewed_request(body, info.user))}
         elif info.resource == "selfsubjectreviews":
             body["kind"] = "SelfSubjectReview"
             body["status"] = {"userInfo": {"username": info.user, "groups": ["system:masters"]}}

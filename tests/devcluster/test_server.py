@@ -270,7 +270,7 @@ async def test_a_watch_can_lose_single_events(client: Client) -> None:
 
 
 async def test_requests_are_recorded_as_rbac_sees_them(client: Client) -> None:
-    headers = {"User-Agent": "tester/1", "Authorization": "Bearer system:serviceaccount:default:us"}
+    headers = {"User-Agent": "tester/1", "Authorization": "Bearer someone"}
     await client.send("GET", f"{CONFIGS}/missing", **headers)
 
     last = client.cluster.requests[-1]
@@ -282,7 +282,7 @@ async def test_requests_are_recorded_as_rbac_sees_them(client: Client) -> None:
         "default",
         "missing",
     )
-    assert (last.user, last.user_agent, last.code) == ("system:serviceaccount:default:us", "tester/1", 404)
+    assert (last.user, last.user_agent, last.code) == ("someone", "tester/1", 404)
 
 
 async def test_an_evicted_pod_is_marked_and_goes(client: Client) -> None:
