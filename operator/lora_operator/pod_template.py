@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lora_api import LoraTraining, LoraTrainingSpec, names
 from lora_api.cluster_spec import EnvVar
-from lora_operator.pod_volumes import Volume, build_volumes
+from lora_operator.pod_volumes import TRUSTED_FILE, Volume, build_volumes
 from lora_operator.profiles import Profile
 from lora_operator.subject import Manifest
 
@@ -50,6 +50,7 @@ def build_pod_template(training: LoraTraining, profile: Profile, role: PodRole) 
         "initContainers": _init_containers(spec, profile, role, volumes),
         "containers": [_only_container(spec, profile, role, volumes)],
         "volumes": [volume for volume, _ in volumes],
+        "resourceClaims": [] if checks_only else _gpu_claims(spec, profile),
     }
     metadata = {"labels": {**profile.pod_labels, **spec.pod.labels, **role.labels}}
     return {
@@ -164,10 +165,19 @@ def _container(spec: LoraTrainingSpec, profile: Profile, role: PodRole, volumes:
 
 def _resources(spec: LoraTrainingSpec, profile: Profile) -> Manifest:
     limits = {**profile.resources.limits, **spec.pod.resources.limits}
-    if spec.parallelism.gpus_per_node:
+    if spec.parallelism.gpus_per_node and profile.gpu_claim_template is None:
         limits[profile.gpu_resource] = str(spec.parallelism.gpus_per_node)
     requests = {**profile.resources.requests, **spec.pod.resources.requests}
-    return _without_empty({"requests": requests, "limits": limits})
+    claims = [{"name": claim["name"]} for claim in _gpu_claims(spec, profile)]
+    return _without_empty({"requests": requests, "limits": limits, "claims": claims})
+
+
+def _gpu_claims(spec: LoraTrainingSpec, profile: Profile) -> list[Manifest]:
+    """The pod's claims, one for each GPU, where the profile takes GPUs by dynamic resource allocation."""
+    if profile.gpu_claim_template is None:
+        return []
+    template = {"resourceClaimTemplateName": profile.gpu_claim_template}
+    return [{"name": f"gpu-{index}", **template} for index in range(spec.parallelism.gpus_per_node)]
 
 
 def _preflight_resources(profile: Profile) -> Manifest:
@@ -191,6 +201,9 @@ def _environment(spec: LoraTrainingSpec, profile: Profile, role: PodRole) -> lis
         "TMPDIR": names.WORK_DIR,
         "HF_HOME": f"{names.WORK_DIR}/huggingface",
     }
+    if profile.ca_bundle_ref:
+        # Read by the hub's client, and by the store's where it has no certificates of its own.
+        own |= {"SSL_CERT_FILE": TRUSTED_FILE, "AWS_CA_BUNDLE": TRUSTED_FILE}
     if spec.pod.cache_volume_claim:
         own[names.ENV_CACHE_DIR] = names.CACHE_DIR
     if spec.storage.credentials_secret_ref:

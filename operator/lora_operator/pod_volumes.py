@@ -11,6 +11,9 @@ from lora_operator.subject import Manifest
 
 SECRET_MODE = 0o440
 PATH_OF_CLAIM = "pvc://"
+TRUSTED_DIR = "/etc/lora/trusted"
+TRUSTED_FILE = f"{TRUSTED_DIR}/{names.CA_BUNDLE_FILE}"
+"""The certificates of the profile, which take the place of the image's."""
 
 Volume = tuple[Manifest, Manifest]
 """A volume of the pod and its mount in the containers."""
@@ -30,6 +33,8 @@ def build_volumes(training: LoraTraining, profile: Profile) -> list[Volume]:
         found.append(
             ({"name": "cache", "persistentVolumeClaim": claim}, {"name": "cache", "mountPath": names.CACHE_DIR})
         )
+    if profile.ca_bundle_ref:
+        found.append(_certificates("trusted", profile.ca_bundle_ref, TRUSTED_DIR))
     found += _of_storage(spec.storage, None)
     for section in SECTIONS:
         own = _own_storage(spec, section)

@@ -4,14 +4,15 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from lora_api.base import ApiModel
 from lora_api.cluster_spec import EnvVar, LabelKey, Resources, Storage, Toleration
-from lora_api.fields import LabelText, ObjectName, Quantity, Text
+from lora_api.fields import ConfigMapKeyRef, LabelText, ObjectName, Quantity, Text
 from lora_api.load import dotted
 from lora_operator.errors import SettingsError
 
@@ -52,6 +53,9 @@ class Profile(ApiModel):
     """Command that understands `run FILE`. Default: the image's entry point."""
     gpu_resource: LabelKey = "nvidia.com/gpu"
     """Resource that counts GPUs."""
+    gpu_claim_template: ObjectName | None = None
+    """ResourceClaimTemplate, in the namespace of the training, of a claim for one GPU (dynamic resource allocation).
+    A pod then has as many such claims as it wants GPUs, in the place of `gpuResource`."""
     node_selector: dict[LabelKey, LabelText] = {}
     """Labels a node must have."""
     tolerations: tuple[Toleration, ...] = ()
@@ -70,6 +74,9 @@ class Profile(ApiModel):
     """Further environment variables."""
     storage: Storage = Storage()
     """Object store of trainings that say nothing about theirs."""
+    ca_bundle_ref: ConfigMapKeyRef | None = None
+    """ConfigMap key, in the namespace of the training, with all the certificates (PEM) that pods trust in the place of
+    those of their image: for the hub, and for stores without a `caBundleRef` of their own."""
     shared_memory: Quantity | None = None
     """Size of /dev/shm of trainings that leave theirs at the default."""
     pod_labels: dict[LabelKey, LabelText] = {}
@@ -86,6 +93,14 @@ class Profile(ApiModel):
     """The pod that checks the data; with `InitContainer` its resources."""
     work_volume_size: Quantity | None = None
     """Size limit of the scratch volume that holds base model and pictures. Default: that of the node's disk."""
+
+    @model_validator(mode="after")
+    def _check_gpus(self) -> Self:
+        if self.gpu_claim_template is not None and "gpu_resource" in self.model_fields_set:
+            given = {"resource": self.gpu_resource, "template": self.gpu_claim_template}
+            words = "gpuResource is {resource} and gpuClaimTemplate {template}, but GPUs come from one; remove one"
+            raise PydanticCustomError("rule", words, given)
+        return self
 
 
 Profiles = dict[str, Profile]

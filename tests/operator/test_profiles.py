@@ -55,6 +55,7 @@ def test_off_is_understood_as_yaml_reads_it(word: str) -> None:
         ("default: {image: a, terminationGracePeriodSeconds: '120'}", "terminationGracePeriodSeconds"),
         ("default: {image: a, env: [{name: LORA_X, value: a}]}", "LORA_"),
         ("default: {image: a, podLabels: {x: 2024-01-01}}", "profile default"),
+        ("default: {image: a, gpuResource: amd.com/gpu, gpuClaimTemplate: one-gpu}", "GPUs come from one"),
         ("default: {image: [", "no valid YAML"),
     ],
 )
