@@ -13,6 +13,11 @@ from lora_api.quantity import PATTERN as QUANTITY_PATTERN
 
 MUTABLE: dict[str, Any] = {"x-lora-mutable": True}
 """Marks a field that may change after creation; everything else is immutable."""
+FOR_GOOD: dict[str, Any] = {
+    **MUTABLE,
+    "x-lora-rules": [{"rule": "self || !oldSelf", "message": "cannot be taken back; create a new LoraTraining"}],
+}
+"""Marks a boolean that may become true after creation, and stays so."""
 
 _SHAPES = {
     "s3": (r"s3://[a-z0-9][a-z0-9.-]+[a-z0-9](/[^?#]*)?", "s3://bucket/prefix"),

@@ -31,11 +31,16 @@ ANNOTATION_EVALUATION_DIGEST = f"{GROUP}/evaluation-digest"
 ANNOTATION_TRAINING = f"{GROUP}/training"
 """On a pod: the resolved LoraTraining as JSON, which the downward API gives to its containers as a file."""
 
+ANNOTATION_CHECKPOINT = f"{GROUP}/checkpoint-requested-at"
+"""On a LoraTraining: any text. Another one than before asks for a state after the next step."""
+MAX_REQUEST_LENGTH = 256
+"""So many characters of that text count."""
+
 TRAINER_CONTAINER = "trainer"
 PREFLIGHT_CONTAINER = "preflight"
 """The init container that checks the data, where a profile wants it in the training's own pod."""
 TRAINER_PORT = 9400
-"""TCP port of the trainer's `/progress` (JSON) and `/metrics` (Prometheus)."""
+"""TCP port of the trainer's `/progress` (JSON), `/metrics` (Prometheus) and `/checkpoint`."""
 TRAINER_PORT_NAME = "metrics"
 
 CONFIG_DIR = "/etc/lora/config"
@@ -68,6 +73,12 @@ ENV_POD_UID = "LORA_POD_UID"
 ENV_CACHE_DIR = "LORA_CACHE_DIR"
 ENV_GRACE_SECONDS = "LORA_GRACE_SECONDS"
 """How long the pod lives after it was told to stop (terminationGracePeriodSeconds)."""
+ENV_NODE_RANK = "LORA_NODE_RANK"
+"""Which of several pods of a training this one is, from 0."""
+ENV_RENDEZVOUS = "LORA_RENDEZVOUS"
+"""`host:port` where the first of several pods waits for the others."""
+RENDEZVOUS_PORT = 29500
+"""TCP port of that, the one that torchrun takes as well."""
 
 
 def job_name(training: str, attempt: int) -> str:
@@ -83,6 +94,11 @@ def preflight_job_name(training: str) -> str:
 def evaluation_job_name(training: str, generation: int) -> str:
     """Name of the Job that evaluates a finished training as this generation of its spec asks for."""
     return f"{training}-e{generation}"
+
+
+def service_name(training: str) -> str:
+    """Name of the headless Service by which several pods of a training find each other."""
+    return f"{training}-nodes"
 
 
 def section_dir(folder: str, section: str) -> str:

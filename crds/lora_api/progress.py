@@ -9,6 +9,7 @@ from lora_api.exit_codes import ExitCode
 from lora_api.status import (
     Artifacts,
     Checkpoint,
+    CheckpointRequest,
     Count,
     EvaluationStatus,
     MemoryRung,
@@ -51,6 +52,8 @@ class ProgressReport(StatusModel):
     """Step of the state that the trainer went on from."""
     saved_state: SavedState | None = None
     """The newest state that lies verified in the store."""
+    checkpoint_request: CheckpointRequest = ""
+    """The newest request for a state, by `POST /checkpoint`, that a stored state answers."""
     memory_rungs: Annotated[tuple[MemoryRung, ...], Field(max_length=16)] = ()
     """What was given up for memory, in order."""
     active_time: Time | None = None

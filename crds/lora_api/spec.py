@@ -11,7 +11,7 @@ from lora_api.base import ApiModel, Rule
 from lora_api.cluster_spec import Limits, Output, Parallelism, Pod, Resume, Retry, Scheduling, Storage
 from lora_api.dataset_spec import Dataset
 from lora_api.evaluation_spec import Checkpoints, Evaluation, Samples
-from lora_api.fields import MUTABLE, ObjectName
+from lora_api.fields import FOR_GOOD, MUTABLE, ObjectName
 from lora_api.model_spec import NOT_IN_SDXL, ONLY_IN_SDXL, BaseModelSpec, Network
 from lora_api.optimizer_spec import ADAPTIVE, PAGED, SCHEDULE_FREE, STATE_LIKE_WEIGHTS, Optimizer
 from lora_api.status import LoraTrainingStatus
@@ -254,6 +254,10 @@ class LoraTrainingSpec(ApiModel):
     """A named set of cluster settings (image, node selector, tolerations, storage) of the operator's chart."""
     suspend: bool = Field(default=False, json_schema_extra=MUTABLE)
     """Pause: the pod saves its state and stops, and the GPU is free. Set it to false to go on."""
+    cancel: bool = Field(default=False, json_schema_extra=FOR_GOOD)
+    """End the training for good: the pod saves its state and stops, and the training fails with the reason Cancelled.
+    It never starts again, and this cannot be taken back. One that has ended stays as it is; only its evaluation is
+    stopped."""
     base_model: BaseModelSpec
     """The model that the adapter is trained for."""
     dataset: Dataset

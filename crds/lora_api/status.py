@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from lora_api import names
 from lora_api.base import ApiModel
 
 Message = Annotated[str, Field(max_length=4096)]
@@ -12,6 +13,7 @@ Uri = Annotated[str, Field(max_length=1280)]
 Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
 Count = Annotated[int, Field(ge=0, le=9007199254740991)]
 Number = float
+CheckpointRequest = Annotated[str, Field(max_length=names.MAX_REQUEST_LENGTH)]
 Display = Annotated[str, Field(max_length=64)]
 
 
@@ -360,6 +362,8 @@ class LoraTrainingStatus(StatusModel):
     """What the run made, by URI."""
     saved_state: SavedState | None = None
     """The newest state from which the training can go on."""
+    checkpoint_request: CheckpointRequest | None = None
+    """The annotation lora-operator.io/checkpoint-requested-at that a stored state has answered."""
     memory_rungs: Annotated[tuple[MemoryRung, ...], Field(max_length=16)] = ()
     """What was given up because the GPU's memory was too small (`retry.onOutOfMemory: Ladder`)."""
     queue: QueueStatus | None = None

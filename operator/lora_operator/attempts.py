@@ -80,7 +80,7 @@ def is_time_over(spec: LoraTrainingSpec, attempts: Attempts, now: datetime) -> b
 
 def is_paused(subject: Subject, job: Job | None) -> bool:
     """Whether pods end because somebody wants it so."""
-    asked = subject.training is not None and subject.training.spec.suspend
+    asked = subject.is_cancelled or (subject.training is not None and subject.training.spec.suspend)
     return asked or (job is not None and (job.suspend or job.is_failing))
 
 

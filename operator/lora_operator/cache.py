@@ -13,7 +13,7 @@ from lora_operator.subject import Key, Manifest, Subject, is_settled, parse_subj
 
 Kind = Literal["training", "job", "pod"]
 KINDS: tuple[Kind, ...] = ("training", "job", "pod")
-SPEC_OF_SETTLED = ("ttlSecondsAfterFinished", "evaluation")
+SPEC_OF_SETTLED = ("ttlSecondsAfterFinished", "evaluation", "cancel")
 STATUS_OF_SETTLED = ("observedGeneration", "phase", "completionTime", "conditions", "progress", "evaluation")
 """What is still read of a settled training, beside its newest checkpoint; by both it is known again as settled."""
 

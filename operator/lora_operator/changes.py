@@ -8,6 +8,7 @@ from typing import Literal
 
 from lora_api import LoraTrainingStatus
 from lora_api.status import Condition, ConditionType
+from lora_operator.diagnosis import CANCELLED
 
 _NOT_ACCEPTED = {"InvalidSpec", "ProfileNotFound", "SpecTooLarge"}
 _NOT_PLACED = {
@@ -36,7 +37,7 @@ WARNED_ABOUT = {
 }
 EVALUATION_FAILED = "EvaluationFailed"
 """Reason of the event, and of the trainer's own notice."""
-_NOT_EVALUATED = {"NotRequested", "TrainingFailed"}
+_NOT_EVALUATED = {"NotRequested", "TrainingFailed", CANCELLED}
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def _event_of(condition: Condition, old: Condition | None, ended: bool) -> Event
             return Event("Normal", "Resumed", "the training goes on from its newest state")
         case ConditionType.SUCCEEDED, "True":
             return Event("Normal", condition.reason, condition.message)
+        case ConditionType.SUCCEEDED, "False" if condition.reason == CANCELLED:
+            return Event("Normal", CANCELLED, condition.message)
         case ConditionType.SUCCEEDED, "False":
             return Event("Warning", condition.reason, condition.message)
         case ConditionType.EVALUATED, "True":

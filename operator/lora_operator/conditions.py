@@ -170,13 +170,20 @@ def derive_suspended(view: View) -> Finding:
 
 def _succeeded(view: View) -> Finding:
     if view.ending is None:
-        return Finding("Unknown", "InProgress", "the training has not ended")
+        return Finding("Unknown", *_in_progress(view))
     return Finding("True" if view.ending.succeeded else "False", view.ending.reason, view.ending.message)
 
 
 def _finished(view: View) -> Finding:
     if view.ending is None:
-        return Finding("False", "InProgress", "the training has not ended")
+        return Finding("False", *_in_progress(view))
     if view.ending.succeeded:
         return Finding("True", "Succeeded", view.ending.message)
     return Finding("True", "Failed", f"{view.ending.reason}: {view.ending.message}")
+
+
+def _in_progress(view: View) -> tuple[str, str]:
+    """Reason and message until the end."""
+    if view.is_cancelled:
+        return "Cancelling", "spec.cancel is set: the pod saves its state and stops"
+    return "InProgress", "the training has not ended"

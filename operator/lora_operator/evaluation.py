@@ -49,7 +49,8 @@ def _sort_out(subject: Subject, observed: Observed) -> tuple[Observed, tuple[Job
     """What is seen of the Job for the present wish, and the Jobs for others."""
     training, job = subject.training, observed.job
     old = tuple(job for job in observed.older_jobs if job.stage == names.STAGE_EVALUATION)
-    wanted = evaluation_digest(training.spec) if training is not None and training.spec.evaluation is not None else None
+    is_wanted = training is not None and training.spec.evaluation is not None and not subject.is_cancelled
+    wanted = evaluation_digest(training.spec) if training is not None and is_wanted else None
     if job is None or job.evaluation_digest == wanted:
         return observed, old
     return replace(observed, job=None, older_jobs=(*observed.older_jobs, job), report=None), (*old, job)
@@ -58,7 +59,7 @@ def _sort_out(subject: Subject, observed: Observed) -> tuple[Observed, tuple[Job
 def _start(subject: Subject, observed: Observed, training: LoraTraining, profile: Profile) -> Create | None:
     """The Job, if it is to be created now."""
     spec = training.spec
-    if observed.job is not None or observed.refusal or spec.evaluation is None or spec.suspend:
+    if observed.job is not None or observed.refusal or spec.evaluation is None or spec.suspend or spec.cancel:
         return None
     if any(not pod.is_over for pod in observed.pods):
         # Pods of a Job that is gone still end: a second writer must wait for them.

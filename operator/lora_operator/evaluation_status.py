@@ -8,7 +8,7 @@ from datetime import datetime
 from lora_api import ExitCode, LoraTrainingStatus, TerminationMessage, evaluation_digest, outcome_of
 from lora_api.status import Artifacts, Attempts, ConditionType, EvaluationStatus, Failure
 from lora_operator.conditions import MESSAGE_CHARACTERS, build_condition, derive_running, derive_suspended
-from lora_operator.diagnosis import HOST_OUT_OF_MEMORY
+from lora_operator.diagnosis import CANCELLED, HOST_OUT_OF_MEMORY
 from lora_operator.evaluated import COMPLETED, FAILED, MEASURING, NOT_REQUESTED, PENDING, told_end
 from lora_operator.notices import merge_notices
 from lora_operator.observed import Observed
@@ -50,6 +50,9 @@ def derive_evaluation(
 ) -> LoraTrainingStatus:
     """What is to be told at `now`; `observed`: with the Job for the present wish, if it is there."""
     status, training = subject.status, subject.training
+    if subject.is_cancelled:
+        words = "spec.cancel ended the evaluation; what was known before stays"
+        return _tell(subject, Finding("False", CANCELLED, words), _again(status, reason=FAILED, message=words), now)
     if training is not None and training.spec.evaluation is None:
         words = "spec.evaluation was removed; what was known before stays"
         return _tell(subject, Finding("False", NOT_REQUESTED, words), _again(status, reason=FAILED, message=words), now)

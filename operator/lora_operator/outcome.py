@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from lora_api import names
 from lora_api.redaction import redact
 from lora_api.status import Failure, SavedState
-from lora_operator.diagnosis import EVICTED, MESSAGE_CHARACTERS, diagnose
+from lora_operator.diagnosis import CANCELLED, EVICTED, MESSAGE_CHARACTERS, diagnose
 from lora_operator.observed import Job, JobEnd, Pod, Terminated
 from lora_operator.timestamps import parse_time
 
@@ -70,6 +70,16 @@ def out_of_time(seconds: int | None, *, time: str) -> Ending:
         reason=DEADLINE_EXCEEDED,
         message=f"the training ran longer than spec.limits.activeSeconds{allowed} over all attempts",
         hint="Raise spec.limits.activeSeconds in a new LoraTraining; one with the same output goes on.",
+    )
+    return failed(failure, time=time)
+
+
+def cancelled(*, time: str) -> Ending:
+    """The end of a training that somebody set `spec.cancel` of."""
+    failure = Failure(
+        reason=CANCELLED,
+        message="ended for good by spec.cancel",
+        hint="What it made and its newest state stay; a new LoraTraining with the same output goes on.",
     )
     return failed(failure, time=time)
 

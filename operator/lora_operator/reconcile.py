@@ -91,10 +91,11 @@ def _is_held(subject: Subject, status: LoraTrainingStatus) -> bool:
     return spec is not None and spec.suspend and queued
 
 
-def _is_time_over(subject: Subject, status: LoraTrainingStatus, now: datetime) -> bool:
-    """Whether running time is used up, although no end was told yet."""
+def _is_to_stop(subject: Subject, status: LoraTrainingStatus, now: datetime) -> bool:
+    """Whether it is cancelled, or its running time is used up, although no end was told yet."""
     training, attempts = subject.training, status.attempts
-    return training is not None and attempts is not None and is_time_over(training.spec, attempts, now)
+    is_over = training is not None and attempts is not None and is_time_over(training.spec, attempts, now)
+    return subject.is_cancelled or is_over
 
 
 def _used(status: LoraTrainingStatus) -> manifests.Used:
@@ -106,11 +107,13 @@ def _used(status: LoraTrainingStatus) -> manifests.Used:
 def _adjust(subject: Subject, observed: Observed, status: LoraTrainingStatus, now: datetime) -> tuple[Action, ...]:
     """Brings the Jobs that are there in line with the spec."""
     job, surplus = observed.current_job, _delete_surplus(subject, observed)
-    if subject.training is None or job is None or not job.is_active:
+    if job is None or not job.is_active:
         return surplus
-    if _is_time_over(subject, status, now):
+    if _is_to_stop(subject, status, now) and not job.is_failing:
         # Its pod saves before the end is told.
         return (*surplus, Delete(job.name, job.uid))
+    if subject.training is None:
+        return surplus
     queued = observed.queue is not None
     if _is_held(subject, status) and (queued or job.queue_name):
         return (*surplus, Delete(job.name, job.uid))
@@ -141,7 +144,7 @@ def _seconds_until_due(subject: Subject, observed: Observed, status: LoraTrainin
         waits.append(WAIT_FOR_START_SECONDS)
     if pod is not None and (silence := _seconds_to_stall(subject, observed, now)) is not None:
         waits.append(silence)
-    is_stopping = _is_time_over(subject, status, now)
+    is_stopping = _is_to_stop(subject, status, now)
     if is_stopping or (job is None and observed.pods):
         waits.append(WAIT_FOR_PODS_SECONDS)
     if job is not None and job.failing is not None:

@@ -26,7 +26,15 @@ from lora_operator.deadlines import seconds_to_save, seconds_to_start
 from lora_operator.evaluated import told_end
 from lora_operator.notices import merge_notices
 from lora_operator.observed import Observed
-from lora_operator.outcome import DEADLINE_EXCEEDED, Ending, derive_ending, in_vain, never_started, out_of_time
+from lora_operator.outcome import (
+    DEADLINE_EXCEEDED,
+    Ending,
+    cancelled,
+    derive_ending,
+    in_vain,
+    never_started,
+    out_of_time,
+)
 from lora_operator.subject import Subject
 from lora_operator.summary import derive_summary
 from lora_operator.timestamps import format_time, parse_time
@@ -94,6 +102,7 @@ def build_view(
         evaluation=_evaluation(subject, report),
         saved_state=(report.saved_state if report else None) or before.saved_state,
         now=now,
+        is_cancelled=subject.is_cancelled,
     )
 
 
@@ -113,11 +122,13 @@ def _ending(subject: Subject, observed: Observed, attempts: Attempts, *, now: da
 
 
 def _out_of_patience(view: View, attempts: Attempts, conditions: tuple[Condition, ...]) -> Ending | None:
-    """The end of a training whose time is over or that gets nowhere; its own Job may not know that."""
-    if view.training is None or view.training.spec.suspend:
-        return None
+    """The end of a training that is cancelled, out of time or gets nowhere; its own Job may not know that."""
     job = view.observed.current_job
     if job is not None and job.is_failing:
+        return None
+    if view.is_cancelled:
+        return None if _may_still_save(view) else _at_last_step(cancelled(time=format_time(view.now)), view.observed)
+    if view.training is None or view.training.spec.suspend:
         return None
     spec, time = view.training.spec, format_time(view.now)
     if is_time_over(spec, attempts, view.now):

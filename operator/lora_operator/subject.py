@@ -42,6 +42,8 @@ class Subject:
     created: str
     ttl_seconds: int | None = None
     """How long its children outlive its end."""
+    is_cancelled: bool = False
+    """Somebody wants it to end for good, also if the rest of its spec cannot be understood."""
     lacks_evaluation: bool = False
     """It has succeeded, and is not evaluated as its spec asks for."""
 
@@ -83,6 +85,7 @@ def parse_subject(body: Manifest) -> Subject:
         raw_status=raw_status,
         created=meta["creationTimestamp"],
         ttl_seconds=body["spec"].get("ttlSecondsAfterFinished"),
+        is_cancelled=body["spec"].get("cancel") is True,
         lacks_evaluation=_lacks_evaluation(body),
     )
 
@@ -101,6 +104,9 @@ def _lacks_evaluation(body: Manifest) -> bool:
     held, told = _held(body), (body.get("status") or {}).get("evaluation") or {}
     if held.get(ConditionType.FINISHED) != "True" or held.get(ConditionType.SUCCEEDED) != "True":
         return False
+    if body["spec"].get("cancel") is True:
+        # Nothing more is made; what was begun is to be stopped.
+        return held.get(ConditionType.EVALUATED) == "Unknown"
     wish = body["spec"].get("evaluation")
     if wish is None:
         # One that was begun is to be stopped; one that failed is forgotten, so that it is tried when asked for again.

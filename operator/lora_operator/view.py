@@ -51,6 +51,8 @@ class View:
     saved_state: SavedState | None
     """The newest that was told of."""
     now: datetime
+    is_cancelled: bool = False
+    """Somebody wants the training to end for good."""
 
     @property
     def job(self) -> Job | None:

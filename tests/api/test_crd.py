@@ -283,6 +283,11 @@ VALID = {
             {"queueName": "gpus", "queuePriorityClass": "high", "priorityClass": "p", "startDeadlineSeconds": 60},
         ),
     ),
+    "several nodes": (
+        ("parallelism", {"nodes": 64, "gpusPerNode": 16}),
+        ("scheduling", {"queueName": "gpus", "queueTopology": {"required": "cloud.provider.com/rack"}}),
+    ),
+    "several nodes anywhere": (("scheduling", {"queueName": "q", "queueTopology": {"unconstrained": True}}),),
     "states when it suits": (
         ("checkpoints", {"everySteps": 100, "everySeconds": 30, "keepLast": 1}),
         ("resume", {"onChange": "Continue"}),
@@ -356,7 +361,11 @@ INVALID: dict[str, tuple[tuple[str, Any], ...]] = {
     "states at steps but no states": (("checkpoints", {"saveState": False, "everySteps": 10}),),
     "answer to a change": (("resume", {"onChange": "Restart"}),),
     "annotation of ours": (("pod.annotations", {"lora-operator.io/training": "{}"}),),
-    "later: nodes": (("parallelism", {"nodes": 2}),),
+    "more nodes than are tried": (("parallelism", {"nodes": 65}),),
+    "topology in no queue": (("scheduling", {"queueTopology": {"preferred": "rack"}}),),
+    "two topologies": (("scheduling", {"queueName": "q", "queueTopology": {"preferred": "a", "unconstrained": True}}),),
+    "no topology": (("scheduling", {"queueName": "q", "queueTopology": {}}),),
+    "rank of torchrun": (("pod.env", [{"name": "RANK", "value": "0"}]),),
 }
 
 
@@ -415,6 +424,7 @@ def test_what_changes_the_result_cannot_change(change: tuple[str, Any], path: st
     "change",
     [
         ("suspend", True),
+        ("cancel", True),
         ("limits", {"activeSeconds": 60, "stallSeconds": 60}),
         ("retry", {"maxFailures": 0, "onOutOfMemory": "Ladder"}),
         ("scheduling", {"priorityClass": "low"}),
@@ -424,6 +434,13 @@ def test_what_changes_the_result_cannot_change(change: tuple[str, Any], path: st
 )
 def test_what_only_steers_the_run_can_change(change: tuple[str, Any]) -> None:
     assert refusals(make_document(change), old=make_document()) == []
+
+
+@pytest.mark.parametrize("after", [(("cancel", False),), ()], ids=["false", "removed"])
+def test_a_cancellation_cannot_be_taken_back(after: tuple[tuple[str, Any], ...]) -> None:
+    said = refusals(make_document(*after), old=make_document(("cancel", True)))
+
+    assert said == ["spec.cancel: Invalid value: false: cannot be taken back; create a new LoraTraining"]
 
 
 def with_evaluation(wish: dict[str, Any] | None, *ends: tuple[str, str]) -> dict[str, Any]:
