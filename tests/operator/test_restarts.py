@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from lora_devcluster.server import Cut
 from lora_operator import mirror
 from lora_operator.application import Application
 from lora_operator.errors import LeadershipLost, OperatorError
-from lora_operator.settings import Election
+from tests.support.operator_rights import LEASE
 from tests.support.scenario import DEFINITIONS, TIMEOUT_SECONDS, Scenario
 
 NAMED = discovery.groups
@@ -98,7 +99,7 @@ async def test_an_outage_of_the_api_server_is_survived(scenario: Scenario) -> No
     await scenario.until_phase("Succeeded")
 
 
-ELECTION = Election("ml", seconds=3)
+ELECTION = replace(LEASE, seconds=3)
 
 
 async def test_of_two_candidates_one_acts_and_the_other_stands_by(scenario: Scenario) -> None:
@@ -116,19 +117,19 @@ async def test_of_two_candidates_one_acts_and_the_other_stands_by(scenario: Scen
 
 
 async def test_a_leader_that_ends_well_hands_over_at_once(scenario: Scenario) -> None:
-    await scenario.start_operator(election=Election("ml", seconds=3600))
+    await scenario.start_operator(election=replace(LEASE, seconds=3600))
     await scenario.until(lambda: _holder(scenario))
     await scenario.stop_operators()
 
-    await scenario.start_operator(election=Election("ml", seconds=3600))
+    await scenario.start_operator(election=replace(LEASE, seconds=3600))
     await scenario.create()
 
     await scenario.until_phase("Succeeded")
 
 
 async def test_a_killed_leader_is_followed_when_its_lease_has_run_out(scenario: Scenario) -> None:
-    election = {"LORA_LEADER_ELECTION": "true", "LORA_LEASE_NAMESPACE": "ml", "LORA_LEASE_SECONDS": "3"}
-    leader = await _start_process(scenario, **election)
+    lease = {"LORA_LEASE_NAMESPACE": LEASE.namespace, "LORA_LEASE_NAME": LEASE.name, "LORA_LEASE_SECONDS": "3"}
+    leader = await _start_process(scenario, LORA_LEADER_ELECTION="true", **lease)
     killed = await scenario.until(lambda: _holder(scenario))
     standby = await scenario.start_operator(election=ELECTION)
     await scenario.create(env={"FAKE_GATE": (gate := scenario.folder / "gate")})
@@ -166,7 +167,7 @@ def _leads(scenario: Scenario, application: Application) -> bool:
 
 
 def _holder(scenario: Scenario) -> str:
-    leases = scenario.stored("coordination.k8s.io", "leases")
+    leases = scenario.cluster.store.objects("coordination.k8s.io", "leases")
     return str(leases[0]["spec"]["holderIdentity"]) if leases else ""
 
 
@@ -200,7 +201,7 @@ async def _start_process(scenario: Scenario, **environment: str) -> asyncio.subp
         "LORA_HTTP_ADDRESS": "127.0.0.1",
         "LORA_HTTP_PORT": "0",
         "LORA_PROGRESS_INTERVAL_SECONDS": "0.1",
-        "KUBECONFIG": str(scenario.cluster.kubeconfig),
+        "KUBECONFIG": str(scenario.account()),
     }
     return await asyncio.create_subprocess_exec(
         sys.executable,

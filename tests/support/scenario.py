@@ -20,7 +20,9 @@ from lora_devcluster.cluster import ClusterSetting
 from lora_devcluster.scheduler import NodeSpec
 from lora_operator.application import Application
 from lora_operator.settings import Settings
+from tests.support.chart import NAMESPACE as SYSTEM
 from tests.support.documents import make_document
+from tests.support.operator_rights import install_rights
 
 ROOT = Path(__file__).parents[2]
 TRAINER = ("python", "-P", str(Path(__file__).with_name("fake_trainer.py")))
@@ -44,11 +46,12 @@ Manifest = dict[str, Any]
 
 @dataclass
 class Scenario:
-    """One cluster; operators are started and stopped by the test."""
+    """One cluster; operators are started and stopped by the test, with the rights that the chart gives them."""
 
     cluster: DevCluster
     folder: Path
     session: aiohttp.ClientSession
+    _accounts: dict[tuple[str, ...], Path] = field(default_factory=dict)
     _operators: list[tuple[asyncio.Event, asyncio.Task[None]]] = field(default_factory=list)
 
     @property
@@ -62,9 +65,15 @@ class Scenario:
             "http_port": 0,
             "progress_interval_seconds": 0.1,
             "status_interval_seconds": 0.0,
-            "kubeconfig": str(self.cluster.kubeconfig),
+            "kubeconfig": str(self.account(changes.get("namespaces", ()))),
         }
         return Settings(**{**wanted, **changes})
+
+    def account(self, namespaces: tuple[str, ...] = ()) -> Path:
+        """A kubeconfig of the operator's ServiceAccount, with the rights for these namespaces."""
+        if namespaces not in self._accounts:
+            self._accounts[namespaces] = install_rights(self.cluster, namespaces)
+        return self._accounts[namespaces]
 
     async def start_operator(self, **changes: Any) -> Application:
         application = Application(self.settings(**changes))
@@ -221,7 +230,8 @@ async def open_scenario(folder: Path) -> AsyncIterator[Scenario]:
         scenario = Scenario(cluster, folder, session)
         scenario.profiles_file.write_text(yaml.safe_dump(PROFILES))
         await scenario.define()
-        await scenario.send("POST", "/api/v1/namespaces", _namespace("ml"))
+        for name in ("ml", SYSTEM):
+            await scenario.send("POST", "/api/v1/namespaces", _namespace(name))
         try:
             yield scenario
         finally:
