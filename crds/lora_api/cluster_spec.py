@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from lora_api.base import ApiModel, Rule, supported
+from lora_api.base import ApiModel, Rule
 from lora_api.fields import (
     MAX_KEY_LENGTH,
     MUTABLE,
@@ -32,6 +32,8 @@ _PREFIX, _ANY_CASE_PREFIX = _DOMAIN.format("a-z0-9"), _DOMAIN.format("A-Za-z0-9"
 _KEY_PATTERN = f"^({_PREFIX})?{_NAME}$"
 _OVERCOMMITTED = ("cpu", "memory", "ephemeral-storage")
 """What may be requested without a limit, and below it."""
+_LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""By these torchrun tells a process its place (https://docs.pytorch.org/docs/stable/elastic/run.html)."""
 _KEY_CURE = (
     "keys must be name or prefix/name: the name at most 63 letters, digits, '-', '_' and '.', the prefix a DNS name, "
     f"{MAX_KEY_LENGTH} characters in all; change the key"
@@ -148,12 +150,12 @@ class Output(ApiModel):
 
 
 class Parallelism(ApiModel):
-    """How many devices train together."""
+    """How many devices train together. Each gets a batch of `training.batchSize` pictures for every step."""
 
-    nodes: Annotated[int, Field(ge=1, le=64), supported(1)] = 1
-    """Number of pods."""
-    gpus_per_node: Annotated[int, Field(ge=0, le=16), supported(0, 1)] = 1
-    """GPUs of each pod; 0 trains on the CPU."""
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Number of pods. All of them run at the same time; when one is lost, all start again from the newest state."""
+    gpus_per_node: Annotated[int, Field(ge=0, le=16)] = 1
+    """GPUs of each pod, with a process for each; 0 trains on the CPU, with one process a pod."""
 
 
 class Toleration(ApiModel):
@@ -189,6 +191,27 @@ class Toleration(ApiModel):
     """How long a NoExecute taint is tolerated, in seconds."""
 
 
+class QueueTopology(ApiModel):
+    """How close to each other Kueue places the pods of a training. A level is a node label that the queue's Topology
+    names."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="[has(self.required), has(self.preferred), has(self.unconstrained) && self.unconstrained]"
+            ".filter(given, given).size() == 1",
+            message="exactly one of required, preferred and unconstrained must be set",
+            holds=lambda m: [m.required is not None, m.preferred is not None, m.unconstrained].count(True) == 1,
+        ),
+    )
+
+    required: LabelKey | None = None
+    """Level of which all pods must share one domain, such as `kubernetes.io/hostname`; else they wait."""
+    preferred: LabelKey | None = None
+    """Level of which all pods share one domain if there is room, else a level above it."""
+    unconstrained: bool = False
+    """Any place will do, as long as the topology has room for all pods."""
+
+
 class Scheduling(ApiModel):
     """Where and when pods may run; added to what the profile says."""
 
@@ -198,12 +221,19 @@ class Scheduling(ApiModel):
             message="queuePriorityClass has no effect without queueName; add queueName or remove it",
             holds=lambda m: m.queue_priority_class is None or m.queue_name is not None,
         ),
+        Rule(
+            cel="!has(self.queueTopology) || has(self.queueName)",
+            message="queueTopology has no effect without queueName; add queueName or remove it",
+            holds=lambda m: m.queue_topology is None or m.queue_name is not None,
+        ),
     )
 
     queue_name: LabelName | None = None
     """Kueue LocalQueue of this namespace. The queue then decides when the training runs, and may interrupt it."""
     queue_priority_class: LabelName | None = None
     """Kueue WorkloadPriorityClass: the training's rank in its queue."""
+    queue_topology: QueueTopology | None = None
+    """How close to each other the pods are placed, where the queue knows the topology of its nodes."""
     priority_class: ObjectName | None = Field(default=None, json_schema_extra=MUTABLE)
     """PriorityClass of the pods; a change applies to the next attempt."""
     node_selector: Labels = {}
@@ -213,9 +243,9 @@ class Scheduling(ApiModel):
     affinity: dict[str, Any] | None = Field(default=None, json_schema_extra=MUTABLE)
     """Kubernetes affinity, passed through; a change applies to the next attempt."""
     start_deadline_seconds: Annotated[int, Field(ge=60, le=31536000)] | None = None
-    """Give up when no pod of the training has started this many seconds after the training was created, or was
-    resumed before its first start. Waiting in a queue counts, a pause does not; after the check of the data the waiting
-    is counted anew."""
+    """Give up when the pods of the training have not all started this many seconds after the training was created, or
+    was resumed before its first start. Waiting in a queue counts, a pause does not; after the check of the data the
+    waiting is counted anew."""
 
 
 class EnvVar(ApiModel):
@@ -231,6 +261,12 @@ class EnvVar(ApiModel):
             cel="!self.name.startsWith('LORA_')",
             message="names that start with LORA_ are the operator's own; choose another name",
             holds=lambda m: not m.name.startswith("LORA_"),
+        ),
+        Rule(
+            cel=f"!(self.name in {list(_LAUNCHER_VARIABLES)})",
+            message=f"{', '.join(_LAUNCHER_VARIABLES)} tell a process its place among the others and are set by the "
+            "trainer; use spec.parallelism",
+            holds=lambda m: m.name not in _LAUNCHER_VARIABLES,
         ),
     )
 

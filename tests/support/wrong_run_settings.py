@@ -189,8 +189,18 @@ CLUSTER: dict[str, Wrong] = {
         {"storage": {"anonymous": True, "credentialsSecretRef": {"name": "s3"}}}, "anonymous and cred", "remove one"
     ),
     "keys in the file": Wrong({"storage.accessKey": "AKIA"}, "spec.storage.accessKey", KNOWN),
-    "two nodes": Wrong({"parallelism.nodes": 2}, "parallelism.nodes", "leave it out or use 1"),
-    "two GPUs": Wrong({"parallelism.gpusPerNode": 2}, "parallelism.gpusPerNode", "use 0 or 1"),
+    "no node": Wrong({"parallelism.nodes": 0}, "parallelism.nodes", "at least 1"),
+    "more nodes than are tried": Wrong({"parallelism.nodes": 65}, "parallelism.nodes", "at most 64"),
+    "more GPUs than a machine has": Wrong({"parallelism.gpusPerNode": 17}, "parallelism.gpusPerNode", "at most 16"),
+    "topology without a queue": Wrong(
+        {"scheduling.queueTopology": {"preferred": "rack"}}, "queueTopology has no effect", "add queueName"
+    ),
+    "two topologies": Wrong(
+        {"scheduling": {"queueName": "q", "queueTopology": {"preferred": "rack", "required": "rack"}}},
+        "spec.scheduling.queueTopology",
+        "exactly one",
+    ),
+    "rank of torchrun": Wrong({"pod.env": [{"name": "RANK", "value": "0"}]}, "spec.pod.env[0]", "spec.parallelism"),
     "fewer than no GPU": Wrong({"parallelism.gpusPerNode": -1}, "parallelism.gpusPerNode", "at least 0"),
     "profile in capitals": Wrong({"profile": "Big"}, "spec.profile", "must match"),
     "queue in capitals": Wrong({"scheduling.queueName": "GPU"}, "spec.scheduling.queueName", "must match"),
