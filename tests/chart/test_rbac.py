@@ -15,7 +15,7 @@ IN_NAMESPACES: Rights = {
         ("batch", "jobs", "get list watch create patch delete"),
         ("", "pods", "list watch"),
         ("", "events", "get list create patch"),
-        ("kueue.x-k8s.io", "workloads", "get list"),
+        ("kueue.x-k8s.io", "workloads", "list"),
     )
     for verb in verbs.split()
 }

@@ -23,5 +23,5 @@
 # What a queue says about a Job; nothing is asked where Kueue is not installed.
 - apiGroups: [kueue.x-k8s.io]
   resources: [workloads]
-  verbs: [get, list]
+  verbs: [list]
 {{- end -}}
