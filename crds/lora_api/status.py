@@ -131,6 +131,8 @@ class Progress(StatusModel):
     """Speed over the last steps."""
     remaining_seconds: Count | None = None
     """Estimated time left, in seconds."""
+    device_memory_bytes: Count | None = None
+    """Most memory of the device in use at once, in bytes; of the process where there is no GPU."""
     updated_time: Time | None = None
     """When the trainer last said so."""
 
@@ -229,6 +231,10 @@ class EvaluationStatus(StatusModel):
     """How sure the choice is."""
     held_out_images: Count = 0
     """Pictures that were never trained on."""
+    training_loss: Number | None = None
+    """Loss of the newest measured epoch on training pictures; 1 is the base model's."""
+    drift: Number | None = None
+    """How far its predictions for unrelated captions have moved from the base model's; 0 is not at all."""
 
 
 class Artifacts(StatusModel):

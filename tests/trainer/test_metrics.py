@@ -23,6 +23,7 @@ NAMES = {
     "lora_trainer_device_memory_bytes": "gauge",
     "lora_trainer_fetched_bytes": "counter",
     "lora_trainer_stored_bytes": "counter",
+    "lora_trainer_storage_retries": "counter",
     "lora_trainer_resumed_from_step": "gauge",
     "lora_trainer_state_bytes": "gauge",
     "lora_trainer_state_timestamp_seconds": "gauge",
@@ -94,6 +95,12 @@ def test_a_report_sets_all_values(metrics: TrainingMetrics, registry: CollectorR
 
 def test_the_loss_is_not_a_number_until_there_is_one(metrics: TrainingMetrics, registry: CollectorRegistry) -> None:
     assert math.isnan(registry.get_sample_value("lora_trainer_loss") or 0.0)
+
+
+def test_requests_that_are_made_again_are_counted(metrics: TrainingMetrics, registry: CollectorRegistry) -> None:
+    metrics.add_storage_retry()
+
+    assert registry.get_sample_value("lora_trainer_storage_retries_total") == 1
 
 
 def test_bytes_are_counted(metrics: TrainingMetrics, registry: CollectorRegistry) -> None:

@@ -66,6 +66,16 @@ def test_a_step_gives_place_rate_and_time_left(tracker: ProgressTracker, clock: 
     assert progress.updated_time == "2026-01-02T03:04:05Z"
 
 
+def test_memory_is_told_with_the_next_step(tracker: ProgressTracker, clock: Clock) -> None:
+    tracker.start_steps(0, epoch=0)
+    tracker.set_device_memory(1 << 30)
+    make_steps(tracker, clock, range(1, 2))
+
+    progress = tracker.snapshot().progress
+
+    assert progress is not None and progress.device_memory_bytes == 1 << 30
+
+
 def test_the_rate_follows_the_last_steps(tracker: ProgressTracker, clock: Clock) -> None:
     tracker.start_steps(0, epoch=0)
     make_steps(tracker, clock, range(1, 41), seconds=10.0)

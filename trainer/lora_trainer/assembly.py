@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -231,6 +231,7 @@ def _latent_files(spec: LoraTrainingSpec, session: Session) -> LatentFiles:
     if uri is None:
         return LatentFiles(folder / "disk")
     connection = Connection.for_section(spec, session.settings, "dataset")
+    connection = replace(connection, on_retry=session.audience.metrics.add_storage_retry)
     store = open_store(uri, connection, field="spec.dataset.cacheUri", on_bytes=session.audience.stored)
     return LatentFiles(folder / connection.folder_for(uri).name, StoredLatents(store))
 

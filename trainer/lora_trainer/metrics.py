@@ -36,6 +36,7 @@ class TrainingMetrics:
         self._device_memory = gauge("device_memory_bytes", "Most memory of the device in use at once, in bytes.")
         self._fetched = counter("fetched_bytes", "Bytes read from object stores and hubs.")
         self._stored = counter("stored_bytes", "Bytes written to the output.")
+        self._storage_retries = counter("storage_retries", "Requests to object stores that failed and were made again.")
         self._resumed_from_step = gauge("resumed_from_step", "Step of the state that this process went on from.")
         self._state_bytes = gauge("state_bytes", "Size of the newest stored state in bytes.")
         self._state_time = gauge("state_timestamp_seconds", "When the newest state was stored, in seconds since 1970.")
@@ -95,6 +96,10 @@ class TrainingMetrics:
     def add_stored(self, count_bytes: int) -> None:
         """Counts bytes written to the output."""
         self._stored.inc(count_bytes)
+
+    def add_storage_retry(self) -> None:
+        """Counts a request to a store that failed and is made again."""
+        self._storage_retries.inc()
 
     def observe_state(self, saved: SavedState) -> None:
         """Takes over that a state lies verified in the store: its size, and how long that took."""

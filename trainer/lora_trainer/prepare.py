@@ -172,7 +172,8 @@ def open_output(spec: LoraTrainingSpec, session: Session) -> Store:
     Raises:
         TrainingError: as the store answers.
     """
-    connection = Connection.for_section(spec, session.settings, "output")
+    retried = session.audience.metrics.add_storage_retry
+    connection = replace(Connection.for_section(spec, session.settings, "output"), on_retry=retried)
     field, stored = "spec.output.uri", session.audience.stored
     check_writable(open_store(spec.output.uri, connection, field=field, on_bytes=stored))
     return open_store(spec.output.uri, replace(connection, attempts=_PATIENT_ATTEMPTS), field=field, on_bytes=stored)
@@ -183,7 +184,7 @@ def make_fetcher(spec: LoraTrainingSpec, session: Session) -> Fetcher:
         session.audience.metrics.add_fetched(count)
         session.check_stop()
 
-    return Fetcher(spec, session.settings, on_bytes)
+    return Fetcher(spec, session.settings, on_bytes, session.audience.metrics.add_storage_retry)
 
 
 def base_sources(spec: LoraTrainingSpec) -> dict[str, Source]:

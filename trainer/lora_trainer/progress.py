@@ -1,9 +1,10 @@
 """What the trainer is doing, kept for whoever asks: the operator over HTTP, the kubelet at the end.
 
-`run` and `loop` tell the tracker; the server thread answers `/progress` (JSON), `/metrics` (Prometheus) and
-`/healthz`; `write_termination` leaves the last word.
+`run` and `loop` tell the tracker; the server thread answers GET `/progress` (JSON), `/metrics` (Prometheus) and
+`/healthz`, and takes requests for a state by POST `/checkpoint`; `write_termination` leaves the last word.
 """
 
+import json
 import logging
 import math
 import socket
@@ -19,6 +20,7 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from lora_api import names
 from lora_api.progress import ProgressReport, TerminationMessage
 from lora_api.status import Artifacts, Checkpoint, EvaluationStatus, MemoryRung, Notice, Plan, Progress, SavedState
 from lora_trainer.pulse import Pulse
@@ -32,6 +34,7 @@ _KEPT_NOTICES = 8
 _MESSAGE_CHARACTERS = 4096
 _NOTICE_CHARACTERS = 1024
 _LOG_CHARACTERS = 2000
+_REQUEST_BYTES = 4096
 STALLED = "Stalled"
 
 
@@ -56,8 +59,10 @@ class ProgressTracker:
         self._pulse = Pulse(clock)
         self._active_time = self._now()
         self._before_stall: tuple[str, str] | None = None
+        self._request, self._has_request = "", False
         self._start: _Start | None = None
         self._window: deque[tuple[float, int]] = deque(maxlen=_WINDOW_STEPS)
+        self._device_memory_bytes: int | None = None
 
     def snapshot(self) -> ProgressReport:
         """The report as it is now."""
@@ -125,6 +130,11 @@ class ProgressTracker:
             self._window.append((self._clock(), step))
             return self._set_progress(step, epoch, loss=loss, learning_rate=learning_rate)
 
+    def set_device_memory(self, peak_bytes: int) -> None:
+        """Says how much memory of the device was in use at once at most; told with the next step."""
+        with self._lock:
+            self._device_memory_bytes = peak_bytes
+
     def add_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Notes an adapter that lies verified in the store; the newest 20 are kept."""
         with self._lock:
@@ -156,10 +166,31 @@ class ProgressTracker:
         with self._lock:
             self._update(starts=starts)
 
-    def set_saved_state(self, state: SavedState) -> None:
-        """Says what the newest state is that lies verified in the store."""
+    def set_saved_state(self, state: SavedState, *, answers: str = "") -> None:
+        """Says what the newest state is that lies verified in the store; `answers`: the request it was saved for."""
         with self._lock:
             self._update(saved_state=state)
+            if answers:
+                self._update(checkpoint_request=answers)
+                self._has_request = self._has_request and answers != self._request
+
+    @property
+    def open_request(self) -> str:
+        """The state that was asked for and is not stored yet; empty: none."""
+        with self._lock:
+            return self._request if self._has_request else ""
+
+    def request_state(self, request: str) -> None:
+        """Somebody asks for a state after the next step, by any text; the same one again changes nothing."""
+        with self._lock:
+            if request not in {self._request, self._report.checkpoint_request}:
+                self._request, self._has_request = request, True
+
+    def refuse_request(self, message: str) -> None:
+        """Says why the state that was asked for is not saved."""
+        with self._lock:
+            self._has_request = False
+            self._add_notice("CheckpointRefused", message)
 
     def set_memory_rungs(self, rungs: tuple[MemoryRung, ...]) -> None:
         """Says what was given up for memory."""
@@ -221,6 +252,7 @@ class ProgressTracker:
             learning_rate=learning_rate,
             steps_per_second=self._steps_per_second(),
             remaining_seconds=self._remaining_seconds(step, total),
+            device_memory_bytes=self._device_memory_bytes,
             updated_time=_time(self._now()),
         )
         self._update(progress=progress)
@@ -252,7 +284,7 @@ def write_termination(path: Path, message: TerminationMessage) -> None:
 
 
 class ProgressServer:
-    """Answers GET `/progress`, `/metrics` and `/healthz` in a thread until closed."""
+    """Answers in a thread until closed."""
 
     def __init__(self, server: ThreadingHTTPServer) -> None:
         self._server = server
@@ -281,6 +313,7 @@ def serve(tracker: ProgressTracker, registry: CollectorRegistry, address: Addres
             "/metrics": (CONTENT_TYPE_LATEST, lambda: generate_latest(registry)),
             "/healthz": ("text/plain; charset=utf-8", lambda: b"ok\n"),
         }
+        request_state = staticmethod(tracker.request_state)
 
     class Server(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
@@ -293,8 +326,18 @@ def _progress_json(tracker: ProgressTracker) -> bytes:
     return tracker.snapshot().model_dump_json(by_alias=True, exclude_none=True).encode()
 
 
+def _parse_request(content: bytes) -> str:
+    """The text of `{"request": "<text>"}`. Raises ValueError."""
+    document = json.loads(content)
+    text = document.get("request") if isinstance(document, dict) else None
+    if not isinstance(text, str) or not 1 <= len(text) <= names.MAX_REQUEST_LENGTH:
+        raise ValueError(f'must be {{"request": TEXT}} with 1 to {names.MAX_REQUEST_LENGTH} characters of text')
+    return text
+
+
 class _Handler(BaseHTTPRequestHandler):
     pages: dict[str, tuple[str, Callable[[], bytes]]]
+    request_state: Callable[[str], None]
     timeout = 10
 
     def do_GET(self) -> None:
@@ -309,6 +352,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        if self.path.partition("?")[0] != "/checkpoint":
+            self.send_error(404, "known is /checkpoint")
+            return
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > _REQUEST_BYTES:
+            self.send_error(413, f"Content-Length must be given, at most {_REQUEST_BYTES}")
+            return
+        try:
+            request = _parse_request(self.rfile.read(int(length)))
+        except ValueError as error:
+            self.send_error(400, str(error))
+            return
+        self.request_state(request)
+        self.send_response(202)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
         # A scrape every few seconds is not worth a line of INFO.

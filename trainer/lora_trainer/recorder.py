@@ -144,10 +144,19 @@ class Recorder:
         """Whether a state is due between two epochs; one at a time, as fast as the store takes them."""
         if self._output.is_saving:
             return False
+        if self._is_asked_for():
+            return True
         every, saved_step = self._checkpoints.every_steps, self._saved_position[0] if self._saved_position else 0
         # Also after the step itself, if the state before was still on its way then.
         in_steps = every is not None and self._trainer.step // every > saved_step // every
         return in_steps or self._clock() - self._last_saved >= self._checkpoints.every_seconds
+
+    def _is_asked_for(self) -> bool:
+        """Whether somebody wants a state now."""
+        tracker = self._audience.tracker
+        if tracker.open_request and not self._checkpoints.save_state:
+            tracker.refuse_request("a state was asked for, but spec.checkpoints.saveState is false: none is saved")
+        return bool(tracker.open_request)
 
     def after_epoch(self, epoch: int) -> None:
         """Publishes the epoch's adapter and pictures, then the state; only then the epoch is done."""
@@ -182,11 +191,12 @@ class Recorder:
         if self._trainer.step == 0 or position == self._saved_position or not self._checkpoints.save_state:
             return
         self._trainer.mean_loss()
-        self._output.publish_state(self._trainer.state(), self._metrics_lines, on_saved=self._on_saved)
+        on_saved = partial(self._on_saved, self._audience.tracker.open_request)
+        self._output.publish_state(self._trainer.state(), self._metrics_lines, on_saved=on_saved)
         self._saved_position, self._last_saved = position, self._clock()
 
-    def _on_saved(self, saved: SavedState) -> None:
-        self._audience.tracker.set_saved_state(saved)
+    def _on_saved(self, request: str, saved: SavedState) -> None:
+        self._audience.tracker.set_saved_state(saved, answers=request)
         self._audience.metrics.observe_state(saved)
         self._output.publish_log(self._log_file)
 
@@ -212,12 +222,14 @@ class Recorder:
 
     def _report(self, loss: float, rates: Mapping[str, float]) -> None:
         trainer, audience = self._trainer, self._audience
+        memory = peak_memory_bytes(trainer.device)
+        audience.tracker.set_device_memory(memory)
         progress = audience.tracker.step(
             trainer.step, epoch=trainer.epoch, loss=loss, learning_rate=rates.get("unet", next(iter(rates.values())))
         )
         images = trainer.plan.samples_per_epoch / trainer.plan.steps_per_epoch
         audience.metrics.observe(progress, learning_rates=rates, images_per_step=images)
-        audience.metrics.set_device_memory(peak_memory_bytes(trainer.device))
+        audience.metrics.set_device_memory(memory)
         audience.on_progress(progress)
 
     def _publish_adapter(self, epoch: int, path: str, loss: float) -> None:

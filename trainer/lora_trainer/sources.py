@@ -20,6 +20,10 @@ from lora_trainer.settings import Settings
 from lora_trainer.storage import Connection, OnBytes, Source, fetch
 
 
+def _untold() -> None:
+    """Nobody is told."""
+
+
 @dataclass(frozen=True)
 class Fetcher:
     """Makes local copies of what URIs name; what an earlier start fetched is used again."""
@@ -27,10 +31,13 @@ class Fetcher:
     spec: LoraTrainingSpec
     settings: Settings
     on_bytes: OnBytes
+    on_retry: Callable[[], None] = _untold
+    """Told of every request that failed and is made again."""
 
     def fetch(self, source: Source) -> Path:
         """The local folder or file, which nothing may be written into. Raises as `storage.fetch`."""
         connection = Connection.for_field(self.spec, self.settings, source.field)
+        connection = replace(connection, on_retry=self.on_retry)
         workers = max(1, self.spec.dataset.workers)
         return fetch(source, connection.folder_for(source.uri), connection, on_bytes=self.on_bytes, workers=workers)
 

@@ -92,6 +92,14 @@ def test_an_adapter_that_changes_nothing_has_no_gain() -> None:
     assert "best: 0.0% more loss, no gain at all" in status.message
 
 
+def test_the_newest_epochs_training_loss_and_drift_are_told() -> None:
+    measures = [Measure(1, 1, {"a": 0.9}, {"b": 0.8, "c": 0.6}, 0.1), Measure(2, 2, {"a": 0.9}, {"b": 0.5}, 1 / 3)]
+
+    status = choose(measures)
+
+    assert (status.training_loss, status.drift) == (0.5, 0.3333333)
+
+
 def test_a_single_bad_epoch_is_no_over_fitting() -> None:
     assert choose(make_measures([1.0, 0.8, 0.7, 0.75, 0.69, 0.68])).overfit_from is None
 

@@ -1,5 +1,6 @@
 """A request that may pass is made again, with growing pauses; one that may not is told at once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,13 @@ def test_what_will_not_pass_is_asked_once(code: str, status: int, error: type[Ex
         requests_with([]).ask("read", "s3://b/x", lambda: failing(code, status, calls))
 
     assert len(calls) == 1
+
+
+def test_every_repetition_is_told() -> None:
+    retries: list[str] = []
+    connection = replace(requests_with([]).connection, on_retry=lambda: retries.append("again"))
+
+    with pytest.raises(StorageUnavailable):
+        S3Requests(connection, "spec.dataset.uri").ask("read", "s3://b/x", lambda: failing("SlowDown", 503, []))
+
+    assert len(retries) == connection.attempts - 1

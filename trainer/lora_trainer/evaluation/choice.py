@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lora_api.status import EvaluationStatus
-from lora_trainer.evaluation.measures import Measure
+from lora_trainer.evaluation.measures import Measure, rounded
 
 Confidence = Literal["High", "Medium", "Low"]
 
@@ -55,12 +55,19 @@ def choose(measures: Sequence[Measure]) -> EvaluationStatus:
     Without any epoch after 0, or with nothing to go by, no epoch is named.
     """
     trained = [measure for measure in measures if measure.epoch > 0]
-    if trained and all(measure.held_out for measure in trained):
+    if not trained:
+        return EvaluationStatus(message="No epoch is chosen: no epoch is measured yet.")
+    newest = {"training_loss": trained[-1].training_loss, "drift": trained[-1].drift}
+    told = {name: None if value is None else rounded(value) for name, value in newest.items()}
+    return _chosen(trained).model_copy(update=told)
+
+
+def _chosen(trained: Sequence[Measure]) -> EvaluationStatus:
+    if all(measure.held_out for measure in trained):
         return _by_held_out_loss(trained)
-    if trained and all(measure.training and measure.drift is not None for measure in trained):
+    if all(measure.training and measure.drift is not None for measure in trained):
         return _by_knee(trained)
-    message = "no epoch is measured yet" if not trained else "nothing is held out and drift is not measured"
-    return EvaluationStatus(message=f"No epoch is chosen: {message}.")
+    return EvaluationStatus(message="No epoch is chosen: nothing is held out and drift is not measured.")
 
 
 def overtrained_in_a_row(measures: Sequence[Measure]) -> int:

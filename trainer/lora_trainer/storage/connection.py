@@ -13,6 +13,10 @@ from lora_api.spec import SECTIONS, LoraTrainingSpec, Section
 from lora_trainer.settings import Settings
 
 
+def _untold() -> None:
+    """Nobody is told."""
+
+
 @dataclass(frozen=True)
 class Connection:
     """Endpoint and options from the spec, places of credentials from the settings."""
@@ -27,6 +31,8 @@ class Connection:
     """How it waits between two tries."""
     read_timeout_seconds: float = 60.0
     """How long the store may say nothing."""
+    on_retry: Callable[[], None] = _untold
+    """Told of every request that failed and is made again; in any thread."""
 
     @classmethod
     def for_section(cls, spec: LoraTrainingSpec, settings: Settings, section: Section) -> "Connection":

@@ -53,6 +53,7 @@ class S3Requests:
                     raise
                 attempt += 1
                 logger.warning("%s; try %s of %s follows", error, attempt, self.connection.attempts)
+                self.connection.on_retry()
                 self._wait(min(2.0 ** (attempt - 2), _LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1.0))
 
     def _wait(self, seconds: float) -> None:
