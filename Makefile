@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(TEST_PROCES
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup demo test coverage check generate clean
+.PHONY: setup demo test coverage check generate dashboards-typecheck clean
 
 setup: $(VENV)/.ready $(PROMTOOL)
 
@@ -53,10 +53,16 @@ check: $(VENV)/.ready
 	$(BIN)/lint-imports
 	$(BIN)/python -m lora_api.crd --check
 	$(BIN)/python -m lora_api.reference --check
+	$(BIN)/python -m lora_monitoring --check
 
 generate: $(VENV)/.ready
 	$(BIN)/python -m lora_api.crd
 	$(BIN)/python -m lora_api.reference
+	$(BIN)/python -m lora_monitoring
+
+# Grafana's own types, from npm; needs node and the network, so it is no part of the tests.
+dashboards-typecheck: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.dashboard_types
 
 clean:
 	rm -rf $(VENV) $(TOOLS) .devcluster demo-output
