@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from lora_api import LoraTraining, TerminationMessage, names
+from lora_api import LoraTraining, TerminationMessage, names, parse_training
 from lora_api.run_manifest import EVALUATION_MANIFEST_NAME, MANIFEST_NAME, EvaluationManifest, RunManifest
 from lora_trainer.commands.app import app
 from lora_trainer.errors import Interrupted, InvalidConfiguration, StorageUnavailable
@@ -282,6 +282,22 @@ def _tensors(path: Path) -> bytes:
 def _losses(output: Path) -> list[float]:
     lines = [json.loads(line) for line in (output / "evaluation/metrics.jsonl").read_text().splitlines()]
     return [line["loss"] for line in lines if "loss" in line]
+
+
+def test_a_damaged_metrics_file_is_named_with_the_cure(evaluated: Evaluated, tmp_path: Path) -> None:
+    output = shutil.copytree(evaluated.output, tmp_path / "out")
+    lines = (output / "evaluation/metrics.jsonl").read_text().splitlines()
+    (output / "evaluation/metrics.jsonl").write_text("\n".join([lines[0], lines[1][:20], *lines[2:]]))
+    changed = {"output": {"uri": output.as_uri(), "name": "tiny"}, "evaluation": {"grid": {"weights": [0.5]}}}
+    document = evaluated.training.to_document()
+    training, observed = parse_training(document | {"spec": document["spec"] | changed}), make_session(tmp_path / "work")
+
+    evaluate_training(training, observed.session)
+
+    told = observed.tracker.snapshot().evaluation
+    assert told is not None and told.reason == "Failed" and told.message is not None
+    assert "evaluation/metrics.jsonl is damaged: line 2 " in told.message
+    assert "delete it, and the adapters are measured anew" in told.message
 
 
 def test_the_run_manifest_does_not_name_what_the_evaluation_made(evaluated: Evaluated) -> None:

@@ -32,7 +32,7 @@ from lora_trainer.checks import check_training
 from lora_trainer.compute import make_accelerator, prefer_determinism
 from lora_trainer.data.images import read_rgb
 from lora_trainer.drawing import Painter
-from lora_trainer.errors import Interrupted, InterruptedUnsaved, InvalidConfiguration
+from lora_trainer.errors import Interrupted, InterruptedUnsaved, InvalidConfiguration, TrainingError
 from lora_trainer.evaluation.choice import choose
 from lora_trainer.evaluation.measures import Measure, from_lines
 from lora_trainer.grid.axes import FOLDER, Axes, Cell, GridAdapter, make_axes
@@ -70,7 +70,7 @@ from lora_trainer.samples import Moment, Picture, model_name, picture_of
 from lora_trainer.similarity import FILES as JUDGE_FILES
 from lora_trainer.similarity import DrawnPicture, ModelFolder, TrainingPicture, load_clip, load_dino, measure
 from lora_trainer.stopping import StopRequested
-from lora_trainer.storage import MissingFile, Source, Store
+from lora_trainer.storage import DamagedFile, MissingFile, Source, Store
 from lora_trainer.takeover import taking_over
 
 logger = logging.getLogger(__name__)
@@ -185,7 +185,8 @@ def evaluate(run: CompletedRun, open_studio: Callable[[], Studio], session: Sess
             raise _interrupted() from error
         # Whatever it is: the training is complete, and must not be made again or called a failure because of this.
         record_failure(error)
-        status = work.failed(f"{type(error).__name__}: {error}")
+        cure = f" {error.hint}" if isinstance(error, TrainingError) and error.hint else ""
+        status = work.failed(f"{type(error).__name__}: {error}.{cure}")
         tracker.set_evaluation(status)
         tracker.add_notice("EvaluationFailed", status.message)
         return status
@@ -266,9 +267,13 @@ class _Evaluation:
     def _measures_of_training(self) -> tuple[Measure, ...]:
         try:
             lines = self._store.get_bytes(METRICS_PATH).decode().splitlines()
+            return from_lines(lines)[0]
         except MissingFile:
             return ()
-        return from_lines(lines)[0]
+        except ValueError as error:
+            message = f"{self._store.uri_of(METRICS_PATH)} is damaged: {error}"
+            cure = "Put back the file that manifest.json names; or delete it, and the adapters are measured anew."
+            raise DamagedFile(message, hint=cure) from error
 
     @cached_property
     def _chosen(self) -> EvaluationStatus:

@@ -79,20 +79,31 @@ def to_line(measure: Measure, base: BaseLosses | None = None) -> str:
 
 
 def from_lines(lines: Iterable[str]) -> tuple[tuple[Measure, ...], BaseLosses | None]:
-    """The measures among the lines of a `metrics.jsonl`, by epoch, and the base model's losses if they are there."""
+    """The measures among the lines of a `metrics.jsonl`, by epoch, and the base model's losses if they are there.
+
+    Raises:
+        ValueError: a line is none of a `metrics.jsonl`; the message says which.
+    """
     measures, base = {}, None
-    for line in lines:
-        document = json.loads(line)
-        content = document.get("evaluation")
-        if content is None:
-            continue
-        if "baseLosses" in content:
-            base = BaseLosses(content["baseLosses"]["heldOut"], content["baseLosses"]["training"])
-        measures[document["epoch"]] = Measure(
-            epoch=document["epoch"],
-            step=document["step"],
-            held_out=content["heldOut"],
-            training=content["training"],
-            drift=content["drift"],
-        )
+    for number, line in enumerate(lines, start=1):
+        try:
+            document = json.loads(line)
+            content = document.get("evaluation")
+            if content is None:
+                continue
+            if "baseLosses" in content:
+                base = BaseLosses(content["baseLosses"]["heldOut"], content["baseLosses"]["training"])
+            measures[document["epoch"]] = _measure(document, content)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"line {number} cannot be read ({type(error).__name__}: {error})") from error
     return tuple(measures[epoch] for epoch in sorted(measures)), base
+
+
+def _measure(document: Mapping[str, Any], content: Mapping[str, Any]) -> Measure:
+    return Measure(
+        epoch=document["epoch"],
+        step=document["step"],
+        held_out=content["heldOut"],
+        training=content["training"],
+        drift=content["drift"],
+    )
