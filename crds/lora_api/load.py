@@ -16,6 +16,8 @@ from pydantic_core import ErrorDetails
 from lora_api.spec import LoraTraining
 
 Location = tuple[str | int, ...]
+_MOST_VALUES = 100_000
+"""Far more than a LoraTraining that Kubernetes takes can hold."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,9 @@ def _parse(text: str) -> tuple[dict[str, Any], dict[Location, int]]:
 
 def _note_lines(node: yaml.Node, path: Location, lines: dict[Location, int]) -> None:
     lines.setdefault(path, node.start_mark.line + 1)
+    if len(lines) > _MOST_VALUES:
+        many = f"the file holds more than {_MOST_VALUES:,} values, aliases counted as what they stand for"
+        raise InvalidTraining([Problem("", None, f"{many}; it is no LoraTraining")])
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):

@@ -171,3 +171,16 @@ def test_unknown_field_deep_in_a_list_gets_a_suggestion() -> None:
 
 def test_a_path_is_written_as_a_user_would() -> None:
     assert dotted(("spec", "pod", "env", 2, "name")) == "spec.pod.env[2].name"
+
+
+def test_a_file_whose_aliases_multiply_is_refused_before_it_fills_the_memory() -> None:
+    levels = ["a: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    levels += [f"b{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+
+    assert problems_of("\n".join(levels)) == [
+        "the file holds more than 100,000 values, aliases counted as what they stand for; it is no LoraTraining"
+    ]
+
+
+def test_an_alias_of_itself_is_refused() -> None:
+    assert problems_of("a: &a [*a]\n") == ["the file is nested too deeply; it is no LoraTraining"]
