@@ -290,7 +290,8 @@ def test_a_damaged_metrics_file_is_named_with_the_cure(evaluated: Evaluated, tmp
     (output / "evaluation/metrics.jsonl").write_text("\n".join([lines[0], lines[1][:20], *lines[2:]]))
     changed = {"output": {"uri": output.as_uri(), "name": "tiny"}, "evaluation": {"grid": {"weights": [0.5]}}}
     document = evaluated.training.to_document()
-    training, observed = parse_training(document | {"spec": document["spec"] | changed}), make_session(tmp_path / "work")
+    training = parse_training(document | {"spec": document["spec"] | changed})
+    observed = make_session(tmp_path / "work")
 
     evaluate_training(training, observed.session)
 
