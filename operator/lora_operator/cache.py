@@ -13,9 +13,13 @@ from lora_operator.subject import Key, Manifest, Subject, is_settled, parse_subj
 
 Kind = Literal["training", "job", "pod"]
 KINDS: tuple[Kind, ...] = ("training", "job", "pod")
-SPEC_OF_SETTLED = ("ttlSecondsAfterFinished", "evaluation", "cancel")
-STATUS_OF_SETTLED = ("observedGeneration", "phase", "completionTime", "conditions", "progress", "evaluation")
+SPEC_OF_SETTLED = ("ttlSecondsAfterFinished", "evaluation", "cancel", "parallelism")
+STATUS_OF_SETTLED = (
+    "observedGeneration", "phase", "startTime", "completionTime", "conditions", "progress", "evaluation", "plan",
+    "attempts",
+)  # fmt: skip
 """What is still read of a settled training, beside its newest checkpoint; by both it is known again as settled."""
+_LEFT_OUT_OF_SETTLED = {"plan": {"buckets", "warnings"}, "attempts": {"pods"}}
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,9 @@ def _without_work(body: Manifest) -> Manifest:
     meta = {name: value for name, value in body["metadata"].items() if name not in {"annotations", "labels"}}
     status = {name: value for name, value in body["status"].items() if name in STATUS_OF_SETTLED}
     status["checkpoints"] = (body["status"].get("checkpoints") or [])[-1:]
+    for name in _LEFT_OUT_OF_SETTLED.keys() & status.keys():
+        left_out = _LEFT_OUT_OF_SETTLED[name]
+        status[name] = {field: value for field, value in status[name].items() if field not in left_out}
     spec = {name: value for name, value in body["spec"].items() if name in SPEC_OF_SETTLED}
     return {**body, "metadata": meta, "spec": spec, "status": status}
 

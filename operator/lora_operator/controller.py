@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from lora_api import LoraTrainingStatus, names
-from lora_api.status import ConditionType, Phase
+from lora_api.status import ConditionType
 from lora_operator.cache import Cache
 from lora_operator.changes import Event
 from lora_operator.cluster import EVENTS, JOBS, PODS, TRAININGS, Cluster, merge_diff
 from lora_operator.decision import Action, Create, Decision, Delete, PatchJob
 from lora_operator.errors import ClusterUnavailable, Conflict, OperatorError, Refused
-from lora_operator.metrics import Metrics, read_numbers
+from lora_operator.figures import Known, derive_figures
+from lora_operator.metrics import Metrics
 from lora_operator.observed import CREATING_REASONS, Job, Observed, Pod, controller_uid
 from lora_operator.profiles import ProfileFile
 from lora_operator.queue import WorkQueue
@@ -124,7 +125,7 @@ class Controller:
             refusal = await self._act_all(subject, decision)
             if refusal is not None:
                 decision = self._decide(subject, replace(observed, refusal=str(refusal)))
-            await self._report(subject, decision)
+            await self._report(subject, observed, decision)
         except Conflict:
             # The next look must not repeat itself on the state that has just proved old.
             await self._refresh(subject)
@@ -293,12 +294,18 @@ class Controller:
             )
         return existing
 
-    async def _report(self, subject: Subject, decision: Decision) -> None:
-        status = decision.status or subject.status
-        trainings = self._world.metrics.trainings
-        trainings.set_phase(subject.key, status.phase or Phase.PENDING)
-        if (numbers := read_numbers(status)) is not None:
-            trainings.set_numbers(subject.key, numbers)
+    def _measure(self, subject: Subject, observed: Observed, status: LoraTrainingStatus) -> None:
+        """Tells the metrics how the training is."""
+        known = Known(status, created=subject.created, gpus=subject.gpus, now=self._clock())
+        figures = derive_figures(known, observed.pods)
+        pod, report = observed.pod, observed.report
+        if pod is not None and pod.stage == names.STAGE_TRAINING and report is not None:
+            # The status may be told less often than the trainer is heard.
+            figures = figures.with_report(report)
+        self._world.metrics.trainings.set(subject.key, figures)
+
+    async def _report(self, subject: Subject, observed: Observed, decision: Decision) -> None:
+        self._measure(subject, observed, decision.status or subject.status)
         if decision.status is None:
             return
         await self._write_status(subject, decision.status)

@@ -4,119 +4,89 @@ import threading
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client import Gauge as GaugeMetric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from lora_api import ProgressReport
-from lora_api.status import LoraTrainingStatus, Phase, Progress
+from lora_api.status import Phase
+from lora_operator.figures import FIGURES, Figure, Figures
 from lora_operator.subject import Key
-from lora_operator.timestamps import parse_time
 
 RECONCILE_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """What is told of a training in numbers."""
-
-    progress: Progress
-    best_epoch: int | None = None
-    validation_loss: float | None = None
-    """That of the newest checkpoint that was measured."""
-
-
-@dataclass(frozen=True)
-class Gauge:
-    """One number of a training."""
-
-    name: str
-    help: str
-    read: Callable[[Numbers], float | None]
-
-
-def read_numbers(told: LoraTrainingStatus | ProgressReport) -> Numbers | None:
-    """The numbers of a training; None before there are any."""
-    if told.progress is None:
-        return None
-    losses = (checkpoint.validation_loss for checkpoint in reversed(told.checkpoints))
-    best = told.evaluation.best_epoch if told.evaluation else None
-    return Numbers(told.progress, best, next((loss for loss in losses if loss is not None), None))
-
-
-def _timestamp(numbers: Numbers) -> float | None:
-    updated = numbers.progress.updated_time
-    return parse_time(updated).timestamp() if updated else None
-
-
-def _ratio(numbers: Numbers) -> float | None:
-    progress = numbers.progress
-    return progress.step / progress.total_steps if progress.total_steps else None
-
-
-TRAINING_GAUGES = (
-    Gauge("lora_training_step", "Updates of the weights made.", lambda n: n.progress.step),
-    Gauge("lora_training_total_steps", "Updates of the weights planned.", lambda n: n.progress.total_steps),
-    Gauge("lora_training_epoch", "Epochs completed.", lambda n: n.progress.epoch),
-    Gauge("lora_training_total_epochs", "Epochs planned.", lambda n: n.progress.total_epochs),
-    Gauge("lora_training_progress_ratio", "Share of the steps that is done, 0 to 1.", _ratio),
-    Gauge("lora_training_loss", "Mean loss of the last epoch's worth of steps.", lambda n: n.progress.loss),
-    Gauge("lora_training_learning_rate", "Learning rate of the UNet's adapters.", lambda n: n.progress.learning_rate),
-    Gauge("lora_training_steps_per_second", "Speed over the last steps.", lambda n: n.progress.steps_per_second),
-    Gauge("lora_training_remaining_seconds", "Estimated time left in seconds.", lambda n: n.progress.remaining_seconds),
-    Gauge("lora_training_updated_timestamp_seconds", "When the trainer last told its progress.", _timestamp),
-    Gauge("lora_training_best_epoch", "Epoch that does best on held-out pictures.", lambda n: n.best_epoch),
-    Gauge("lora_training_validation_loss", "Newest loss on held-out pictures.", lambda n: n.validation_loss),
-)
+Labelled = tuple[dict[str, str], Figures]
+"""The labels of a training, and its numbers."""
 
 
 class TrainingCollector(Collector):
-    """The trainings that exist now: how many in each phase, and how far each is. A series ends with its object."""
+    """The trainings that exist now: their phases, and each one in numbers. A series ends with its object."""
 
     def __init__(self) -> None:
         # Written on the event loop, read by the server's threads.
         self._lock = threading.Lock()
-        self._phases: dict[Key, Phase] = {}
-        self._numbers: dict[Key, Numbers] = {}
+        self._figures: dict[Key, Figures] = {}
 
-    def set_phase(self, key: Key, phase: Phase) -> None:
-        """The training is in this phase."""
-        with self._lock:
-            self._phases[key] = phase
-
-    def set_numbers(self, key: Key, numbers: Numbers) -> None:
+    def set(self, key: Key, figures: Figures) -> None:
         """The training is so far."""
         with self._lock:
-            self._numbers[key] = numbers
+            self._figures[key] = figures
+
+    def hear(self, key: Key, report: ProgressReport) -> None:
+        """The pod that trains says so; of a training that nobody has looked at yet it is told after the first look."""
+        with self._lock:
+            if key in self._figures:
+                self._figures[key] = self._figures[key].with_report(report)
 
     def remove(self, key: Key) -> None:
         """The training is gone."""
         with self._lock:
-            self._phases.pop(key, None)
-            self._numbers.pop(key, None)
+            self._figures.pop(key, None)
 
-    def collect(self) -> Iterable[Metric]:
+    def collect(self) -> Iterator[Metric]:
         """All series, as prometheus_client asks for them."""
         with self._lock:
-            tally, numbers = Tally(self._phases.values()), dict(self._numbers)
+            known = dict(self._figures)
+        tally = Tally(figures.phase for figures in known.values())
         trainings = GaugeMetricFamily("lora_operator_trainings", "Trainings by phase.", labels=["phase"])
         for phase in Phase:
             trainings.add_metric([phase.value], tally[phase])
         yield trainings
-        for gauge in TRAINING_GAUGES:
-            yield _family(gauge, numbers)
+        labelled = [({"namespace": key.namespace, "name": key.name}, figures) for key, figures in known.items()]
+        yield _states(labelled)
+        yield _ended_pods(labelled)
+        for index, figure in enumerate(FIGURES):
+            yield _family(figure, index, labelled)
 
 
-def _family(gauge: Gauge, numbers: dict[Key, Numbers]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(gauge.name, gauge.help, labels=["namespace", "name"])
-    for key, told in numbers.items():
-        value = gauge.read(told)
+def _states(labelled: Iterable[Labelled]) -> Metric:
+    """The phase of each training with the reason for it, as the labels of one series that is 1."""
+    family = Metric("lora_training_state", "1 for the phase that the training is in, with the reason for it.", "gauge")
+    for labels, figures in labelled:
+        family.add_sample(family.name, {**labels, "phase": figures.phase.value, "reason": figures.reason}, 1)
+    return family
+
+
+def _ended_pods(labelled: Iterable[Labelled]) -> Metric:
+    family = Metric(
+        "lora_training_ended_pods", "Pods that can be seen and ended without completing, by reason.", "gauge"
+    )
+    for labels, figures in labelled:
+        for reason, count in figures.ended_pods.items():
+            family.add_sample(family.name, {**labels, "reason": reason}, count)
+    return family
+
+
+def _family(figure: Figure[Any], index: int, labelled: Iterable[Labelled]) -> Metric:
+    family = Metric(figure.name, figure.help, figure.kind)
+    name = f"{figure.name}_total" if figure.kind == "counter" else figure.name
+    for labels, figures in labelled:
+        value = figures.values[index]
         if value is not None:
-            family.add_metric([key.namespace, key.name], value)
+            family.add_sample(name, labels, value)
     return family
 
 
@@ -156,6 +126,7 @@ class Metrics:
         self.loop = LoopCollector()
         self.registry.register(self.trainings)
         self.registry.register(self.loop)
+        ProcessCollector(registry=self.registry)
         self.reconciles = Counter(
             "lora_operator_reconciles",
             "Looks at a training, by result: success, requeue or error.",

@@ -4,7 +4,7 @@ import asyncio
 
 from lora_api import names
 from lora_operator.cache import Cache
-from lora_operator.metrics import Metrics, read_numbers
+from lora_operator.metrics import Metrics
 from lora_operator.observed import Pod
 from lora_operator.progress import ProgressReader
 from lora_operator.queue import WorkQueue
@@ -28,6 +28,6 @@ class ProgressPoller:
         report = await self._reader.read(pod.ip)
         if report is None or not self._cache.put_report(key, pod.uid, report):
             return
-        if pod.stage == names.STAGE_TRAINING and (numbers := read_numbers(report)) is not None:
-            self._metrics.trainings.set_numbers(key, numbers)
+        if pod.stage == names.STAGE_TRAINING:
+            self._metrics.trainings.hear(key, report)
         self._queue.add(key)

@@ -44,6 +44,8 @@ class Subject:
     """How long its children outlive its end."""
     is_cancelled: bool = False
     """Somebody wants it to end for good, also if the rest of its spec cannot be understood."""
+    gpus: int = 1
+    """How many it asks for in all."""
     lacks_evaluation: bool = False
     """It has succeeded, and is not evaluated as its spec asks for."""
 
@@ -86,8 +88,14 @@ def parse_subject(body: Manifest) -> Subject:
         created=meta["creationTimestamp"],
         ttl_seconds=body["spec"].get("ttlSecondsAfterFinished"),
         is_cancelled=body["spec"].get("cancel") is True,
+        gpus=_gpus(body),
         lacks_evaluation=_lacks_evaluation(body),
     )
+
+
+def _gpus(body: Manifest) -> int:
+    wish = body["spec"].get("parallelism") or {}
+    return int(wish.get("nodes", 1) * wish.get("gpusPerNode", 1))
 
 
 def is_finished(body: Manifest) -> bool:

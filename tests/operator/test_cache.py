@@ -183,7 +183,7 @@ def test_of_a_finished_training_only_its_end_is_kept() -> None:
     assert subject.is_finished
     assert (subject.ttl_seconds, subject.status.completion_time) == (60, EARLIER)
     assert (subject.training, subject.problem) == (None, "")
-    assert "plan" not in subject.raw_status
+    assert "buckets" not in subject.raw_status["plan"]
     assert [checkpoint["epoch"] for checkpoint in subject.raw_status["checkpoints"]] == [2]
 
 

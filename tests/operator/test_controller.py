@@ -14,6 +14,7 @@ from lora_api.status import Phase
 from lora_operator.cache import Cache
 from lora_operator.controller import LAST_WORD_TRIES, Controller, World
 from lora_operator.errors import ClusterUnavailable, Conflict, Refused
+from lora_operator.figures import Known, derive_figures
 from lora_operator.metrics import Metrics
 from lora_operator.profiles import ProfileFile
 from lora_operator.queue import WorkQueue
@@ -188,10 +189,11 @@ async def test_a_look_at_an_unchanged_world_costs_nothing(bench: Bench) -> None:
 
 
 async def test_a_training_that_is_gone_is_forgotten(bench: Bench) -> None:
-    bench.metrics.trainings.set_phase(KEY, LoraTrainingStatus().phase or "Pending")  # type: ignore[arg-type]
+    bench.metrics.trainings.set(KEY, derive_figures(Known(LoraTrainingStatus(), created=EARLIER, gpus=1, now=NOW)))
 
     assert await bench.look() is None
     assert bench.cluster.calls == []
+    assert 'name="hina"' not in _text(bench.metrics)
 
 
 async def test_data_are_checked_before_a_gpu_is_asked_for(bench: Bench) -> None:

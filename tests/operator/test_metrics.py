@@ -1,39 +1,24 @@
 """lora_operator.metrics"""
 
-import pytest
+from dataclasses import replace
+
 from prometheus_client import generate_latest
 
+from lora_api import ProgressReport
 from lora_api.status import Phase, Progress
-from lora_operator.metrics import TRAINING_GAUGES, Metrics, Numbers
+from lora_operator.figures import FIGURES, Figures
+from lora_operator.metrics import Metrics
 from lora_operator.subject import Key
 from tests.support.prometheus import check_metrics
 
 KEY = Key("ml", "hina")
 LABELS = {"namespace": "ml", "name": "hina"}
-PROGRESS = Progress(
-    step=310, total_steps=1000, epoch=3, total_epochs=10, percent=31, loss=0.09, learning_rate=1e-4,
-    steps_per_second=2.4, remaining_seconds=290, updated_time="2026-11-22T12:00:00Z",
-)  # fmt: skip
-EXPECTED = {
-    "lora_training_step": 310,
-    "lora_training_total_steps": 1000,
-    "lora_training_epoch": 3,
-    "lora_training_total_epochs": 10,
-    "lora_training_progress_ratio": 0.31,
-    "lora_training_loss": 0.09,
-    "lora_training_learning_rate": 1e-4,
-    "lora_training_steps_per_second": 2.4,
-    "lora_training_remaining_seconds": 290,
-    "lora_training_updated_timestamp_seconds": 1795348800,
-    "lora_training_best_epoch": 7,
-    "lora_training_validation_loss": 0.12,
-}
+FIGURES_OF_HINA = Figures(Phase.RUNNING, "Training", tuple(map(float, range(len(FIGURES)))), {"StorageUnavailable": 2})
 
 
 def filled() -> Metrics:
     metrics = Metrics()
-    metrics.trainings.set_phase(KEY, Phase.RUNNING)
-    metrics.trainings.set_numbers(KEY, Numbers(PROGRESS, best_epoch=7, validation_loss=0.12))
+    metrics.trainings.set(KEY, FIGURES_OF_HINA)
     metrics.loop.note_event("job")
     metrics.loop.queue_length = lambda: 4
     metrics.reconciles.labels("success").inc()
@@ -47,22 +32,47 @@ def test_promtool_finds_nothing_to_complain_about() -> None:
     assert check_metrics(generate_latest(filled().registry).decode()) == ""
 
 
-def test_every_gauge_of_a_training_is_tested() -> None:
-    assert set(EXPECTED) == {gauge.name for gauge in TRAINING_GAUGES}
+def test_every_figure_of_a_training_has_a_series() -> None:
+    names = [figure.name + ("_total" if figure.kind == "counter" else "") for figure in FIGURES]
+    registry = filled().registry
 
-
-@pytest.mark.parametrize(("name", "value"), EXPECTED.items())
-def test_a_training_is_told_in_numbers(name: str, value: float) -> None:
-    assert filled().registry.get_sample_value(name, LABELS) == pytest.approx(value)
+    assert [registry.get_sample_value(name, LABELS) for name in names] == list(range(len(FIGURES)))
 
 
 def test_what_is_not_known_has_no_series() -> None:
     metrics = Metrics()
 
-    metrics.trainings.set_numbers(KEY, Numbers(Progress()))
+    metrics.trainings.set(KEY, replace(FIGURES_OF_HINA, values=(None,) * len(FIGURES)))
 
     assert metrics.registry.get_sample_value("lora_training_loss", LABELS) is None
-    assert metrics.registry.get_sample_value("lora_training_progress_ratio", LABELS) is None
+
+
+def test_the_phase_and_its_reason_are_labels_of_one_series() -> None:
+    labels = {**LABELS, "phase": "Running", "reason": "Training"}
+
+    assert filled().registry.get_sample_value("lora_training_state", labels) == 1
+
+
+def test_pods_that_ended_are_told_by_reason() -> None:
+    labels = {**LABELS, "reason": "StorageUnavailable"}
+
+    assert filled().registry.get_sample_value("lora_training_ended_pods", labels) == 2
+
+
+def test_what_a_pod_says_is_told_before_the_status_is_written() -> None:
+    metrics = filled()
+
+    metrics.trainings.hear(KEY, ProgressReport(progress=Progress(step=311)))
+
+    assert metrics.registry.get_sample_value("lora_training_step", LABELS) == 311
+
+
+def test_what_a_pod_says_of_an_unknown_training_is_no_series_that_never_ends() -> None:
+    metrics = Metrics()
+
+    metrics.trainings.hear(KEY, ProgressReport(progress=Progress(step=311)))
+
+    assert 'name="hina"' not in generate_latest(metrics.registry).decode()
 
 
 def test_series_end_with_the_training() -> None:
@@ -88,3 +98,10 @@ def test_the_loop_is_read_at_the_moment_of_the_scrape() -> None:
     age = registry.get_sample_value("lora_operator_last_event_age_seconds", {"kind": "job"})
     assert age is not None
     assert 0 <= age < 60
+
+
+def test_the_process_tells_its_memory_and_processor_time() -> None:
+    registry = Metrics().registry
+
+    assert (registry.get_sample_value("process_resident_memory_bytes") or 0) > 0
+    assert (registry.get_sample_value("process_cpu_seconds_total") or 0) > 0

@@ -6,15 +6,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from aiohttp import web
 
-from lora_api import ProgressReport, names
+from lora_api import LoraTrainingStatus, ProgressReport, names
 from lora_api.status import Progress
 from lora_operator.cache import Cache
+from lora_operator.figures import Known, derive_figures
 from lora_operator.metrics import Metrics
 from lora_operator.poller import ProgressPoller
 from lora_operator.progress import MAX_BYTES, open_progress_reader
 from lora_operator.queue import WorkQueue
 from lora_operator.subject import Key
-from tests.support.observations import pod_body, training_body
+from tests.support.observations import EARLIER, NOW, pod_body, training_body
 
 ADDRESS = "127.77.0.1"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -79,6 +80,7 @@ async def test_a_round_brings_news_to_cache_queue_and_metrics(monkeypatch: pytes
     key, cache, queue, metrics = Key("ml", "hina"), Cache(), WorkQueue[Key](), Metrics()
     cache.put("training", training_body())
     cache.put("pod", pod_body(state={"running": {}}, phase="Running", podIP=ADDRESS))
+    metrics.trainings.set(key, derive_figures(Known(LoraTrainingStatus(), created=EARLIER, gpus=1, now=NOW)))
     async with answering(handler, monkeypatch), open_progress_reader() as reader:
         poller = ProgressPoller(reader, cache, queue, metrics)
         await poller.poll()
