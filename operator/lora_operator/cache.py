@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lora_api import ProgressReport, TerminationMessage, names
 from lora_operator.observed import Job, Observed, Pod, parse_job, parse_pod
-from lora_operator.subject import Key, Manifest, Subject, is_settled, parse_subject
+from lora_operator.subject import Key, Manifest, Subject, checkpoint_request, is_settled, parse_subject
 
 Kind = Literal["training", "job", "pod"]
 KINDS: tuple[Kind, ...] = ("training", "job", "pod")
@@ -151,6 +151,15 @@ class Cache:
             return False
         family.report = (pod_uid, report)
         return True
+
+    def open_request(self, key: Key) -> str:
+        """The state that somebody asks for of a training and that no stored one has answered; empty: none."""
+        family = self._families.get(key)
+        entry = family.members["training"].get(key.name) if family else None
+        if entry is None:
+            return ""
+        wish = checkpoint_request(entry.value)
+        return "" if wish == (entry.value.get("status") or {}).get("checkpointRequest") else wish
 
     def running_pods(self) -> Iterable[tuple[Key, Pod]]:
         """Pods that can be asked for their progress."""

@@ -1,12 +1,12 @@
 """What a person looks for in the events of a training, derived from two statuses; pure. Used by `reconcile`.
 
-Every event is a write, so only what a person must act on is told, and pause, resumption and end.
+Every event is a write, so only what a person must act on or asked for is told, and pause, resumption and end.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-from lora_api import LoraTrainingStatus
+from lora_api import LoraTrainingStatus, names
 from lora_api.status import Condition, ConditionType
 from lora_operator.diagnosis import CANCELLED
 
@@ -56,12 +56,20 @@ def derive_events(before: LoraTrainingStatus, after: LoraTrainingStatus) -> tupl
     notices = _notices(before, after)
     told = (_event_of(condition, old.get(condition.type), ended) for condition in after.conditions)
     known = {EVALUATION_FAILED} & {notice.reason for notice in notices}
+    notices += _answers(before, after)
     return (*notices, *(event for event in told if event is not None and event.reason not in known))
 
 
 def _notices(before: LoraTrainingStatus, after: LoraTrainingStatus) -> list[Event]:
     new = [notice for notice in after.notices if notice not in before.notices]
     return [Event("Warning", notice.reason, notice.message) for notice in new]
+
+
+def _answers(before: LoraTrainingStatus, after: LoraTrainingStatus) -> list[Event]:
+    if after.checkpoint_request == before.checkpoint_request or after.saved_state is None:
+        return []
+    message = f"the state of step {after.saved_state.step} is stored, as {names.ANNOTATION_CHECKPOINT} asked for"
+    return [Event("Normal", "CheckpointSaved", message)]
 
 
 def _event_of(condition: Condition, old: Condition | None, ended: bool) -> Event | None:

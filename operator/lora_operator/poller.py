@@ -1,8 +1,9 @@
-"""Asks all running pods for their progress, round after round. Run by `application`."""
+"""Asks all running pods for their progress, and for states that somebody wants, round after round. Run by
+`application`."""
 
 import asyncio
 
-from lora_api import names
+from lora_api import ProgressReport, names
 from lora_operator.cache import Cache
 from lora_operator.metrics import Metrics
 from lora_operator.observed import Pod
@@ -26,8 +27,16 @@ class ProgressPoller:
 
     async def _ask(self, key: Key, pod: Pod) -> None:
         report = await self._reader.read(pod.ip)
+        if report is not None and pod.stage == names.STAGE_TRAINING and pod.is_running:
+            await self._pass_on(key, pod, report)
         if report is None or not self._cache.put_report(key, pod.uid, report):
             return
         if pod.stage == names.STAGE_TRAINING:
             self._metrics.trainings.hear(key, report)
         self._queue.add(key)
+
+    async def _pass_on(self, key: Key, pod: Pod, report: ProgressReport) -> None:
+        """Asks for the state that somebody wants, round after round until the pod says that it is stored."""
+        wish = self._cache.open_request(key)
+        if wish and wish != report.checkpoint_request:
+            await self._reader.request_state(pod.ip, wish)

@@ -1,4 +1,7 @@
-"""Asks running pods how far they are: `GET http://<pod ip>:9400/progress`. Used by `controller`."""
+"""Asks running pods how far they are (`GET http://<pod ip>:9400/progress`), and for a state (`POST …/checkpoint`).
+
+Used by `poller`.
+"""
 
 import asyncio
 import logging
@@ -27,14 +30,26 @@ class ProgressReader:
 
     async def read(self, address: str) -> ProgressReport | None:
         """What the pod at this IP address says, or None when it says nothing useful."""
-        host = f"[{address}]" if ":" in address else address
         async with self._turn:
             try:
-                return await self._read(f"http://{host}:{names.TRAINER_PORT}/progress")
+                return await self._read(f"{_origin(address)}/progress")
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 # Normal while a pod starts or ends; the next round asks again.
                 log.debug("%s did not tell its progress: %s", address, error)
                 return None
+
+    async def request_state(self, address: str, request: str) -> None:
+        """Asks the pod at this IP address to save a state after its next step; that it did, its progress will tell."""
+        async with self._turn:
+            try:
+                await self._post(f"{_origin(address)}/checkpoint", {"request": request})
+            except (aiohttp.ClientError, OSError) as error:
+                log.debug("%s could not be asked for a state: %s", address, error)
+
+    async def _post(self, url: str, content: dict[str, str]) -> None:
+        async with self._session.post(url, json=content, allow_redirects=False) as response:
+            if response.status != 202:
+                log.debug("%s answered %s to a request for a state", url, response.status)
 
     async def _read(self, url: str) -> ProgressReport | None:
         async with self._session.get(url, allow_redirects=False) as response:
@@ -44,6 +59,11 @@ class ProgressReader:
             while not response.content.at_eof() and len(content) <= MAX_BYTES:
                 content += await response.content.read(MAX_BYTES + 1 - len(content))
             return parse_report(content, ProgressReport) if len(content) <= MAX_BYTES else None
+
+
+def _origin(address: str) -> str:
+    host = f"[{address}]" if ":" in address else address
+    return f"http://{host}:{names.TRAINER_PORT}"
 
 
 @asynccontextmanager

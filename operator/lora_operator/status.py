@@ -69,6 +69,7 @@ def derive_status(subject: Subject, observed: Observed, *, acceptance: Acceptanc
         evaluation=view.evaluation,
         artifacts=view.artifacts,
         saved_state=view.saved_state,
+        checkpoint_request=_answered_request(subject, report),
         memory_rungs=(report.memory_rungs if report else ()) or before.memory_rungs,
         queue=queue,
         attempts=stop_clocks(attempts, ending.time) if ending else attempts,
@@ -175,7 +176,7 @@ def is_urgent(before: LoraTrainingStatus, after: LoraTrainingStatus) -> bool:
     """Whether the change must be told at once: what people decide by, and what is needed after a restart."""
     if before.observed_generation != after.observed_generation or is_finished(before) != is_finished(after):
         return True
-    if _attempt(before) != _attempt(after):
+    if _attempt(before) != _attempt(after) or before.checkpoint_request != after.checkpoint_request:
         return True
     old, new = _by_type(before), _by_type(after)
     if is_finished(after) and _status_of(old, ConditionType.EVALUATED) != _status_of(new, ConditionType.EVALUATED):
@@ -217,7 +218,7 @@ def without_report(before: LoraTrainingStatus, after: LoraTrainingStatus, refusa
     """The status without what the trainer says, for when the API server refuses it in those words."""
     told = (
         "plan", "progress", "checkpoints", "best_checkpoint", "evaluation", "artifacts", "saved_state",
-        "memory_rungs", "notices", "summary",
+        "checkpoint_request", "memory_rungs", "notices", "summary",
     )  # fmt: skip
     words = f"; what the trainer reports cannot be written: {refusal}"
     conditions = tuple(
@@ -241,6 +242,12 @@ def last_report(observed: Observed) -> ProgressReport | None:
     if pod.terminated is not None:
         return pod.terminated.message or observed.report
     return observed.report
+
+
+def _answered_request(subject: Subject, report: ProgressReport | None) -> str | None:
+    """The newest request for a state that is known to be answered; pods tell of no other than was made."""
+    wish, before = subject.checkpoint_request, subject.status.checkpoint_request
+    return wish if wish and report is not None and report.checkpoint_request == wish else before
 
 
 def _word_of_check(observed: Observed) -> ProgressReport | None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from lora_api import InvalidTraining, LoraTraining, LoraTrainingStatus, parse_training
+from lora_api import InvalidTraining, LoraTraining, LoraTrainingStatus, names, parse_training
 from lora_api.evaluation_spec import Evaluation
 from lora_api.run_manifest import digest_of_evaluation
 from lora_api.status import ConditionType
@@ -44,6 +44,8 @@ class Subject:
     """How long its children outlive its end."""
     is_cancelled: bool = False
     """Somebody wants it to end for good, also if the rest of its spec cannot be understood."""
+    checkpoint_request: str = ""
+    """The state that somebody asks for, in the words of the annotation; empty: none."""
     gpus: int = 1
     """How many it asks for in all."""
     lacks_evaluation: bool = False
@@ -87,6 +89,7 @@ def parse_subject(body: Manifest) -> Subject:
         raw_status=raw_status,
         created=meta["creationTimestamp"],
         ttl_seconds=body["spec"].get("ttlSecondsAfterFinished"),
+        checkpoint_request=checkpoint_request(body),
         is_cancelled=body["spec"].get("cancel") is True,
         gpus=_gpus(body),
         lacks_evaluation=_lacks_evaluation(body),
@@ -96,6 +99,12 @@ def parse_subject(body: Manifest) -> Subject:
 def _gpus(body: Manifest) -> int:
     wish = body["spec"].get("parallelism") or {}
     return int(wish.get("nodes", 1) * wish.get("gpusPerNode", 1))
+
+
+def checkpoint_request(body: Manifest) -> str:
+    """The state that the API document of a training asks for by its annotation; empty: none."""
+    annotations = body["metadata"].get("annotations") or {}
+    return str(annotations.get(names.ANNOTATION_CHECKPOINT) or "")[: names.MAX_REQUEST_LENGTH]
 
 
 def is_finished(body: Manifest) -> bool:

@@ -1,5 +1,7 @@
 """Stands for the trainer image in scenarios: answers /progress, writes a last word, ends as FAKE_* variables say.
 
+Who asks for a state by POST /checkpoint is told of one from then on; FAKE_REQUESTS: file with a line for each request.
+
 FAKE_EXIT: exit code. FAKE_EXIT_ONCE: exit code of the first pod only, which leaves a mark in FAKE_MARKS.
 FAKE_GATE: file that must exist before it ends. FAKE_TEXT: last word instead of the usual JSON.
 FAKE_LOG: what it prints instead of leaving a last word. FAKE_REPORT: JSON that its answers hold besides.
@@ -62,9 +64,20 @@ def starts() -> dict[str, int]:
 
 class Answer(BaseHTTPRequestHandler):
     said: ClassVar[dict[str, Any]] = {}
+    saved: ClassVar[dict[str, Any]] = {}
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["request"]
+        if place := os.environ.get("FAKE_REQUESTS"):
+            with Path(place).open("a") as marks:
+                marks.write(f"{self.path} {request}\n")
+        Answer.saved = {"checkpointRequest": request, "savedState": {"step": 5, "uri": "s3://lora/runs/hina/state/5"}}
+        self.send_response(202)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def do_GET(self) -> None:
-        usual = report(5) | starts() | json.loads(os.environ.get("FAKE_REPORT", "{}"))
+        usual = report(5) | starts() | self.saved | json.loads(os.environ.get("FAKE_REPORT", "{}"))
         body = json.dumps(self.said or usual).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))

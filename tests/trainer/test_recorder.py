@@ -116,6 +116,27 @@ def test_no_state_is_saved_where_none_is_wanted(tmp_path: Path) -> None:
     assert run.output.saved == []
 
 
+def test_a_request_where_no_state_is_saved_is_refused_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path, saveState=False)
+
+    for _ in range(2):
+        run.tracker.request_state("noon")
+        run.step()
+
+    assert run.output.saved == []
+    assert [notice.reason for notice in run.tracker.snapshot().notices] == ["CheckpointRefused"]
+
+
+def test_a_state_that_is_asked_for_waits_for_the_one_on_its_way(tmp_path: Path) -> None:
+    run = make_run(tmp_path, everySeconds=86400)
+    run.tracker.request_state("noon")
+    for is_saving in (True, True, False):
+        run.output.is_saving = is_saving
+        run.step()
+
+    assert run.output.saved == [3]
+
+
 @pytest.mark.parametrize("more", [{}, {"everySteps": 3}])
 def test_the_same_position_is_saved_once(tmp_path: Path, more: dict[str, int]) -> None:
     run = make_run(tmp_path, **more)
