@@ -133,6 +133,8 @@ def secret(obj: Json) -> None:
 def service(obj: Json) -> None:
     spec = obj.setdefault("spec", {})
     _fill(spec, type="ClusterIP", sessionAffinity="None", internalTrafficPolicy="Cluster")
+    if spec.get("clusterIP"):
+        _fill(spec, clusterIPs=[spec["clusterIP"]])
     for port in spec.get("ports") or ():
         _fill(port, protocol="TCP", targetPort=port.get("port"))
 

@@ -17,6 +17,7 @@ from lora_devcluster.builtin import KUBERNETES_VERSION
 from lora_devcluster.conditions import set_condition
 from lora_devcluster.errors import Json
 from lora_devcluster.events import Recorder
+from lora_devcluster.hostnames import Hostnames
 from lora_devcluster.images import Table
 from lora_devcluster.job_policy import is_finished
 from lora_devcluster.mounts import remove_files, user_of
@@ -49,6 +50,7 @@ class Kubelet:
         self._workers: dict[str, PodWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._addresses = PodAddresses()
+        self._hostnames = Hostnames(api.store, self._addresses.next)
         self._is_gone = False
         self._refusal: tuple[str, str, str] | None = None
         self.server_url = ""
@@ -93,7 +95,7 @@ class Kubelet:
             self._refusal = None
             self._api.modify(key, lambda obj: obj["status"].update(phase="Failed", reason=reason, message=words))
             return
-        address = self._addresses.next()
+        address = self._hostnames.address_for(pod)
 
         def place(obj: Json) -> None:
             addresses = {"hostIP": "127.0.0.1", "podIP": address, "podIPs": [{"ip": address}]}
@@ -130,6 +132,7 @@ class Kubelet:
             environment,
             self._setting.retry_seconds,
             self._setting.restart_seconds,
+            self._hostnames.resolve,
         )
 
     def _api_access(self, pod: Json) -> dict[str, str]:

@@ -42,7 +42,7 @@ _PREEMPTED = "Preempted to accommodate a workload (UID: {0}, JobUID: {0}) due to
 
 @dataclass(frozen=True)
 class QueueSetting:
-    """The queues: what each LocalQueue may use (`pods` counts Jobs of one pod), and how Kueue is configured."""
+    """The queues: what each LocalQueue may use (`pods` counts their pods), and how Kueue is configured."""
 
     quotas: Mapping[str, Mapping[str, str]]
     """Amounts by LocalQueue and resource; other resources are not counted."""
@@ -234,7 +234,7 @@ class QueueController(Controller):
         if short:
             self._refuse(workload, "Pending", "couldn't assign flavors to pod set main: " + ", ".join(short))
         else:
-            self._change(workload, lambda w: admission(w["status"], queue, quota))
+            self._change(workload, lambda w: admission(w, queue, quota))
 
     def _used(self, queue: str, name: str) -> Fraction:
         holders = (
@@ -275,7 +275,8 @@ def _clear_start_time(job: Json) -> None:
 
 
 def _requests(workload: Json) -> dict[str, Fraction]:
-    return pod_requests(workload["spec"]["podSets"][0]["template"])
+    pods = workload["spec"]["podSets"][0]
+    return {name: amount * pods["count"] for name, amount in pod_requests(pods["template"]).items()}
 
 
 def _rank(workload: Json) -> tuple[int, str, str]:

@@ -73,10 +73,10 @@ def node_selector(workload: Json) -> dict[str, str]:
     return found
 
 
-def admission(status: Json, queue: str, quota: Mapping[str, str]) -> None:
+def admission(workload: Json, queue: str, quota: Mapping[str, str]) -> None:
     """Reserves quota and admits at once: there are no admission checks."""
-    flavors = dict.fromkeys(quota, "default-flavor")
-    assigned = {"name": "main", "count": 1, "flavors": flavors}
+    status, flavors = workload["status"], dict.fromkeys(quota, "default-flavor")
+    assigned = {"name": "main", "count": workload["spec"]["podSets"][0]["count"], "flavors": flavors}
     status["admission"] = {"clusterQueue": queue, "podSetAssignments": [assigned]}
     words = f"Quota reserved in ClusterQueue {queue}"
     set_condition(status, "QuotaReserved", "True", "QuotaReserved", words)

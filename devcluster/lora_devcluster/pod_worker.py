@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,8 @@ class PodSetting:
     environment: Mapping[str, str]
     retry_seconds: float
     restart_seconds: float
+    resolve: Callable[[str], str]
+    """Replaces the value of a variable that is the name of a pod by its address."""
 
 
 class PodWorker:
@@ -226,7 +228,8 @@ class PodWorker:
         message.unlink(missing_ok=True)
         places = mount_places(container, self._volumes) | {container["terminationMessagePath"]: message}
         paths = PathMap(places)
-        given = container_environment(self.pod, container, self._lookup)
+        told = container_environment(self.pod, container, self._lookup)
+        given = {name: self._setting.resolve(value) for name, value in told.items()}
         values = {name: paths.rewrite(value) for name, value in given.items()}
         own = {
             "HOSTNAME": self.pod["spec"].get("hostname") or self._key.name,

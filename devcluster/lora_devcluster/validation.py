@@ -1,5 +1,6 @@
 """Rules of built-in kinds beyond their types: what may not change, what must fit together."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,14 @@ from lora_devcluster.pod_validation import pod_spec_faults
 from lora_devcluster.selectors import matches
 
 Check = Callable[[Json, Json | None], Iterator[Cause]]
+_SERVICE_TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
+_PROTOCOLS = ("SCTP", "TCP", "UDP")
+_DNS_1035 = re.compile("[a-z]([-a-z0-9]*[a-z0-9])?")
+_DNS_1035_RULE = (
+    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, "
+    "and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is "
+    "'[a-z]([-a-z0-9]*[a-z0-9])?')"
+)
 _POLICY_ACTIONS = ("Count", "FailIndex", "FailJob", "Ignore")
 
 
@@ -207,6 +216,38 @@ def _workload(obj: Json, old: Json | None) -> Iterator[Cause]:
         yield unsupported("spec.template.spec.restartPolicy", template["spec"]["restartPolicy"], ("Always",))
 
 
+def _service(obj: Json, old: Json | None) -> Iterator[Cause]:
+    spec, name = obj["spec"], obj["metadata"]["name"]
+    if not _DNS_1035.fullmatch(name):
+        yield invalid_value("metadata.name", name, _DNS_1035_RULE)
+    if spec["type"] not in _SERVICE_TYPES:
+        yield unsupported("spec.type", spec["type"], _SERVICE_TYPES)
+    is_headless = spec.get("clusterIP") == "None"
+    if is_headless and spec["type"] != "ClusterIP":
+        yield invalid_value("spec.clusterIPs[0]", "None", f"may not be set to 'None' for {spec['type']} services")
+    if not spec.get("ports") and not is_headless and spec["type"] != "ExternalName":
+        yield required("spec.ports")
+    yield from labels_faults("spec.selector", spec.get("selector"))
+    yield from _service_ports(spec.get("ports") or [])
+    if old is not None and old["spec"].get("clusterIP"):
+        yield from _immutable("spec.clusterIPs[0]", spec.get("clusterIP"), old["spec"]["clusterIP"])
+
+
+def _service_ports(ports: list[Json]) -> Iterator[Cause]:
+    seen: set[str] = set()
+    for index, port in enumerate(ports):
+        path, name = f"spec.ports[{index}]", port.get("name") or ""
+        if len(ports) > 1 and not name:
+            yield required(f"{path}.name")
+        if name in seen:
+            yield Cause(f"{path}.name", "FieldValueDuplicate", f'Duplicate value: "{name}"')
+        seen.add(name)
+        if not 1 <= port["port"] <= 65535:
+            yield invalid_value(f"{path}.port", port["port"], "must be between 1 and 65535, inclusive")
+        if port["protocol"] not in _PROTOCOLS:
+            yield unsupported(f"{path}.protocol", port["protocol"], _PROTOCOLS)
+
+
 def _kept_data(obj: Json, old: Json | None) -> Iterator[Cause]:
     """ConfigMaps and Secrets: sizes, keys, and `immutable: true`."""
     data = {**(obj.get("data") or {}), **(obj.get("binaryData") or {})}
@@ -244,6 +285,7 @@ CHECKS: dict[tuple[str, str], Check] = {
     ("", "pods"): _pod,
     ("", "configmaps"): _kept_data,
     ("", "secrets"): _secret,
+    ("", "services"): _service,
     ("batch", "jobs"): _job,
     ("apps", "deployments"): _workload,
     ("apps", "replicasets"): _workload,
