@@ -101,6 +101,11 @@ def service_name(training: str) -> str:
     return f"{training}-nodes"
 
 
+def rendezvous(training: str, attempt: int, namespace: str) -> str:
+    """`host:port` at which the pods of an attempt meet: the first of them, by the name that its Service gives it."""
+    return f"{job_name(training, attempt)}-0.{service_name(training)}.{namespace}.svc:{RENDEZVOUS_PORT}"
+
+
 def section_dir(folder: str, section: str) -> str:
     """Where the credentials or certificates of `spec.<section>.storage` are mounted, beside those of `spec.storage`."""
     return f"{folder}-{section.lower()}"

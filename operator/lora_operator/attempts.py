@@ -24,18 +24,19 @@ def derive_attempts(
     subject: Subject, observed: Observed, *, report: ProgressReport | None, evictions: int, now: datetime
 ) -> Attempts:
     """The numbers at `now`; `evictions`: interruptions by a queue that the status does not know of."""
-    status, job = subject.status, observed.job
+    status, job = subject.status, observed.newest_job
     before = status.attempts or Attempts()
     known = before.pods or PodCount()
-    pods = tuple(pod for pod in observed.training_pods if pod.created >= subject.created)
-    failures = max(before.failures, job.failures_before + job.failed if job else 0)
-    count = _count_pods(pods, known, report)
+    # Of pods that train together the first stands for all: they begin and end as one.
+    pods = tuple(pod for pod in observed.training_pods if pod.created >= subject.created and pod.index == 0)
+    failures = max(before.failures, _counted_failures(job, observed) if job else 0)
+    count = _count_pods(pods, known, report, has_begun=_has_begun(job, observed, pods))
     interrupted = _missing(observed, pods, count.made, failures) - known.paused
     told = before.preemptions - known.evicted
     active_seconds, active_since = _running_time(status, observed, now)
     time = Attempts(active_seconds=active_seconds, active_since=active_since)
     # Whoever pauses a training, or ends its time, ends its pod: that is no interruption.
-    is_wanted = is_paused(subject, job) or _is_time_over(subject, time, now)
+    is_wanted = is_paused(subject, observed.job) or _is_time_over(subject, time, now)
     explained = interrupted - told if is_wanted else min(interrupted - told, evictions)
     paused = known.paused + max(0, explained)
     evicted = known.evicted + evictions
@@ -88,7 +89,22 @@ def _is_time_over(subject: Subject, time: Attempts, now: datetime) -> bool:
     return subject.training is not None and is_time_over(subject.training.spec, time, now)
 
 
-def _count_pods(pods: tuple[Pod, ...], known: PodCount, report: ProgressReport | None) -> PodCount:
+def _counted_failures(job: Job, observed: Observed) -> int:
+    """Failures of this Job and of those before it."""
+    if job.is_gang:
+        return job.failures_before + (observed.gang_failure is not None)
+    return job.failures_before + job.failed
+
+
+def _has_begun(job: Job | None, observed: Observed, pods: tuple[Pod, ...]) -> bool:
+    """Whether the work of a pod began, and of all others with it if several train together."""
+    if job is None or not job.is_gang:
+        return any(pod.has_begun for pod in pods)
+    own = (pod for pod in observed.training_pods if pod.job_uid == job.uid)
+    return len({pod.index for pod in own if pod.has_begun}) == job.nodes
+
+
+def _count_pods(pods: tuple[Pod, ...], known: PodCount, report: ProgressReport | None, *, has_begun: bool) -> PodCount:
     """Counts the pods that are newer than all that were counted."""
     until = known.until or ""
     new = [pod for pod in pods if pod.created > until or (pod.created == until and pod.uid not in known.newest)]
@@ -100,7 +116,7 @@ def _count_pods(pods: tuple[Pod, ...], known: PodCount, report: ProgressReport |
     starts = report.starts if report and report.starts else 0
     return PodCount(
         made=max(known.made + len(new), starts),
-        begun=known.begun or any(pod.has_begun for pod in pods),
+        begun=known.begun or has_begun,
         until=newest or None,
         newest=of_that_second[-16:],
     )
@@ -108,19 +124,31 @@ def _count_pods(pods: tuple[Pod, ...], known: PodCount, report: ProgressReport |
 
 def _missing(observed: Observed, pods: tuple[Pod, ...], made: int, failures: int) -> int:
     """Pods that neither run nor completed nor failed."""
-    job = observed.job
+    job = observed.newest_job
     completed = sum(pod.phase == "Succeeded" for pod in pods)
     if job is not None and job.end is not None and job.end.succeeded:
         completed = max(1, completed)
     # A pod that is told to stop is explained now: by the time it is gone its Job may have been set going again.
-    alive = sum(not pod.is_over and not pod.is_deleting for pod in pods)
-    return max(0, made - alive - completed - max(failures, _failed_before_told(job, pods)))
+    alive = {pod.job_uid if pod.has_peers else pod.uid for pod in pods if not pod.is_over and not pod.is_deleting}
+    if job is not None and _is_undecided(observed, pods):
+        alive.add(job.uid)
+    return max(0, made - len(alive) - completed - max(failures, _failed_before_told(job, observed, pods)))
 
 
-def _failed_before_told(job: Job | None, pods: Iterable[Pod]) -> int:
+def _is_undecided(observed: Observed, pods: tuple[Pod, ...]) -> bool:
+    """Whether pods that train together may be coming to an end, and nobody knows yet what that is."""
+    job = observed.job
+    if job is None or not job.is_gang or job.suspend or observed.gang_failure is not None:
+        return False
+    return job.is_failing or (job.end is None and any(pod.job_uid == job.uid for pod in pods))
+
+
+def _failed_before_told(job: Job | None, observed: Observed, pods: Iterable[Pod]) -> int:
     """Failures, those included that the Job has not counted yet."""
     if job is None:
         return 0
+    if job.is_gang:
+        return _counted_failures(job, observed)
     seen = sum(
         pod.phase == "Failed" and not pod.is_interrupted and not pod.is_deleting
         for pod in pods
@@ -189,7 +217,8 @@ def _end_of_running(status: LoraTrainingStatus, observed: Observed, now: datetim
     """When the running time that the status tells of was over."""
     job, before = observed.job, status.attempts or Attempts()
     if job is None:
-        return now
+        failed = observed.failed_job
+        return parse_time(failed.failing.time) if failed is not None and failed.failing is not None else now
     if job.attempt > before.number:
         return parse_time(job.created)
     if job.end is not None:

@@ -44,9 +44,9 @@ class _Family:
     is_settled: bool = False
 
     def keep_word(self, pod: Pod) -> None:
-        """Keeps the last word of a pod that trained or evaluated, if it is the newest."""
+        """Keeps the last word of a pod that trained or evaluated, if it is the newest that speaks for the training."""
         message = pod.terminated.message if pod.terminated else None
-        if message is None or pod.stage == names.STAGE_PREFLIGHT:
+        if message is None or pod.stage == names.STAGE_PREFLIGHT or pod.index:
             return
         if pod.stage not in self.words or self.words[pod.stage][0] <= pod.created:
             self.words[pod.stage] = (pod.created, message)
@@ -90,11 +90,16 @@ class Cache:
         family = self._families.get(key) if key else None
         if key is None or family is None:
             return None
+        known = family.members[kind].get(meta["name"])
+        is_known = known is not None and known.uid == meta["uid"]
         if kind == "pod":
             # Its end may never have been an event of its own.
-            family.keep_word(parse_pod(body))
-        known = family.members[kind].get(meta["name"])
-        if known is not None and known.uid == meta["uid"]:
+            pod = parse_pod(body)
+            family.keep_word(pod)
+            if is_known and pod.tells_of_peers:
+                family.members[kind][meta["name"]] = _Entry(int(meta["resourceVersion"]), meta["uid"], pod)
+                return key
+        if is_known:
             self._remove(key, kind, meta["name"])
         return key
 

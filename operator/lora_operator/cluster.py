@@ -46,6 +46,7 @@ class Resource:
 TRAININGS = Resource(f"apis/{names.API_VERSION}", names.PLURAL, names.KIND, names.API_VERSION)
 JOBS = Resource("apis/batch/v1", "jobs", "Job", "batch/v1")
 PODS = Resource("api/v1", "pods", "Pod", "v1")
+SERVICES = Resource("api/v1", "services", "Service", "v1")
 EVENTS = Resource("api/v1", "events", "Event", "v1")
 LEASES = Resource("apis/coordination.k8s.io/v1", "leases", "Lease", "coordination.k8s.io/v1")
 

@@ -118,7 +118,8 @@ def derive_running(view: View, before: Condition | None) -> Finding:
     if view.ending:
         return Finding("False", "Finished", "the training has ended")
     pod, report = view.pod, view.report
-    if pod is not None and pod.disruption is not None and not pod.is_over and (cause := diagnose(pod)):
+    taken = next((one for one in view.observed.newest_pods if one.is_disrupted and not one.is_over), None)
+    if taken is not None and (cause := diagnose(taken)):
         return Finding("False", cause.reason, cause.message)
     if pod is None or not pod.answers:
         return Finding("False", "NotStarted", "no pod is running")

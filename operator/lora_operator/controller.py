@@ -10,8 +10,8 @@ from lora_api import LoraTrainingStatus, names
 from lora_api.status import ConditionType
 from lora_operator.cache import Cache
 from lora_operator.changes import Event
-from lora_operator.cluster import EVENTS, JOBS, PODS, TRAININGS, Cluster, merge_diff
-from lora_operator.decision import Action, Create, Decision, Delete, PatchJob
+from lora_operator.cluster import EVENTS, JOBS, PODS, SERVICES, TRAININGS, Cluster, merge_diff
+from lora_operator.decision import Action, Create, Decision, Delete, DeleteService, PatchJob
 from lora_operator.errors import ClusterUnavailable, Conflict, OperatorError, Refused
 from lora_operator.figures import Known, derive_figures
 from lora_operator.metrics import Metrics
@@ -153,7 +153,7 @@ class Controller:
         observed = self._world.cache.observed(subject)
         if subject.is_deleting:
             return observed
-        job, pod = observed.current_job, observed.pod
+        job, pods = observed.current_job, observed.newest_pods
         if surplus := observed.surplus_jobs(subject.is_settled):
             # They are about to be deleted, and another operator may know better that they have ended.
             await self._confirm(subject, surplus)
@@ -169,9 +169,9 @@ class Controller:
             # The watch of pods may lag behind that of Jobs; the last word decides the status for ever, and a pod that
             # is seen only when its training goes on again looks as if it had been interrupted.
             await self._list_pods(subject)
-        elif pod is not None and _is_stuck(pod, self._clock()):
-            return replace(observed, mount_problem=await self._last_words(subject, pod.uid, "FailedMount"))
-        elif pod is None and job is not None and _lacks_pods(job, self._clock()):
+        elif (stuck := next((pod for pod in pods if _is_stuck(pod, self._clock())), None)) is not None:
+            return replace(observed, mount_problem=await self._last_words(subject, stuck.uid, "FailedMount"))
+        elif job is not None and len(pods) < job.nodes and _lacks_pods(job, self._clock()):
             words = await self._last_words(subject, job.uid, "FailedCreate")
             return replace(observed, pod_refusal=words)
         else:
@@ -265,8 +265,9 @@ class Controller:
         match action:
             case Create(manifest):
                 created = await self._create(subject, manifest)
-                log.info("%s: started Job %s", key, created["metadata"]["name"])
-                cache.put("job", created)
+                if manifest["kind"] == JOBS.kind:
+                    log.info("%s: started Job %s", key, created["metadata"]["name"])
+                    cache.put("job", created)
             case PatchJob(name, patch):
                 patched = await cluster.patch(JOBS, key.namespace, name, patch)
                 if patched is None:
@@ -277,22 +278,31 @@ class Controller:
             case Delete(name, uid):
                 await cluster.delete(JOBS, key.namespace, name, uid=uid)
                 log.info("%s: deleted Job %s", key, name)
+            case DeleteService(name):
+                await self._delete_service(subject, name)
 
     async def _create(self, subject: Subject, manifest: Manifest) -> Manifest:
-        """Creates the Job; one of that name is taken over only if it is ours: nothing of others is overwritten."""
-        meta = manifest["metadata"]
-        created = await self._world.cluster.create(JOBS, manifest)
+        """Creates the object; one of that name is taken over only if it is ours: nothing of others is overwritten."""
+        meta, resource = manifest["metadata"], SERVICES if manifest["kind"] == SERVICES.kind else JOBS
+        created = await self._world.cluster.create(resource, manifest)
         if created is not None:
             return created
-        existing = await self._world.cluster.get(JOBS, meta["namespace"], meta["name"])
+        existing = await self._world.cluster.get(resource, meta["namespace"], meta["name"])
         if existing is None:
-            raise Conflict(f"Job {meta['name']} came and went")
+            raise Conflict(f"{resource.kind} {meta['name']} came and went")
         if controller_uid(existing) != subject.uid:
             raise Refused(
-                f"Job {meta['name']} exists already and is not of this training; "
+                f"{resource.kind} {meta['name']} exists already and is not of this training; "
                 "it goes with the object it belongs to, or delete it, or use another name"
             )
         return existing
+
+    async def _delete_service(self, subject: Subject, name: str) -> None:
+        cluster, namespace = self._world.cluster, subject.key.namespace
+        existing = await cluster.get(SERVICES, namespace, name)
+        if existing is not None and controller_uid(existing) == subject.uid:
+            await cluster.delete(SERVICES, namespace, name, uid=existing["metadata"]["uid"])
+            log.info("%s: deleted Service %s", subject.key, name)
 
     def _measure(self, subject: Subject, observed: Observed, status: LoraTrainingStatus) -> None:
         """Tells the metrics how the training is."""

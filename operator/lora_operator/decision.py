@@ -9,7 +9,7 @@ from lora_operator.subject import Manifest
 
 @dataclass(frozen=True)
 class Create:
-    """Create a Job unless it is there."""
+    """Create a Job, or the Service of its pods, unless it is there."""
 
     manifest: Manifest
 
@@ -31,7 +31,14 @@ class Delete:
     """Delete only this very object."""
 
 
-Action = Create | PatchJob | Delete
+@dataclass(frozen=True)
+class DeleteService:
+    """Delete the training's own Service of this name."""
+
+    name: str
+
+
+Action = Create | PatchJob | Delete | DeleteService
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from lora_api import LoraTrainingStatus, names
-from lora_operator.decision import Decision, Delete
+from lora_operator.decision import Decision, Delete, DeleteService
 from lora_operator.evaluation import decide_evaluation
 from lora_operator.observed import Job, Observed
 from lora_operator.profiles import Profiles
@@ -19,7 +19,9 @@ def decide_finished(
     left = {job: seconds for job in jobs if (seconds := _seconds_to_live(subject, job, now)) is not None}
     expired = tuple(job for job, seconds in left.items() if seconds <= 0 and not job.is_deleting)
     surplus = tuple(job for job in observed.surplus_jobs(subject.is_settled) if job not in expired)
-    gone = tuple(Delete(job.name, job.uid) for job in (*surplus, *expired))
+    # The Service first: of a Job that is gone nobody knows that it had one.
+    services = (DeleteService(names.service_name(subject.key.name)),) if any(job.is_gang for job in expired) else ()
+    gone = (*services, *(Delete(job.name, job.uid) for job in (*surplus, *expired)))
     wait = min((seconds for seconds in left.values() if seconds > 0), default=None)
     if subject.is_settled:
         return Decision(gone, _seen(subject), requeue_after_seconds=wait)

@@ -71,6 +71,18 @@ def queue_labels(scheduling: Scheduling) -> dict[str, str]:
     return labels
 
 
+def topology_annotations(scheduling: Scheduling) -> dict[str, str]:
+    """What a pod template says of where the queue is to place its pods; none without `scheduling.queueTopology`.
+
+    https://kueue.sigs.k8s.io/docs/concepts/topology_aware_scheduling/
+    """
+    wish = scheduling.queue_topology
+    if wish is None:
+        return {}
+    given = {"required": wish.required, "preferred": wish.preferred, "unconstrained": wish.unconstrained and "true"}
+    return {f"{GROUP}/podset-{kind}-topology": str(value) for kind, value in given.items() if value}
+
+
 def absent(queue: str) -> QueueState:
     """The state where the API server knows no Workloads."""
     known = " or ".join(VERSIONS)

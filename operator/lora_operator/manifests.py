@@ -8,7 +8,7 @@ from lora_api.cluster_spec import Storage
 from lora_api.spec import LoraTrainingSpec
 from lora_operator.kueue import queue_labels
 from lora_operator.observed import ANNOTATION_FAILURES_BEFORE, Job
-from lora_operator.pod_template import PodRole, build_pod_template, checks_in_pod, pod_annotations
+from lora_operator.pod_template import Meeting, PodRole, build_pod_template, checks_in_pod, pod_annotations
 from lora_operator.profiles import Profile
 from lora_operator.subject import Manifest
 
@@ -55,20 +55,44 @@ def oversize(training: LoraTraining, profile: Profile) -> int | None:
 def build_job(training: LoraTraining, profile: Profile, *, attempt: int, used: Used = UNUSED) -> Manifest:
     """The Job of one attempt (1-based) of the (resolved) training."""
     spec = training.spec
+    is_alone = spec.parallelism.nodes == 1
+    meeting = None if is_alone else _meeting(training, attempt)
     labels = _labels(training, names.STAGE_TRAINING) | {names.LABEL_ATTEMPT: str(attempt)}
-    role = PodRole(names.STAGE_TRAINING, attempt, labels, _grace_seconds(profile, used))
+    role = PodRole(names.STAGE_TRAINING, attempt, labels, _grace_seconds(profile, used), meeting)
     containers = [names.TRAINER_CONTAINER]
     if checks_in_pod(spec, profile):
         containers.append(names.PREFLIGHT_CONTAINER)
     job = {
-        **_job_spec(spec, containers),
-        "backoffLimit": _retries_left(spec, used.failures),
+        **(_job_spec(spec, containers) if is_alone else _gang_spec(spec)),
+        "backoffLimit": _retries_left(spec, used.failures) if is_alone else 0,
         "template": build_pod_template(training, profile, role),
     }
     _limit(job, spec, used)
     metadata = _metadata(training, names.job_name(training.name, attempt), labels | queue_labels(spec.scheduling))
     metadata["annotations"] |= {ANNOTATION_FAILURES_BEFORE: str(used.failures)}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job}
+
+
+def _meeting(training: LoraTraining, attempt: int) -> Meeting:
+    address = names.rendezvous(training.name, attempt, training.metadata.namespace or "default")
+    return Meeting(names.service_name(training.name), address)
+
+
+def build_service(training: LoraTraining) -> Manifest | None:
+    """The headless Service by which several pods of the training find each other; None: there is one pod."""
+    if training.spec.parallelism.nodes == 1:
+        return None
+    labels = _labels(training, names.STAGE_TRAINING)
+    metadata = _metadata(training, names.service_name(training.name), labels)
+    del metadata["annotations"]
+    spec = {
+        "clusterIP": "None",
+        # A pod is ready when the first has found all others, and so they must find it before.
+        "publishNotReadyAddresses": True,
+        "selector": labels,
+        "ports": [{"name": "rendezvous", "port": names.RENDEZVOUS_PORT, "protocol": "TCP"}],
+    }
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
 
 
 def build_preflight_job(training: LoraTraining, profile: Profile) -> Manifest:
@@ -107,8 +131,12 @@ def build_evaluation_job(training: LoraTraining, profile: Profile, *, generation
 
 
 def needs_preflight_job(spec: LoraTrainingSpec, profile: Profile) -> bool:
-    """Whether a Job of its own checks the data before a GPU is asked for."""
-    return profile.preflight == "Job" and spec.parallelism.gpus_per_node > 0
+    """Whether a Job of its own checks the data before a GPU is asked for.
+
+    Where several pods train it does so also for a profile that wants the check in the pod: one check is enough.
+    """
+    in_job = profile.preflight == "Job" or (profile.preflight == "InitContainer" and spec.parallelism.nodes > 1)
+    return in_job and spec.parallelism.gpus_per_node > 0
 
 
 def _job_spec(spec: LoraTrainingSpec, containers: list[str]) -> Manifest:
@@ -121,6 +149,22 @@ def _job_spec(spec: LoraTrainingSpec, containers: list[str]) -> Manifest:
         # No pod is replaced before it is gone: two must never write to one folder.
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": build_pod_failure_policy(containers),
+    }
+
+
+def _gang_spec(spec: LoraTrainingSpec) -> Manifest:
+    """The same of pods that train together: all at once, and the first that fails, for whatever cause, ends the Job.
+
+    What that means is for `gang` to judge, and the next Job makes all pods anew: a pod that the Job replaced would find
+    the others gone, or waiting for the one before it.
+    """
+    nodes = spec.parallelism.nodes
+    return {
+        "completionMode": "Indexed",
+        "completions": nodes,
+        "parallelism": nodes,
+        "suspend": spec.suspend,
+        "podReplacementPolicy": "Failed",
     }
 
 
@@ -156,9 +200,9 @@ def build_job_patch(spec: LoraTrainingSpec, job: Job, used: Used, *, queued: boo
     `queued`: a queue decides whether the Job runs, although the Job names none. The other fields are still ours: Kueue
     compares only the pods' number, resources and tolerations (its `pkg/util/equality/podset.go`).
     """
-    wanted: dict[str, tuple[int | None, int | None]] = {
-        "backoffLimit": (_retries_left(spec, job.failures_before), job.backoff_limit)
-    }
+    wanted: dict[str, tuple[int | None, int | None]] = {}
+    if not job.is_gang:
+        wanted["backoffLimit"] = (_retries_left(spec, job.failures_before), job.backoff_limit)
     if not (queued or job.queue_name):
         wanted["suspend"] = (spec.suspend, job.suspend)
     # Kubernetes starts its own clock anew on resuming: what is left is said together with that.

@@ -1,7 +1,7 @@
 """What the cluster shows of Jobs and pods, as frozen values. Parsed here; read by `reconcile` and `status`."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -13,6 +13,8 @@ from lora_operator.timestamps import parse_time
 
 ANNOTATION_FAILURES_BEFORE = f"{names.GROUP}/failures-before"
 """On a Job: failures of the Jobs before it, which use up the same budget."""
+ANNOTATION_INDEX = "batch.kubernetes.io/job-completion-index"
+"""On a pod of a Job: its completion index, which is its rank among the nodes."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Job:
 
     name: str
     uid: str
-    resource_version: str
+    resource_version: str = field(compare=False)
+    """Changes as well when nothing does that is read of the Job."""
     owner_uid: str
     stage: str
     """`names.STAGE_TRAINING`, `names.STAGE_PREFLIGHT` or `names.STAGE_EVALUATION`."""
@@ -49,6 +52,8 @@ class Job:
     """Since when it has been so."""
     active_deadline_seconds: int | None
     backoff_limit: int
+    nodes: int
+    """Pods that it runs at the same time, all of which must succeed."""
     failures_before: int
     """Failures of the Jobs before it."""
     failed: int
@@ -66,6 +71,11 @@ class Job:
     def is_active(self) -> bool:
         """Whether pods of it may run."""
         return self.end is None and not self.is_deleting
+
+    @property
+    def is_gang(self) -> bool:
+        """Whether several pods train together: the first that fails ends the Job, and the next Job makes all anew."""
+        return self.nodes > 1
 
 
 def controller_uid(body: Manifest) -> str:
@@ -97,6 +107,7 @@ def parse_job(body: Manifest) -> Job:
         suspended_time=conditions.get("Suspended", {}).get("lastTransitionTime"),
         active_deadline_seconds=spec.get("activeDeadlineSeconds"),
         backoff_limit=spec.get("backoffLimit", 6),
+        nodes=spec.get("completions") or 1,
         failures_before=_count(annotations.get(ANNOTATION_FAILURES_BEFORE)),
         failed=(status.get("failed") or 0) + len(uncounted),
         is_deleting="deletionTimestamp" in meta,
@@ -163,6 +174,10 @@ class Pod:
     job_uid: str
     stage: str
     """`names.STAGE_TRAINING`, `names.STAGE_PREFLIGHT` or `names.STAGE_EVALUATION`."""
+    index: int
+    """Which of the pods that train together; the first, 0, speaks for all and is the only one that stores anything."""
+    has_peers: bool
+    """Whether others train together with it."""
     created: str
     phase: str
     ip: str
@@ -206,7 +221,7 @@ class Pod:
     @property
     def answers(self) -> bool:
         """Whether it can be asked for its progress."""
-        return bool(self.ip) and (self.is_running or self.is_checking)
+        return self.index == 0 and bool(self.ip) and (self.is_running or self.is_checking)
 
     @property
     def has_begun(self) -> bool:
@@ -217,6 +232,11 @@ class Pod:
     def is_over(self) -> bool:
         """Whether it will never run again."""
         return self.phase in {"Succeeded", "Failed"}
+
+    @property
+    def tells_of_peers(self) -> bool:
+        """Whether its end explains why others that train together with it ended; its Job may delete it at once."""
+        return self.has_peers and self.phase == "Failed" and (self.is_disrupted or not self.is_interrupted)
 
     @property
     def is_interrupted(self) -> bool:
@@ -244,6 +264,8 @@ def parse_pod(body: Manifest) -> Pod:
         uid=meta["uid"],
         job_uid=controller_uid(body),
         stage=(meta.get("labels") or {}).get(names.LABEL_STAGE) or names.STAGE_TRAINING,
+        index=_count((meta.get("annotations") or {}).get(ANNOTATION_INDEX)),
+        has_peers=bool(spec.get("subdomain")),
         created=meta["creationTimestamp"],
         phase=status.get("phase") or "Pending",
         ip=status.get("podIP") or "",
@@ -304,9 +326,9 @@ def parse_report(content: str | bytes, kind: type[Report]) -> Report:
     """What a pod says. Raises ValueError unless all of it is sound: pods are not trusted."""
     report = kind.model_validate_json(content)
     updated = report.progress.updated_time if report.progress else None
-    for field, time in (("progress.updatedTime", updated), ("activeTime", report.active_time)):
+    for name, time in (("progress.updatedTime", updated), ("activeTime", report.active_time)):
         if time is not None and parse_time(time).tzinfo is None:
-            raise ValueError(f"{field} is {time}, but must have a time zone")
+            raise ValueError(f"{name} is {time}, but must have a time zone")
     return report
 
 
@@ -316,6 +338,10 @@ class Observed:
 
     job: Job | None = None
     """The newest Job of this very object that trains; of a finished one, that evaluates."""
+    failed_job: Job | None = None
+    """The newest Job that trained, if pods that train together failed and the next Job is to make all of them anew."""
+    gang_failure: Pod | None = None
+    """Of pods that train together and failed: the one that it counts as a failure for; None: an interruption."""
     older_jobs: tuple[Job, ...] = ()
     """Those before it; of a finished training, those that trained and checked the data as well."""
     preflight: Job | None = None
@@ -327,7 +353,7 @@ class Observed:
     last_word: TerminationMessage | None = None
     """What the newest pod said last that ended, also when it is gone."""
     mount_problem: str = ""
-    """The kubelet's words about a volume of the newest pod that cannot be mounted."""
+    """The kubelet's words about a volume of a pod that cannot be mounted."""
     pod_refusal: str = ""
     """Why the API server refuses the pods of the current Job, in the words of the Job controller's event."""
     refusal: str = ""
@@ -382,8 +408,13 @@ class Observed:
         return self.job or self.preflight
 
     @property
+    def newest_job(self) -> Job | None:
+        """The newest Job that trains or trained."""
+        return self.job or self.failed_job
+
+    @property
     def job_pods(self) -> tuple[Pod, ...]:
-        """Pods of the current Job, oldest first."""
+        """Pods of the current Job, oldest first; of those that train together, the first ones last."""
         return self._pods_of(self.current_job)
 
     @property
@@ -397,15 +428,22 @@ class Observed:
         return tuple(pod for pod in self.pods if pod.stage == names.STAGE_TRAINING)
 
     def _pods_of(self, job: Job | None) -> tuple[Pod, ...]:
-        return tuple(pod for pod in self.pods if job is not None and pod.job_uid == job.uid)
+        pods = [pod for pod in self.pods if job is not None and pod.job_uid == job.uid]
+        return tuple(sorted(pods, key=lambda pod: -pod.index))
 
     @property
     def pod(self) -> Pod | None:
-        """The pod that says how the training does: the newest of the current Job."""
-        pods = self.job_pods
-        if not pods:
-            return None
-        newest = pods[-1]
-        if self.mount_problem and newest.waiting and newest.waiting.reason in CREATING_REASONS:
-            return replace(newest, waiting=Waiting("FailedMount", self.mount_problem))
-        return newest
+        """The pod that says how the training does: the newest of the current Job, the first of those that train
+        together."""
+        return next((pod for pod in self.newest_pods if pod.index == 0), None)
+
+    @property
+    def newest_pods(self) -> tuple[Pod, ...]:
+        """The newest pod of the current Job at each index, by index."""
+        newest = {pod.index: pod for pod in self.job_pods}
+        return tuple(self._with_mount_problem(newest[index]) for index in sorted(newest))
+
+    def _with_mount_problem(self, pod: Pod) -> Pod:
+        if self.mount_problem and pod.waiting and pod.waiting.reason in CREATING_REASONS:
+            return replace(pod, waiting=Waiting("FailedMount", self.mount_problem))
+        return pod

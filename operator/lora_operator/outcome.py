@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lora_api import names
+from lora_api import codes_with, names
 from lora_api.redaction import redact
 from lora_api.status import Failure, SavedState
 from lora_operator.diagnosis import CANCELLED, EVICTED, MESSAGE_CHARACTERS, diagnose
@@ -168,7 +168,7 @@ def _failure(end: JobEnd, pods: tuple[Pod, ...], failures: int) -> Failure:
         message = redact(". ".join(filter(None, (end.message or end.reason, words))))[:MESSAGE_CHARACTERS]
         reason = end.reason[:REASON_CHARACTERS] or "Failed"
         return Failure(reason=reason, message=message, hint="See the events of the Job and its pods.")
-    if end.reason == _RETRIES_USED_UP and failures > 1:
+    if end.reason == _RETRIES_USED_UP and failures > 1 and cause.exit_code not in codes_with("FailJob"):
         message = f"failed {failures} times; the last time: {cause.message}"[:MESSAGE_CHARACTERS]
         return cause.model_copy(update={"message": message})
     return cause
@@ -178,5 +178,13 @@ def _cause(pods: tuple[Pod, ...]) -> Failure | None:
     """Why the newest pod failed that its Job counted; interruptions are nobody's failure."""
     for pod in reversed(pods):
         if not pod.is_interrupted and (failure := diagnose(pod)) is not None:
-            return failure
+            return _of_node(pod, failure)
     return None
+
+
+def _of_node(pod: Pod, failure: Failure) -> Failure:
+    """With the name of a pod that does not speak for the training."""
+    if pod.index == 0:
+        return failure
+    message = f"pod {pod.name}, of node {pod.index}: {failure.message}"
+    return failure.model_copy(update={"message": message[:MESSAGE_CHARACTERS]})

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from lora_api import LoraTraining, LoraTrainingSpec, names
 from lora_api.cluster_spec import EnvVar
+from lora_operator.kueue import topology_annotations
+from lora_operator.observed import ANNOTATION_INDEX
 from lora_operator.pod_volumes import TRUSTED_FILE, Volume, build_volumes
 from lora_operator.profiles import Profile
 from lora_operator.subject import Manifest
@@ -20,6 +22,16 @@ _NOT_PRINTABLE_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
+class Meeting:
+    """How several pods find each other."""
+
+    service: str
+    """The headless Service that gives each pod a name of its own."""
+    address: str
+    """`host:port` at which the first waits for the others."""
+
+
+@dataclass(frozen=True)
 class PodRole:
     """What one pod is for."""
 
@@ -29,6 +41,8 @@ class PodRole:
     labels: dict[str, str]
     grace_seconds: int
     """Time that it has for saving its state once it was told to stop."""
+    meeting: Meeting | None = None
+    """Where it meets the others, if several train together."""
 
 
 def build_pod_template(training: LoraTraining, profile: Profile, role: PodRole) -> Manifest:
@@ -50,11 +64,15 @@ def build_pod_template(training: LoraTraining, profile: Profile, role: PodRole) 
         "initContainers": _init_containers(spec, profile, role, volumes),
         "containers": [_only_container(spec, profile, role, volumes)],
         "volumes": [volume for volume, _ in volumes],
-        "resourceClaims": [] if checks_only else _gpu_claims(spec, profile),
+        "resourceClaims": _gpu_claims(spec, profile, role),
+        "subdomain": role.meeting.service if role.meeting else None,
     }
     metadata = {"labels": {**profile.pod_labels, **spec.pod.labels, **role.labels}}
+    annotations = pod_annotations(training, profile)
+    if role.stage == names.STAGE_TRAINING:
+        annotations |= topology_annotations(spec.scheduling)
     return {
-        "metadata": {**_without_empty(metadata), "annotations": pod_annotations(training, profile)},
+        "metadata": {**_without_empty(metadata), "annotations": annotations},
         "spec": _without_empty(pod),
     }
 
@@ -117,7 +135,7 @@ def _only_container(spec: LoraTrainingSpec, profile: Profile, role: PodRole, vol
         "name": names.TRAINER_CONTAINER,
         "args": [COMMANDS[role.stage], CONFIG_PATH],
         "ports": [{"name": names.TRAINER_PORT_NAME, "containerPort": names.TRAINER_PORT}],
-        "resources": _preflight_resources(profile) if checks_only else _resources(spec, profile),
+        "resources": _preflight_resources(profile) if checks_only else _resources(spec, profile, role),
     }
 
 
@@ -137,8 +155,9 @@ def _init_containers(spec: LoraTrainingSpec, profile: Profile, role: PodRole, vo
 
 
 def checks_in_pod(spec: LoraTrainingSpec, profile: Profile) -> bool:
-    """Whether an init container checks the data."""
-    return profile.preflight == "InitContainer" and spec.parallelism.gpus_per_node > 0
+    """Whether an init container checks the data; one check is enough where several pods train."""
+    alone = spec.parallelism.nodes == 1
+    return profile.preflight == "InitContainer" and alone and spec.parallelism.gpus_per_node > 0
 
 
 def _container(spec: LoraTrainingSpec, profile: Profile, role: PodRole, volumes: list[Volume]) -> Manifest:
@@ -163,21 +182,27 @@ def _container(spec: LoraTrainingSpec, profile: Profile, role: PodRole, volumes:
     )
 
 
-def _resources(spec: LoraTrainingSpec, profile: Profile) -> Manifest:
+def _resources(spec: LoraTrainingSpec, profile: Profile, role: PodRole) -> Manifest:
     limits = {**profile.resources.limits, **spec.pod.resources.limits}
-    if spec.parallelism.gpus_per_node and profile.gpu_claim_template is None:
-        limits[profile.gpu_resource] = str(spec.parallelism.gpus_per_node)
+    if (gpus := _gpus(spec, role)) and profile.gpu_claim_template is None:
+        limits[profile.gpu_resource] = str(gpus)
     requests = {**profile.resources.requests, **spec.pod.resources.requests}
-    claims = [{"name": claim["name"]} for claim in _gpu_claims(spec, profile)]
+    claims = [{"name": claim["name"]} for claim in _gpu_claims(spec, profile, role)]
     return _without_empty({"requests": requests, "limits": limits, "claims": claims})
 
 
-def _gpu_claims(spec: LoraTrainingSpec, profile: Profile) -> list[Manifest]:
+def _gpus(spec: LoraTrainingSpec, role: PodRole) -> int:
+    """GPUs of the pod: one process evaluates, and none is needed to check the data."""
+    most = {names.STAGE_PREFLIGHT: 0, names.STAGE_EVALUATION: 1}.get(role.stage, spec.parallelism.gpus_per_node)
+    return min(most, spec.parallelism.gpus_per_node)
+
+
+def _gpu_claims(spec: LoraTrainingSpec, profile: Profile, role: PodRole) -> list[Manifest]:
     """The pod's claims, one for each GPU, where the profile takes GPUs by dynamic resource allocation."""
     if profile.gpu_claim_template is None:
         return []
     template = {"resourceClaimTemplateName": profile.gpu_claim_template}
-    return [{"name": f"gpu-{index}", **template} for index in range(spec.parallelism.gpus_per_node)]
+    return [{"name": f"gpu-{index}", **template} for index in range(_gpus(spec, role))]
 
 
 def _preflight_resources(profile: Profile) -> Manifest:
@@ -201,6 +226,9 @@ def _environment(spec: LoraTrainingSpec, profile: Profile, role: PodRole) -> lis
         "TMPDIR": names.WORK_DIR,
         "HF_HOME": f"{names.WORK_DIR}/huggingface",
     }
+    if role.meeting is not None:
+        own[names.ENV_NODE_RANK] = _field(f"metadata.annotations['{ANNOTATION_INDEX}']")
+        own[names.ENV_RENDEZVOUS] = role.meeting.address
     if profile.ca_bundle_ref:
         # Read by the hub's client, and by the store's where it has no certificates of its own.
         own |= {"SSL_CERT_FILE": TRUSTED_FILE, "AWS_CA_BUNDLE": TRUSTED_FILE}

@@ -13,17 +13,25 @@ from lora_operator.attempts import is_time_over
 from lora_operator.deadlines import seconds_to_next, seconds_to_save
 from lora_operator.decision import Action, Create, Decision, Delete, PatchJob
 from lora_operator.finished import decide_finished
+from lora_operator.gang import follow_up, is_in_the_way, seconds_to_retry
 from lora_operator.observed import Observed
+from lora_operator.outcome import MOST_IN_VAIN
 from lora_operator.profiles import Profiles
 from lora_operator.stall import measure_silence
 from lora_operator.status import derive_status, is_finished
 from lora_operator.subject import Subject
 from lora_operator.telling import seconds_too_early, tell
+from lora_operator.timestamps import parse_time
 from lora_operator.view import Acceptance
 
 WAIT_FOR_PODS_SECONDS = 5.0
+KEPT_ATTEMPTS = MOST_IN_VAIN
+"""So many Jobs before the newest are kept, of pods that train together: what they show is still needed."""
 WAIT_FOR_START_SECONDS = 5.0
 """A pod that does not start may have a reason that no watch tells."""
+LONGEST_WAIT_FOR_START_SECONDS = 60.0
+WAIT_SHARE = 0.2
+"""Each such look asks the API server for events: it is the rarer the longer the pod has waited already."""
 
 
 def decide(
@@ -40,15 +48,17 @@ def decide(
         return decide_finished(
             subject, observed, profiles=profiles, now=now, status_interval_seconds=status_interval_seconds
         )
+    observed = follow_up(subject, observed, now)
     acceptance = judge(subject, observed, profiles)
     status = derive_status(subject, observed, acceptance=acceptance, now=now)
     if is_finished(status):
         # Jobs that still run are stopped when the end is written.
         return tell(subject, status, actions=(), wait_seconds=0.0)
-    if (start := _start(subject, observed, acceptance, profiles, status=status)) is not None:
-        return Decision((start,))
+    start = _start(subject, observed, acceptance, profiles, status=status, now=now)
+    if start and not (observed.failed_job and _is_news(subject, status)):
+        return Decision(start)
     actions = _adjust(subject, observed, status, now)
-    if any(map(_stops_or_starts, actions)) and _made(status) > _made(subject.status):
+    if start or (any(map(_stops_or_starts, actions)) and _made(status) > _made(subject.status)):
         # Whoever looks next may find neither the pods of the Job nor a word of them: first they are told of.
         return tell(subject, status, actions=(), wait_seconds=0.0)
     wait = _seconds_until_due(subject, observed, status, now)
@@ -59,23 +69,35 @@ def decide(
 
 
 def _start(
-    subject: Subject, observed: Observed, acceptance: Acceptance, profiles: Profiles, *, status: LoraTrainingStatus
-) -> Create | None:
-    """The Job that is to be created now: the check of the data, or the next attempt."""
+    subject: Subject,
+    observed: Observed,
+    acceptance: Acceptance,
+    profiles: Profiles,
+    *,
+    status: LoraTrainingStatus,
+    now: datetime,
+) -> tuple[Create, ...]:
+    """What is to be created now: the check of the data, or the next attempt."""
     if subject.training is None or not acceptance.accepted or observed.refusal or observed.job is not None:
-        return None
-    if any(not pod.is_over for pod in observed.pods) or _is_held(subject, status):
-        # Pods of a Job that is gone still end: a second writer must wait for them.
-        return None
+        return ()
+    if is_in_the_way(observed, now) or _is_held(subject, status) or _seconds_to_retry(observed, status, now):
+        return ()
     profile = profiles[subject.training.spec.profile]
     training = manifests.resolve(subject.training, profile)
     check = observed.preflight
     if check is not None and check.end is None:
         # Whatever the profile says by now: one Job at a time.
-        return None
+        return ()
     if check is None and manifests.needs_preflight_job(training.spec, profile) and not _is_checked(subject):
-        return Create(manifests.build_preflight_job(training, profile))
-    return Create(manifests.build_job(training, profile, attempt=subject.attempt + 1, used=_used(status)))
+        return (Create(manifests.build_preflight_job(training, profile)),)
+    attempt = (status.attempts.number if status.attempts else 0) + 1
+    job = manifests.build_job(training, profile, attempt=attempt, used=_used(status))
+    service = manifests.build_service(training)
+    return (Create(job),) if service is None else (Create(service), Create(job))
+
+
+def _seconds_to_retry(observed: Observed, status: LoraTrainingStatus, now: datetime) -> float:
+    return seconds_to_retry(observed, status.attempts.failures if status.attempts else 0, now)
 
 
 def _is_checked(subject: Subject) -> bool:
@@ -126,33 +148,54 @@ def _stops_or_starts(action: Action) -> bool:
     return isinstance(action, Delete) or (isinstance(action, PatchJob) and "suspend" in action.patch["spec"])
 
 
+def _is_news(subject: Subject, status: LoraTrainingStatus) -> bool:
+    """Whether the status counts more than is told: what failed before is not seen for ever."""
+    before, after = subject.status.attempts or Attempts(), status.attempts or Attempts()
+    counted = (after.number, after.failures, after.preemptions)
+    return counted != (before.number, before.failures, before.preemptions) or _made(status) > _made(subject.status)
+
+
 def _made(status: LoraTrainingStatus) -> int:
     """Pods that the status tells of."""
     return status.attempts.pods.made if status.attempts and status.attempts.pods else 0
 
 
 def _delete_surplus(subject: Subject, observed: Observed) -> tuple[Action, ...]:
-    return tuple(Delete(job.name, job.uid) for job in observed.surplus_jobs(False))
+    """Jobs that run and should not, and those of attempts that nobody will look into any more."""
+    old = (
+        job for job in observed.older_jobs[:-KEPT_ATTEMPTS] if job.is_gang and not job.is_active and not job.is_deleting
+    )
+    return tuple(Delete(job.name, job.uid) for job in (*observed.surplus_jobs(False), *old))
 
 
 def _seconds_until_due(subject: Subject, observed: Observed, status: LoraTrainingStatus, now: datetime) -> float | None:
     """When to look again although nothing changed; None: at the next round over all trainings."""
     waits: list[float] = []
     job, pod = observed.current_job, observed.pod
-    lacks_pods = pod is None and job is not None and job.is_active and not job.suspend
-    if lacks_pods or (pod is not None and pod.waiting is not None):
-        waits.append(WAIT_FOR_START_SECONDS)
+    pods = observed.newest_pods
+    lacks_pods = job is not None and len(pods) < job.nodes and job.is_active and not job.suspend
+    if lacks_pods or any(pod.waiting is not None for pod in pods):
+        waits.append(_seconds_to_ask(observed, now))
     if pod is not None and (silence := _seconds_to_stall(subject, observed, now)) is not None:
         waits.append(silence)
     is_stopping = _is_to_stop(subject, status, now)
     if is_stopping or (job is None and observed.pods):
         waits.append(WAIT_FOR_PODS_SECONDS)
+    waits.append(_seconds_to_retry(observed, status, now))
     if job is not None and job.failing is not None:
         waits.append(seconds_to_save(observed.job_pods, since=job.failing.time, now=now))
     elif subject.training is not None and status.attempts is not None and not is_stopping:
         deadline = seconds_to_next(subject.training.spec, status.attempts, now)
         waits += [deadline] if deadline is not None else []
     return min(filter(None, waits), default=None)
+
+
+def _seconds_to_ask(observed: Observed, now: datetime) -> float:
+    """When to ask again why no pod starts."""
+    job, waiting = observed.current_job, [pod.created for pod in observed.newest_pods if pod.waiting is not None]
+    since = max(waiting) if waiting else job.start_time if job is not None else None
+    waited = (now - parse_time(since)).total_seconds() if since else 0.0
+    return min(max(WAIT_FOR_START_SECONDS, WAIT_SHARE * waited), LONGEST_WAIT_FOR_START_SECONDS)
 
 
 def _seconds_to_stall(subject: Subject, observed: Observed, now: datetime) -> float | None:

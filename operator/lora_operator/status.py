@@ -24,6 +24,7 @@ from lora_operator.changes import derive_events
 from lora_operator.conditions import MESSAGE_CHARACTERS, derive_conditions, derive_phase
 from lora_operator.deadlines import seconds_to_save, seconds_to_start
 from lora_operator.evaluated import told_end
+from lora_operator.gang import pods_of_attempts
 from lora_operator.notices import merge_notices
 from lora_operator.observed import Observed
 from lora_operator.outcome import (
@@ -118,7 +119,8 @@ def _ending(subject: Subject, observed: Observed, attempts: Attempts, *, now: da
         job = replace(job, end=job.failing)
     limit = training.spec.limits.active_seconds if training else None
     failures = attempts.failures if observed.job else None
-    ending = derive_ending(job, observed.job_pods, failures=failures, allowed_seconds=limit)
+    pods = (observed.gang_failure,) if observed.gang_failure is not None else observed.job_pods
+    ending = derive_ending(job, pods, failures=failures, allowed_seconds=limit)
     return _at_last_step(ending, observed) if ending is not None and ending.reason == DEADLINE_EXCEEDED else ending
 
 
@@ -139,7 +141,7 @@ def _out_of_patience(view: View, attempts: Attempts, conditions: tuple[Condition
     if to_start is not None and to_start <= 0:
         words = next(c.message for c in conditions if c.type == ConditionType.SCHEDULED)
         return never_started(spec.scheduling.start_deadline_seconds or 0, words, time=time)
-    return in_vain(view.observed.job_pods, view.saved_state, time=time)
+    return in_vain(pods_of_attempts(view.observed), view.saved_state, time=time)
 
 
 def _may_still_save(view: View) -> bool:

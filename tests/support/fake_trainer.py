@@ -6,6 +6,7 @@ FAKE_EXIT: exit code. FAKE_EXIT_ONCE: exit code of the first pod only, which lea
 FAKE_GATE: file that must exist before it ends. FAKE_TEXT: last word instead of the usual JSON.
 FAKE_LOG: what it prints instead of leaving a last word. FAKE_REPORT: JSON that its answers hold besides.
 FAKE_STARTS: file with a line for each pod that began. FAKE_DEAF: it does not end when it is told to.
+FAKE_NODE: only the pod of this node ends so; those of others end well.
 An evaluation takes FAKE_EVALUATION_EXIT and FAKE_EVALUATION_GATE instead; FAKE_EVALUATION: what the end of the training
 (as JSON) tells of the epochs.
 """
@@ -109,6 +110,8 @@ def end(code: int) -> None:
 
 
 def planned_exit() -> int:
+    if os.environ.get("FAKE_NODE") not in {None, os.environ.get("LORA_NODE_RANK")}:
+        return 0
     once = os.environ.get("FAKE_EXIT_ONCE")
     if once:
         mark = Path(os.environ["FAKE_MARKS"])

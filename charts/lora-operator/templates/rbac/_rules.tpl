@@ -16,6 +16,10 @@
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
+# By a headless Service the pods of a training with several nodes find each other.
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, create, delete]
 # Read as well: the kubelet tells only there which volume cannot be mounted.
 - apiGroups: [""]
   resources: [events]
