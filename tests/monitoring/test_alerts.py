@@ -218,3 +218,10 @@ def test_every_alert_has_a_page_that_says_what_it_means_how_to_see_and_what_to_d
 
 def test_no_page_is_about_an_alert_that_is_not_there() -> None:
     assert {page.stem for page in (ROOT / RUNBOOKS).glob("*.md")} == KNOWN.keys()
+
+
+def test_the_page_on_watching_lists_every_alert_with_its_severity() -> None:
+    page = (ROOT / "docs" / "observability.md").read_text()
+
+    listed = re.findall(r"^\| \[(\w+)\]\(runbooks/\1\.md\) \| (\w+) \|", page, flags=re.MULTILINE)
+    assert listed == [(alert.name, alert.severity) for alert in KNOWN.values()]
