@@ -102,7 +102,13 @@ class Application:
             resync_seconds=settings.resync_seconds,
             status_interval_seconds=settings.status_interval_seconds,
         )
-        poller = ProgressPoller(reader, self._cache, self._queue, self._metrics)
+        poller = ProgressPoller(
+            reader,
+            self._cache,
+            self._queue,
+            self._metrics,
+            status_interval_seconds=settings.status_interval_seconds,
+        )
         work = [
             lambda: self._every(self._settings.progress_interval_seconds, poller.poll),
             *(controller.work for _ in range(self._settings.workers)),
@@ -159,7 +165,7 @@ class Application:
         if await asyncio.to_thread(self._profiles.refresh):
             log.info("the profiles are now %s", ", ".join(sorted(self._profiles.current)))
             for key in self._cache:
-                self._queue.add(key)
+                self._queue.add(key, can_wait=self._cache.is_settled(key))
 
     async def _keep_alive(self) -> None:
         """Beats for the liveness probe, and ends when the watches have ended."""

@@ -42,6 +42,8 @@ class _Family:
     """By stage: when the newest pod was created that left a last word, and the word: a pod goes within moments of its
     end."""
     is_settled: bool = False
+    parsed: tuple[_Entry, Subject] | None = None
+    """The training as it was parsed last, and from what."""
 
     def keep_word(self, pod: Pod) -> None:
         """Keeps the last word of a pod that trained or evaluated, if it is the newest that speaks for the training."""
@@ -74,11 +76,16 @@ class Cache:
         if known is not None and known.uid == meta["uid"] and known.version >= version:
             return None
         value = _value(kind, body)
+        entry = _Entry(version, meta["uid"], value)
+        if kind != "training" and known is not None and (known.uid, known.value) == (entry.uid, value):
+            # Nothing that is read of it has changed.
+            members[meta["name"]] = entry
+            return None
         if isinstance(value, Pod):
             family.keep_word(value)
         if kind == "training":
-            family.is_settled = is_settled(body)
-        members[meta["name"]] = _Entry(version, meta["uid"], value)
+            family.is_settled, family.parsed = is_settled(body), None
+        members[meta["name"]] = entry
         if family.is_settled:
             family.words.clear()
             _forget_ended_pods(family)
@@ -138,7 +145,19 @@ class Cache:
         """The training, or None when it is gone. Raises OperatorError when its status cannot be read."""
         family = self._families.get(key)
         entry = family.members["training"].get(key.name) if family else None
-        return parse_subject(entry.value) if entry else None
+        if family is None or entry is None:
+            return None
+        if family.is_settled:
+            # Seldom looked at, and there may be thousands.
+            return parse_subject(entry.value)
+        if family.parsed is None or family.parsed[0] is not entry:
+            family.parsed = entry, parse_subject(entry.value)
+        return family.parsed[1]
+
+    def is_settled(self, key: Key) -> bool:
+        """Whether nothing is left to do about the training but to remove its children."""
+        family = self._families.get(key)
+        return family is not None and family.is_settled
 
     def observed(self, subject: Subject) -> Observed:
         """What is known of the training's children."""
@@ -148,6 +167,12 @@ class Cache:
         created, word = family.words.get(_stage(subject), ("", None))
         see = Observed.of_finished if subject.is_finished else Observed.of
         return replace(see(jobs, pods, family.report), last_word=word if created >= subject.created else None)
+
+    def report(self, key: Key, pod_uid: str) -> ProgressReport | None:
+        """What the pod said last, if it was the last one to say something."""
+        family = self._families.get(key)
+        known = family.report if family else None
+        return known[1] if known is not None and known[0] == pod_uid else None
 
     def put_report(self, key: Key, pod_uid: str, report: ProgressReport) -> bool:
         """Keeps what a pod said; true when it is something new."""

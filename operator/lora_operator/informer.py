@@ -45,7 +45,7 @@ class Informer:
         if key is None:
             return
         if kind == "training":
-            self._queue.add(key)
+            self._add(key)
         else:
             self._queue.add_after(key, SETTLE_SECONDS)
 
@@ -53,14 +53,21 @@ class Informer:
         """Lists everything, forgets what is gone and queues all trainings. Raises the errors of `cluster`."""
         for kind in KINDS:
             await self._list(kind, namespaces or (None,))
-        for key in self._cache:
-            self._queue.add(key)
+        self.add_all()
 
     async def relist(self, kind: Kind, namespace: str | None) -> None:
         """Lists one kind, of one namespace or of all, forgets what is gone and queues all trainings."""
         await self._list(kind, (namespace,))
+        self.add_all()
+
+    def add_all(self) -> None:
+        """Queues all trainings."""
         for key in self._cache:
-            self._queue.add(key)
+            self._add(key)
+
+    def _add(self, key: Key) -> None:
+        # Thousands that ended long ago must not keep a new one waiting.
+        self._queue.add(key, can_wait=self._cache.is_settled(key))
 
     async def _list(self, kind: Kind, namespaces: Sequence[str | None]) -> None:
         resource, labels = RESOURCES[kind]

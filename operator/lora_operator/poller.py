@@ -12,14 +12,34 @@ from lora_operator.queue import WorkQueue
 from lora_operator.subject import Key
 
 
-class ProgressPoller:
-    """Fills the cache with what pods say, and queues the trainings that have news."""
+def goes_on(before: ProgressReport | None, after: ProgressReport) -> bool:
+    """Whether all that is new is a step more: nothing that a decision depends on."""
+    if before is None or before.progress is None or after.progress is None:
+        return False
+    moved = {"progress": after.progress, "active_time": after.active_time}
+    return before.model_copy(update=moved) == after
 
-    def __init__(self, reader: ProgressReader, cache: Cache, queue: WorkQueue[Key], metrics: Metrics) -> None:
+
+class ProgressPoller:
+    """Fills the cache with what pods say, and queues the trainings that have news.
+
+    A training that merely goes on has its look within `status_interval_seconds`: no status would be written earlier.
+    """
+
+    def __init__(
+        self,
+        reader: ProgressReader,
+        cache: Cache,
+        queue: WorkQueue[Key],
+        metrics: Metrics,
+        *,
+        status_interval_seconds: float = 0.0,
+    ) -> None:
         self._reader = reader
         self._cache = cache
         self._queue = queue
         self._metrics = metrics
+        self._status_interval_seconds = status_interval_seconds
 
     async def poll(self) -> None:
         """Asks every running pod once."""
@@ -29,11 +49,15 @@ class ProgressPoller:
         report = await self._reader.read(pod.ip)
         if report is not None and pod.stage == names.STAGE_TRAINING and pod.is_running:
             await self._pass_on(key, pod, report)
+        before = self._cache.report(key, pod.uid)
         if report is None or not self._cache.put_report(key, pod.uid, report):
             return
         if pod.stage == names.STAGE_TRAINING:
             self._metrics.trainings.hear(key, report)
-        self._queue.add(key)
+        if goes_on(before, report):
+            self._queue.add_after(key, self._status_interval_seconds)
+        else:
+            self._queue.add(key)
 
     async def _pass_on(self, key: Key, pod: Pod, report: ProgressReport) -> None:
         """Asks for the state that somebody wants, round after round until the pod says that it is stored."""

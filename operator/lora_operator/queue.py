@@ -18,7 +18,7 @@ def backoff_seconds(failures: int) -> float:
 
 
 class WorkQueue(Generic[Key]):
-    """Keys that need a look, in order of arrival.
+    """Keys that need a look, in order of arrival; those that can wait come when no other one is left.
 
     A key added while a worker has it comes again when that worker is done; a key added twice comes once.
     Lives on one event loop.
@@ -26,6 +26,7 @@ class WorkQueue(Generic[Key]):
 
     def __init__(self) -> None:
         self._ready: deque[Key] = deque()
+        self._patient: dict[Key, None] = {}
         self._waiting: set[Key] = set()
         self._taken: set[Key] = set()
         self._again: set[Key] = set()
@@ -34,13 +35,17 @@ class WorkQueue(Generic[Key]):
         self._arrival = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._ready)
+        return len(self._ready) + len(self._patient)
 
-    def add(self, key: Key) -> None:
-        """The key needs a look now."""
+    def add(self, key: Key, *, can_wait: bool = False) -> None:
+        """The key needs a look now; one that `can_wait` after all that cannot."""
         if key in self._taken:
             self._again.add(key)
-        elif key not in self._waiting:
+        elif can_wait and key not in self._waiting:
+            self._patient[key] = None
+            self._arrival.set()
+        elif not can_wait and key not in self._waiting:
+            self._patient.pop(key, None)
             self._waiting.add(key)
             self._ready.append(key)
             self._arrival.set()
@@ -61,12 +66,20 @@ class WorkQueue(Generic[Key]):
 
     async def get(self) -> Key:
         """The next key; `done` must be called when its look is over."""
-        while not self._ready:
+        while not len(self):
             self._arrival.clear()
             await self._arrival.wait()
-        key = self._ready.popleft()
-        self._waiting.remove(key)
+        key = self._pop()
         self._taken.add(key)
+        return key
+
+    def _pop(self) -> Key:
+        if self._ready:
+            key = self._ready.popleft()
+            self._waiting.remove(key)
+        else:
+            key = next(iter(self._patient))
+            del self._patient[key]
         return key
 
     def done(self, key: Key) -> None:

@@ -52,6 +52,34 @@ def test_an_older_state_does_not_replace_a_newer_one() -> None:
     assert news == [KEY, None, None, KEY]
 
 
+def test_a_child_that_is_written_without_a_change_that_is_read_is_no_news() -> None:
+    cache = filled()
+
+    job = cache.put("job", version(job_body(status={"ready": 1}), 20))
+    pod = cache.put("pod", version(pod_body(state={"running": {}}, phase="Running"), 21))
+    ended = cache.put("pod", version(pod_body(phase="Failed"), 22))
+
+    subject = cache.subject(KEY)
+    assert subject is not None
+    observed = cache.observed(subject)
+    assert (job, pod, ended) == (None, None, KEY)
+    # A patch of the Job must name its newest version all the same.
+    assert observed.job is not None and observed.job.resource_version == "20"
+
+
+def test_a_training_is_parsed_once_per_state() -> None:
+    cache = filled()
+    first = cache.subject(KEY)
+
+    again = cache.subject(KEY)
+    cache.put("training", version(training_body(), 10))
+
+    changed = cache.subject(KEY)
+    assert again is first
+    assert changed is not None
+    assert changed.resource_version == "10"
+
+
 def test_a_new_object_of_the_same_name_replaces_the_old_one_whatever_its_version() -> None:
     cache = Cache()
     cache.put("training", version(training_body(), 10))

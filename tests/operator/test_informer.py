@@ -10,9 +10,16 @@ from lora_operator.informer import Informer
 from lora_operator.metrics import Metrics
 from lora_operator.queue import WorkQueue
 from lora_operator.subject import Key
-from tests.support.observations import job_body, pod_body, training_body
+from tests.support.observations import EARLIER, job_body, pod_body, training_body
 
 KEY = Key("ml", "hina")
+ENDED = {
+    "phase": "Failed",
+    "conditions": [
+        {"type": kind, "status": status, "reason": "Diverged", "message": "x", "lastTransitionTime": EARLIER}
+        for kind, status in (("Finished", "True"), ("Succeeded", "False"))
+    ],
+}
 
 
 class Lists:
@@ -57,6 +64,16 @@ async def test_what_is_known_already_needs_no_look() -> None:
     informer.handle("training", "MODIFIED", training_body())
 
     assert len(queue) == 0
+
+
+async def test_trainings_that_ended_long_ago_keep_no_new_one_waiting() -> None:
+    informer, _, queue = build(Lists())
+    for name in ("old", "new"):
+        body = training_body(status=ENDED if name == "old" else None)
+        body["metadata"]["name"] = name
+        informer.handle("training", None, body)
+
+    assert [await queue.get(), await queue.get()] == [Key("ml", "new"), Key("ml", "old")]
 
 
 async def test_a_deletion_is_looked_at() -> None:

@@ -1,7 +1,9 @@
 """lora_operator.progress and lora_operator.poller, against pods that answer on loopback addresses"""
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -11,7 +13,7 @@ from lora_api.status import Progress
 from lora_operator.cache import Cache
 from lora_operator.figures import Known, derive_figures
 from lora_operator.metrics import Metrics
-from lora_operator.poller import ProgressPoller
+from lora_operator.poller import ProgressPoller, goes_on
 from lora_operator.progress import MAX_BYTES, open_progress_reader
 from lora_operator.queue import WorkQueue
 from lora_operator.subject import Key
@@ -71,6 +73,57 @@ async def test_a_strange_answer_is_no_answer(status: int, body: str, monkeypatch
 async def test_a_pod_that_is_not_there_is_no_error() -> None:
     async with open_progress_reader() as reader:
         assert await reader.read("127.77.0.2") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"progress": {"step": 4}, "activeTime": EARLIER}, True),
+        ({"reason": "Saving", "progress": {"step": 4}}, False),
+        ({"starts": 2, "progress": {"step": 3}}, False),
+        ({"progress": None}, False),
+    ],
+    ids=["step", "reason", "start", "unknown"],
+)
+def test_a_training_that_only_made_steps_goes_on(change: dict[str, Any], expected: bool) -> None:
+    said = {"reason": "Training", "progress": {"step": 3}, "starts": 1}
+    before, after = (ProgressReport.model_validate_json(json.dumps(report)) for report in (said, {**said, **change}))
+
+    assert goes_on(before, after) is expected
+
+
+def test_the_first_report_is_more_than_going_on() -> None:
+    assert not goes_on(None, ProgressReport(progress=Progress(step=1)))
+
+
+async def test_a_training_that_goes_on_has_its_look_in_time_and_any_other_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reports = iter(
+        [
+            {"reason": "Training", "progress": {"step": 3}},
+            {"reason": "Training", "progress": {"step": 4}},
+            {"reason": "Saving", "progress": {"step": 4}},
+        ]
+    )
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.json_response(next(reports))
+
+    key, cache, queue, waiting = Key("ml", "hina"), Cache(), WorkQueue[Key](), []
+    cache.put("training", training_body())
+    cache.put("pod", pod_body(state={"running": {}}, phase="Running", podIP=ADDRESS))
+    async with answering(handler, monkeypatch), open_progress_reader() as reader:
+        poller = ProgressPoller(reader, cache, queue, Metrics(), status_interval_seconds=30)
+        for _ in range(3):
+            await poller.poll()
+            waiting.append(len(queue))
+            if queue:
+                queue.done(await queue.get())
+
+    assert waiting == [1, 0, 1]
+    assert set(queue._timers) == {key}
+    queue.forget(key)
 
 
 async def test_a_round_brings_news_to_cache_queue_and_metrics(monkeypatch: pytest.MonkeyPatch) -> None:

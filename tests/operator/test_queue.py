@@ -30,6 +30,40 @@ async def test_a_key_added_while_a_worker_has_it_comes_when_that_one_is_done() -
     assert (waiting_meanwhile, len(queue)) == (0, 1)
 
 
+async def test_keys_that_can_wait_come_after_all_others() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("old", can_wait=True)
+    queue.add("older", can_wait=True)
+    queue.add("new")
+
+    length = len(queue)
+
+    assert length == 3
+    assert [await queue.get() for _ in range(3)] == ["new", "old", "older"]
+
+
+async def test_a_key_that_could_wait_comes_once_when_it_no_longer_can() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a", can_wait=True)
+    queue.add("b")
+
+    queue.add("a")
+    queue.add("a", can_wait=True)
+
+    assert [await queue.get(), await queue.get()] == ["b", "a"]
+    assert len(queue) == 0
+
+
+async def test_a_worker_is_woken_by_a_key_that_can_wait() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    worker = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+
+    queue.add("a", can_wait=True)
+
+    assert await worker == "a"
+
+
 async def test_a_worker_waits_for_the_first_key() -> None:
     queue: WorkQueue[str] = WorkQueue()
     worker = asyncio.create_task(queue.get())

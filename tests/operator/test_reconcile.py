@@ -7,7 +7,7 @@ import pytest
 from lora_api import LoraTrainingStatus, ProgressReport
 from lora_operator.decision import Create, Decision, Delete, PatchJob
 from lora_operator.kueue import QueueState
-from lora_operator.observed import Observed
+from lora_operator.observed import Observed, parse_pod
 from lora_operator.profiles import load_profiles
 from lora_operator.reconcile import decide
 from lora_operator.status import derive_status
@@ -28,9 +28,9 @@ from tests.support.observations import (
     make_subject,
     moment,
     observed,
+    pod_body,
     running_pod,
     training_body,
-    waiting_pod,
 )
 
 PROFILES = load_profiles("{default: {image: 'trainer:1', preflight: Off}, checked: {image: 'trainer:1'}}")
@@ -222,10 +222,14 @@ def test_without_a_time_to_live_children_stay() -> None:
     assert look(subject, FINISHED, seconds=10**8) == Decision()
 
 
-def test_a_pod_that_does_not_start_is_looked_at_again_soon() -> None:
-    decision = look(make_subject(), observed(make_job(), waiting_pod("ContainerCreating")))
+@pytest.mark.parametrize(("waited", "expected"), [(0, 5), (25, 5), (100, 20), (300, 60), (3600, 60)])
+def test_a_pod_that_does_not_start_is_looked_at_again_soon_and_ever_more_seldom(waited: int, expected: int) -> None:
+    body = pod_body(state={"waiting": {"reason": "ContainerCreating"}})
+    body["metadata"]["creationTimestamp"] = format_time(moment(-waited))
 
-    assert decision.requeue_after_seconds == 5
+    decision = look(make_subject(), observed(make_job(), parse_pod(body)))
+
+    assert decision.requeue_after_seconds == expected
 
 
 CHECKED: tuple[str, Any] = ("profile", "checked")
