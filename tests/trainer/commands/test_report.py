@@ -78,6 +78,24 @@ def test_runs_are_laid_side_by_side(run: Path, tmp_path: Path) -> None:
     assert "2 trainings compared" in (tmp_path / "c.html").read_text()
 
 
+def test_a_comparison_can_be_written_to_a_bucket(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with faulty_store() as store:
+        monkeypatch.setenv(names.ENV_CREDENTIALS_DIR, str(store.connection(tmp_path).settings.credentials_dir))
+        bucket = store.make_bucket()
+
+        result = run_command(compare, run, run, "-o", f"s3://{bucket}/runs/c.html", "--endpoint", store.endpoint)
+        page = store.client.get_object(Bucket=bucket, Key="runs/c.html")["Body"].read()
+
+    assert (result.exit_code, result.stdout) == (0, f"s3://{bucket}/runs/c.html: {len(page):,} bytes\n")
+    assert b"2 trainings compared" in page
+
+
+def test_a_comparison_needs_the_name_of_a_file(run: Path) -> None:
+    result = run_command(compare, run, run, "-o", "s3://bucket/runs/")
+
+    assert (result.exit_code, "such as s3://bucket/runs/compare.html" in result.stderr) == (64, True)
+
+
 def test_one_run_cannot_be_compared(run: Path, tmp_path: Path) -> None:
     result = run_command(compare, run, "-o", tmp_path / "c.html")
 

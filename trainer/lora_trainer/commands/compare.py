@@ -1,5 +1,6 @@
 """`lora compare`: several runs side by side in one HTML file."""
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -18,9 +19,9 @@ def compare(
         typer.Argument(metavar="RUN…", help="Outputs of trainings: folders, s3://bucket/prefix, or their YAML files."),
     ],
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file; an older one is replaced.")] = Path(
-        "compare.html"
-    ),
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="The HTML file, here or at s3://bucket/key; an older one is replaced.")
+    ] = "compare.html",
     endpoint: Endpoint = None,
     region: Region = None,
     anonymous: Anonymous = False,
@@ -29,9 +30,25 @@ def compare(
     with exit_with_code():
         if not 2 <= len(runs) <= _MOST:
             raise InvalidConfiguration(f"RUN… names {len(runs)}; name 2 to {_MOST} runs", hint="")
-        # Reads S3 and pictures, which takes seconds to import; `lora --help` and others do without.
-        from lora_trainer.report import write_comparison  # noqa: PLC0415
+        size_bytes = _write(runs, out, S3Options(endpoint, region, anonymous))
+    typer.echo(f"{out}: {size_bytes:,} bytes")
 
-        options = S3Options(endpoint, region, anonymous)
-        write_comparison([open_place(run, options) for run in runs], out)
-    typer.echo(f"{out}: {out.stat().st_size:,} bytes")
+
+def _write(runs: list[str], out: str, options: S3Options) -> int:
+    """Writes the page to `out`, a path or a URI; its size."""
+    # Reads S3 and pictures, which takes seconds to import; `lora --help` and others do without.
+    from lora_trainer.report import write_comparison  # noqa: PLC0415
+
+    stores = [open_place(run, options) for run in runs]
+    if "://" not in out:
+        write_comparison(stores, Path(out))
+        return Path(out).stat().st_size
+    folder, _, name = out.rpartition("/")
+    if not name:
+        raise InvalidConfiguration(f"--out is {out}, a folder; name a file in it, such as {out}compare.html", hint="")
+    target = open_place(folder, options)
+    with tempfile.TemporaryDirectory() as place:
+        page = Path(place, "compare.html")
+        write_comparison(stores, page)
+        target.put_bytes(page.read_bytes(), name)
+        return page.stat().st_size
