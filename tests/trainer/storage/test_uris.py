@@ -18,8 +18,8 @@ CLAIMS = Path("/mnt/claims")
         ("s3://lora/a/b/", S3Place("lora", "a/b")),
         ("hf://owner/repo", HubPlace("owner/repo", None)),
         ("hf://owner/repo@v1.0", HubPlace("owner/repo", "v1.0")),
-        ("pvc://models/sd15", DiskPlace(Path("/mnt/claims/models/sd15"))),
-        ("pvc://models", DiskPlace(Path("/mnt/claims/models"))),
+        ("pvc://models/sd15", DiskPlace(Path("/mnt/claims/models/sd15"), Path("/mnt/claims/models"))),
+        ("pvc://models", DiskPlace(Path("/mnt/claims/models"), Path("/mnt/claims/models"))),
         ("file:///data/x y", DiskPlace(Path("/data/x y"))),
     ],
 )

@@ -10,6 +10,7 @@ from lora_trainer.storage.connection import Connection
 from lora_trainer.storage.directory_store import DirectoryStore
 from lora_trainer.storage.fence import Fence
 from lora_trainer.storage.hub import fetch_from_hub
+from lora_trainer.storage.on_disk import check_on_disk
 from lora_trainer.storage.publish import (
     Publisher,
     UnreadableManifest,
@@ -55,8 +56,7 @@ def fetch(source: Source, target: Path, connection: Connection, *, on_bytes: OnB
     place = parse_uri(source.uri, claims_dir=connection.settings.claims_dir, field=source.field)
     match place:
         case DiskPlace(path):
-            if not _exists(path, source):
-                raise source.unusable(f"{source.field}: {source.uri} does not exist ({path})")
+            check_on_disk(place, source)
             return path
         case HubPlace():
             token_file = connection.settings.hub_token_file
@@ -64,13 +64,6 @@ def fetch(source: Source, target: Path, connection: Connection, *, on_bytes: OnB
         case S3Place():
             client = make_client(connection, connections=max(10, workers))
             return S3Fetcher(client, source, connection, on_bytes=on_bytes).fetch(place, target, workers=workers)
-
-
-def _exists(path: Path, source: Source) -> bool:
-    try:
-        return path.exists()
-    except OSError as error:
-        raise source.unusable(f"{source.field}: {source.uri} cannot be read: {error.strerror}") from error
 
 
 def open_store(uri: str, connection: Connection, *, field: str, on_bytes: OnBytes) -> Store:

@@ -2,6 +2,7 @@
 
 from lora_trainer.storage.connection import Connection
 from lora_trainer.storage.hub import check_repository
+from lora_trainer.storage.on_disk import check_on_disk
 from lora_trainer.storage.s3_client import make_client
 from lora_trainer.storage.s3_listing import list_files
 from lora_trainer.storage.s3_requests import S3Requests
@@ -13,9 +14,8 @@ def check_readable(source: Source, connection: Connection) -> None:
     """Raises what fetching `source` would raise now, but for what only its bytes can tell."""
     place = parse_uri(source.uri, claims_dir=connection.settings.claims_dir, field=source.field)
     match place:
-        case DiskPlace(path):
-            if not path.exists():
-                raise source.unusable(f"{source.field}: {source.uri} does not exist ({path})")
+        case DiskPlace():
+            check_on_disk(place, source)
         case HubPlace():
             check_repository(place, source, token_file=connection.settings.hub_token_file)
         case S3Place():

@@ -38,6 +38,8 @@ class DiskPlace:
     """A folder or file of this machine, or of a mounted claim."""
 
     path: Path
+    claim: Path | None = None
+    """Where the claim that it lies in is mounted."""
 
 
 Place = S3Place | HubPlace | DiskPlace
@@ -57,7 +59,8 @@ def parse_uri(uri: str, *, claims_dir: Path, field: str) -> Place:
         repository, at, revision = rest.partition("@")
         return HubPlace(repository, revision if at else None)
     if separator and scheme == "pvc":
-        return DiskPlace(claims_dir / _inside(rest, uri, field))
+        inside = _inside(rest, uri, field)
+        return DiskPlace(claims_dir / inside, claims_dir / inside.parts[0])
     if separator and scheme == "file":
         # Percent-encoded where a program wrote it (RFC 8089), plain where a person did.
         return DiskPlace(Path(posixpath.normpath(unquote(rest))))
