@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from lora_api.evaluation_spec import Evaluation
 from lora_api.spec import LoraTrainingSpec
@@ -28,10 +28,17 @@ FileKind = Literal[
 ]
 
 
+def _inside(path: str) -> str:
+    """Refuses what is no file below the manifest: whoever can write to a store could name any file of a reader's."""
+    if any(part in {"", ".", ".."} or "\0" in part or "\\" in part for part in path.split("/")):
+        raise ValueError("must name a file below the manifest")
+    return path
+
+
 class ManifestFile(StatusModel):
     """A file beside or below the manifest."""
 
-    path: Annotated[str, Field(min_length=1, max_length=1024)]
+    path: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_inside)]
     """Path relative to the manifest, with `/`."""
     sha256: Annotated[str, Field(min_length=64, max_length=64)]
     """Digest of the whole file."""

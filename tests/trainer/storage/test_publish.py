@@ -1,6 +1,7 @@
 """Readers trust only what a manifest names; it is written last."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -126,4 +127,15 @@ def test_something_else_in_the_place_of_a_manifest_is_told_apart(store: Store, d
     store.put_bytes(data, "manifest.json")
 
     with pytest.raises(UnreadableManifest, match=r"pvc://claim/out/manifest\.json is no manifest of a training"):
+        read_manifest(store)
+
+
+@pytest.mark.parametrize("path", ["../../outside", "/outside", "a/../../outside", "a//b", "a\\b"])
+def test_a_manifest_that_names_a_place_outside_its_folder_is_none(store: Store, tmp_path: Path, path: str) -> None:
+    manifest = publish(store, tmp_path).model_dump_json(by_alias=True, exclude_none=True)
+    hostile = json.loads(manifest)
+    hostile["files"][0]["path"] = path
+    store.put_bytes(json.dumps(hostile).encode(), "manifest.json")
+
+    with pytest.raises(UnreadableManifest):
         read_manifest(store)
