@@ -62,6 +62,8 @@ def resolve(schema: Json) -> Json:
     if reference is None:
         return schema
     target: Json = definitions()[reference.rsplit(PREFIX, 1)[1]]
+    if len(schema) == 1 or (len(schema) == 2 and "description" in schema):
+        return target
     extras = {key: value for key, value in schema.items() if key != "$ref"}
     return {**target, **extras} if extras.keys() - {"description"} else target
 

@@ -121,8 +121,10 @@ def _without(entries: list[Json], writer: Writer, lost: set[Path]) -> list[Json]
 def record_update(schema: Json | None, obj: Json, old: Json | None, writer: Writer, now: str) -> list[Json]:
     """`managedFields` after a write that was not an apply: what it changed belongs to its writer alone."""
     entries = obj["metadata"].get("managedFields") or []
-    after = _owned_fields(schema, obj)
-    before = _owned_fields(schema, old) if old else {}
+    # What is the same as a whole needs no look inside: a status is written far more often than a spec.
+    parts = [name for name in {**obj, **(old or {})} if old is None or obj.get(name) != old.get(name)]
+    after = _owned_fields(schema, {name: obj[name] for name in parts if name in obj})
+    before = _owned_fields(schema, {name: old[name] for name in parts if name in old}) if old else {}
     changed = {path for path, value in after.items() if path not in before or before[path] != value}
     removed = before.keys() - after.keys()
     if not changed and not removed:

@@ -63,6 +63,8 @@ class Scheduler(Controller):
         self._node = node
         self._key = Key("", "nodes", "", node.name)
         self._used: dict[str, dict[str, Fraction]] = {}
+        self._in_use: dict[str, Fraction] = {}
+        """The sum of all that is used."""
         self._pending: dict[Key, Json] = {}
         api.store.subscribe(self._listen)
 
@@ -78,10 +80,13 @@ class Scheduler(Controller):
         elif change.key not in self._pending or change.type == "ADDED":
             self._pending[change.key] = pod
             self.enqueue(self._ROUND)
-        if over and self._used.pop(uid, None) is not None and self._pending:
-            self.enqueue(self._ROUND)
+        if over and (freed := self._used.pop(uid, None)) is not None:
+            _take(self._in_use, freed)
+            if self._pending:
+                self.enqueue(self._ROUND)
         elif not over and pod["spec"].get("nodeName") and uid not in self._used:
-            self._used[uid] = pod_requests(pod)
+            self._used[uid] = requests = pod_requests(pod)
+            _take(self._in_use, {name: -amount for name, amount in requests.items()})
 
     def reconcile(self, key: Key) -> None:
         def order(item: tuple[Key, Json]) -> tuple[int, str, str]:
@@ -96,8 +101,7 @@ class Scheduler(Controller):
         if node is None:
             return
         free = {name: parse(amount) for name, amount in node["status"]["allocatable"].items()}
-        for used in self._used.values():
-            _take(free, used)
+        _take(free, self._in_use)
         for waiting, _ in sorted(self._pending.items(), key=order):
             pod = self._api.store.get(waiting)
             if pod is not None and pod["spec"].get("schedulerName") == _SOURCE:
