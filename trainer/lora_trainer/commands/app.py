@@ -16,6 +16,7 @@ from lora_trainer.commands.compare import compare
 from lora_trainer.commands.convert import convert
 from lora_trainer.commands.dataset import dataset
 from lora_trainer.commands.evaluate import evaluate
+from lora_trainer.commands.example import example
 from lora_trainer.commands.grid import grid
 from lora_trainer.commands.import_ import import_
 from lora_trainer.commands.inspect import inspect
@@ -42,6 +43,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "grid": grid,
     "validate": validate,
+    "example": example,
     "import": import_,
     "inspect": inspect,
     "convert": convert,

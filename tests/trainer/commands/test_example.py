@@ -1,0 +1,41 @@
+"""`lora example`: what it writes can be trained."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from lora_trainer.commands.app import app
+
+
+def lora(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("example") / "try"
+    result = lora("example", folder)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_it_is_small_enough_to_be_made_up_anywhere(folder: Path) -> None:
+    assert sum(path.stat().st_size for path in folder.rglob("*")) < 2_000_000
+
+
+def test_the_training_takes_two_steps_and_gives_an_adapter(folder: Path) -> None:
+    result = lora("run", folder / "training.yaml", "--work-dir", folder / "work")
+
+    adapter = (folder / "run" / "adapters" / "example.safetensors").as_uri()
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"Completed: 2 steps in 1 epochs: {adapter}\n"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    result = lora("example", tmp_path / "file" / "try")
+
+    assert result.exit_code == 64
+    assert f"{tmp_path / 'file' / 'try'} cannot be written" in result.stderr
