@@ -40,10 +40,30 @@ def test_the_schema_of_the_values_knows_every_field_of_a_profile() -> None:
     assert set(definitions["storage"]["properties"]) == {f.alias for f in Storage.model_fields.values()}
 
 
-def test_the_comments_of_the_values_name_every_field_of_a_profile() -> None:
-    text = (CHART / "values.yaml").read_text()
+TRAINER = {
+    "imagePullPolicy": "Always",
+    "imagePullSecrets": ["mirror"],
+    "caBundleRef": {"name": "company", "key": "ca.crt"},
+    "env": [{"name": "HF_ENDPOINT", "value": "https://a"}, {"name": "LANG", "value": "C"}],
+}
 
-    assert [f.alias for f in Profile.model_fields.values() if f"{f.alias}" not in text] == []
+
+def test_what_is_said_of_the_trainer_holds_for_every_profile() -> None:
+    read = profiles({"trainer": TRAINER})["default"]
+
+    assert (read.image_pull_policy, read.image_pull_secrets) == ("Always", ("mirror",))
+    assert read.ca_bundle_ref is not None and read.ca_bundle_ref.name == "company"
+    assert [variable.name for variable in read.env] == ["HF_ENDPOINT", "LANG"]
+
+
+def test_a_profile_says_otherwise_for_itself() -> None:
+    own = {"imagePullPolicy": "Never", "imagePullSecrets": ["x"], "env": [{"name": "LANG", "value": "de"}]}
+
+    read = profiles({"trainer": TRAINER, "profiles": {"own": own}})["own"]
+
+    assert (read.image_pull_policy, read.image_pull_secrets) == ("Never", ("x",))
+    # The last one of a name counts.
+    assert [(variable.name, variable.value) for variable in read.env][1:] == [("LANG", "C"), ("LANG", "de")]
 
 
 def test_the_operator_is_told_where_they_lie() -> None:

@@ -12,6 +12,7 @@ from lora_devcluster.helm import helm_binary
 
 CHART = Path(__file__).parents[2] / "charts" / "lora-operator"
 NAMESPACE = "lora-system"
+EXAMPLES = ("minimal", "namespaced", "production", "air-gapped", "profiles")
 
 Manifest = dict[str, Any]
 Values = dict[str, Any]
@@ -100,16 +101,46 @@ def run_helm(*arguments: str, values: Values | None = None) -> subprocess.Comple
 
 
 @functools.cache
-def _rendered(values: str) -> str:
-    result = run_helm("template", "lora", str(CHART), "--namespace", NAMESPACE, values=json.loads(values))
+def _objects(values: str, kinds: tuple[str, ...]) -> tuple[Manifest, ...]:
+    """Rendered and read once for each set of values: nobody may change them."""
+    known = [word for kind in kinds for word in ("--api-versions", f"monitoring.coreos.com/v1/{kind}")]
+    result = run_helm("template", "lora", str(CHART), "--namespace", NAMESPACE, *known, values=json.loads(values))
     assert result.returncode == 0, result.stderr
-    return result.stdout
+    return tuple(manifest for manifest in yaml.load_all(result.stdout, Loader=yaml.CSafeLoader) if manifest)
 
 
-def render(values: Values | None = None) -> list[Manifest]:
-    """Every object of a release `lora` in NAMESPACE with these values over the chart's."""
-    text = _rendered(json.dumps(values or {}, sort_keys=True))
-    return [manifest for manifest in yaml.safe_load_all(text) if manifest]
+def _all(values: Values | None, kinds: tuple[str, ...] = ()) -> tuple[Manifest, ...]:
+    return _objects(json.dumps(values or {}, sort_keys=True), kinds)
+
+
+def _is_hook(manifest: Manifest) -> bool:
+    return "helm.sh/hook" in manifest["metadata"].get("annotations", {})
+
+
+def render(values: Values | None = None, *, kinds: tuple[str, ...] = ()) -> list[Manifest]:
+    """Every object of a release `lora` in NAMESPACE with these values over the chart's.
+
+    `kinds`: what the cluster has of the Prometheus operator's.
+    """
+    return [manifest for manifest in _all(values, kinds) if not _is_hook(manifest)]
+
+
+def hooks(values: Values | None = None) -> list[Manifest]:
+    """Every object of the release's test."""
+    return [manifest for manifest in _all(values) if _is_hook(manifest)]
+
+
+def refusal(values: Values) -> str:
+    """What Helm says about values that it does not take."""
+    result = run_helm("template", "lora", str(CHART), "--namespace", NAMESPACE, values=values)
+    assert result.returncode != 0, "the values were taken"
+    return result.stderr
+
+
+def example(name: str) -> Values:
+    """The values of a file of the chart's examples."""
+    values: Values = yaml.safe_load((CHART / "examples" / f"{name}.yaml").read_text())
+    return values
 
 
 def of_kind(kind: str, values: Values | None = None) -> list[Manifest]:

@@ -40,12 +40,51 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{- /* profiles.yaml as the operator reads it: every profile with an image. */ -}}
+{{- /* profiles.yaml as the operator reads it: what `trainer` says holds where a profile says nothing itself. */ -}}
 {{- define "lora-operator.profiles" -}}
-{{- $image := dict "image" (include "lora-operator.image" (dict "image" .Values.trainer.image "root" .)) -}}
+{{- $trainer := .Values.trainer -}}
+{{- $defaults := dict "image" (include "lora-operator.image" (dict "image" $trainer.image "root" .)) -}}
+{{- range $field := list "imagePullPolicy" "imagePullSecrets" "caBundleRef" -}}
+{{- with get $trainer $field -}}
+{{- $_ := set $defaults $field . -}}
+{{- end -}}
+{{- end -}}
 {{- $profiles := dict -}}
 {{- range $name, $profile := .Values.profiles -}}
-{{- $_ := set $profiles $name (merge (dict) $profile $image) -}}
+{{- $merged := merge (dict) $profile $defaults -}}
+{{- with concat $trainer.env (default (list) (get $profile "env")) -}}
+{{- $_ := set $merged "env" . -}}
+{{- end -}}
+{{- $_ := set $profiles $name $merged -}}
 {{- end -}}
 {{ toYaml $profiles }}
+{{- end -}}
+
+{{- /* "true" when an optional object is wanted: a dict with `enabled` (true, false or "auto"), `kind` and `root`. */ -}}
+{{- define "lora-operator.isWanted" -}}
+{{- if eq (toString .enabled) "auto" -}}
+{{- if .root.Capabilities.APIVersions.Has (printf "monitoring.coreos.com/v1/%s" .kind) -}}true{{- end -}}
+{{- else if .enabled -}}true
+{{- end -}}
+{{- end -}}
+
+{{- /* Labels that the operator gives to the pods of every training. */ -}}
+{{- define "lora-operator.trainingPodLabels" -}}
+app.kubernetes.io/managed-by: lora-operator
+app.kubernetes.io/name: lora-training
+{{- end -}}
+
+{{- /* How an endpoint is scraped: settings of a ServiceMonitor or PodMonitor. */ -}}
+{{- define "lora-operator.scrape" -}}
+path: /metrics
+{{- with .interval }}
+interval: {{ . }}
+{{- end }}
+{{- with .scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+{{- with .metricRelabelings }}
+metricRelabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
