@@ -52,6 +52,15 @@ Amounts = Annotated[
     ),
 ]
 _IP_ENDPOINT = r"^https?://([0-9]+[.][0-9]+[.][0-9]+[.][0-9]+|[\\[].*)(:[0-9]+)?$"
+_POWERS = (
+    "container.apparmor.security.beta.kubernetes.io/",
+    "container.seccomp.security.alpha.kubernetes.io/",
+    "seccomp.security.alpha.kubernetes.io/",
+    "cdi.k8s.io/",
+    "k8s.v1.cni.cncf.io/",
+    "sidecar.istio.io/userVolume",
+)
+"""Annotations by which a pod gets what no field of a training can give it."""
 RESERVED_LABEL_DOMAINS = ("lora-operator.io/", "app.kubernetes.io/", "batch.kubernetes.io/", "kueue.x-k8s.io/")
 
 
@@ -156,6 +165,11 @@ class Parallelism(ApiModel):
     """Number of pods. All of them run at the same time; when one is lost, all start again from the newest state."""
     gpus_per_node: Annotated[int, Field(ge=0, le=16)] = 1
     """GPUs of each pod, with a process for each; 0 trains on the CPU, with one process a pod."""
+
+    @property
+    def processes(self) -> int:
+        """Processes that train together."""
+        return self.nodes * max(1, self.gpus_per_node)
 
 
 class Toleration(ApiModel):
@@ -343,6 +357,14 @@ class Pod(ApiModel):
             cel="!has(self.annotations) || self.annotations.all(k, !k.startsWith('lora-operator.io/'))",
             message="annotations of lora-operator.io are set by the operator; choose another prefix",
             holds=lambda m: not any(key.startswith("lora-operator.io/") for key in m.annotations),
+        ),
+        Rule(
+            cel="!has(self.annotations) || self.annotations.all(k, "
+            + " && ".join(f"!k.startsWith('{power}')" for power in _POWERS)
+            + ")",
+            message="annotations that loosen AppArmor or seccomp, or add devices (cdi.k8s.io), networks "
+            "(k8s.v1.cni.cncf.io) or Istio volumes are for the cluster's operator; remove them, or ask for a profile",
+            holds=lambda m: not any(key.startswith(_POWERS) for key in m.annotations),
         ),
         Rule(
             cel="!has(self.env) || self.env.all(e, self.env.exists_one(f, f.name == e.name))",

@@ -263,6 +263,11 @@ CLUSTER: dict[str, Wrong] = {
     "annotation of ours": Wrong(
         {"pod.annotations": {"lora-operator.io/training": "{}"}}, "annotations of lora-operator.io", "another prefix"
     ),
+    "annotation that loosens AppArmor": Wrong(
+        {"pod.annotations": {"container.apparmor.security.beta.kubernetes.io/trainer": "unconfined"}},
+        "annotations that loosen AppArmor or seccomp",
+        "ask for a profile",
+    ),
     "variable of nothing": Wrong({"pod.env": [{"name": "A"}]}, "spec.pod.env[0]", "exactly one of value"),
     "variable of two values": Wrong(
         {"pod.env": [{"name": "A", "value": "1", "secretKeyRef": {"name": "s", "key": "k"}}]}, "pod.env[0]", "exactly"
