@@ -109,13 +109,15 @@ def is_call(request: RequestInfo) -> bool:
     return request.user_agent.startswith(f"{names.MANAGER}/")
 
 
-def make_training(name: str, *, gpus: int = 0, env: dict[str, str] | None = None, **spec: Any) -> Manifest:
+def make_training(
+    name: str, *, gpus: int = 0, env: dict[str, str] | None = None, namespace: str = NAMESPACE, **spec: Any
+) -> Manifest:
     """A LoraTraining of few words."""
     entries = [{"name": key, "value": value} for key, value in (env or {}).items()]
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,
-        "metadata": {"name": name, "namespace": NAMESPACE},
+        "metadata": {"name": name, "namespace": namespace},
         "spec": {
             "baseModel": {"uri": "s3://models/sd15"},
             "dataset": {"uri": "s3://data/pictures"},
