@@ -125,7 +125,8 @@ def _count_pods(pods: tuple[Pod, ...], known: PodCount, report: ProgressReport |
 def _missing(observed: Observed, pods: tuple[Pod, ...], made: int, failures: int) -> int:
     """Pods that neither run nor completed nor failed."""
     job = observed.newest_job
-    completed = sum(pod.phase == "Succeeded" for pod in pods)
+    # Of pods that train together all have to come to the end, else none has.
+    completed = sum(pod.phase == "Succeeded" and not pod.has_peers for pod in pods)
     if job is not None and job.end is not None and job.end.succeeded:
         completed = max(1, completed)
     # A pod that is told to stop is explained now: by the time it is gone its Job may have been set going again.

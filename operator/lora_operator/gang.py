@@ -39,7 +39,7 @@ def follow_up(subject: Subject, observed: Observed, now: datetime) -> Observed:
 def _failure_of(pods: tuple[Pod, ...]) -> Pod | None:
     """The pod whose end is the cause: a lost one makes the others fail, and so it is not asked what they died of."""
     failed = [pod for pod in sorted(pods, key=lambda pod: pod.index) if pod.phase == "Failed"]
-    fatal = next((pod for pod in failed if _ended_by(pod, "FailJob")), None)
+    fatal = next((pod for pod in failed if _ended_by(pod, "FailJob") and not pod.is_disrupted), None)
     if fatal is not None or any(pod.is_disrupted for pod in pods):
         return fatal
     return next((pod for pod in failed if not pod.is_interrupted and not pod.is_deleting), None)

@@ -6,7 +6,7 @@ The same world gives the same answer, whoever asks and however often.
 from datetime import datetime
 
 from lora_api import LoraTrainingStatus
-from lora_api.status import Attempts, ConditionType
+from lora_api.status import Attempts, ConditionType, PodCount
 from lora_operator import manifests
 from lora_operator.acceptance import judge
 from lora_operator.attempts import is_time_over
@@ -150,9 +150,13 @@ def _stops_or_starts(action: Action) -> bool:
 
 def _is_news(subject: Subject, status: LoraTrainingStatus) -> bool:
     """Whether the status counts more than is told: what failed before is not seen for ever."""
-    before, after = subject.status.attempts or Attempts(), status.attempts or Attempts()
-    counted = (after.number, after.failures, after.preemptions)
-    return counted != (before.number, before.failures, before.preemptions) or _made(status) > _made(subject.status)
+    return _counts(status) != _counts(subject.status)
+
+
+def _counts(status: LoraTrainingStatus) -> tuple[int, ...]:
+    attempts = status.attempts or Attempts()
+    pods = attempts.pods or PodCount()
+    return attempts.number, attempts.failures, attempts.preemptions, pods.made, pods.paused, pods.evicted
 
 
 def _made(status: LoraTrainingStatus) -> int:

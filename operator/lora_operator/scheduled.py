@@ -30,7 +30,11 @@ def derive_scheduled(view: View) -> Finding:
 def _one_placed(view: View, job: Job, pod: Pod | None) -> Finding:
     if pod is None:
         refused = view.observed.pod_refusal
-        return explain_refused_pod(refused) if refused else _awaited(view, f"Job {job.name} has no pod yet")
+        return (
+            explain_refused_pod(refused)
+            if refused
+            else _awaited(view, f"Job {job.name} has no pod yet", "WaitingForPod")
+        )
     if pod.disruption is not None or pod.phase == "Failed":
         return _why_again(pod)
     return _placed(view, pod)
@@ -75,7 +79,7 @@ def _placed(view: View, pod: Pod) -> Finding:
         found = explain_unschedulable(pod.unschedulable, view.training)
         return Finding(found.status, found.reason, found.message + _before(view))
     if not pod.node:
-        return _awaited(view, f"pod {pod.name} has no node yet")
+        return _awaited(view, f"pod {pod.name} has no node yet", "WaitingForScheduler")
     if pod.waiting and (blocked := explain_waiting(pod.waiting, view.training)):
         return blocked
     if view.is_checking and pod is view.pod and view.observed.job is None:
@@ -83,12 +87,11 @@ def _placed(view: View, pod: Pod) -> Finding:
     return Finding("True", "Scheduled", f"pod {pod.name} is bound to node {pod.node}")
 
 
-def _awaited(view: View, what: str) -> Finding:
+def _awaited(view: View, what: str, reason: str) -> Finding:
     """A pod that only needs time; what took the pod before away stays told until the next one has its place."""
     before = _previous(view)
     if before is not None and before.disruption is not None and (cause := diagnose(before)):
         return Finding("False", _disruption_reason(cause.reason), f"{cause.message}; {what}")
-    reason = "WaitingForPod" if view.pod is None else "WaitingForScheduler"
     return Finding("Unknown", reason, what)
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lora_api import names
-from lora_operator.observed import Job, Observed, Pod, parse_job, parse_pod
+from lora_operator.observed import ANNOTATION_INDEX, Job, Observed, Pod, parse_job, parse_pod
 from lora_operator.subject import Subject, parse_subject
 from lora_operator.timestamps import format_time
 from tests.support.documents import make_document
@@ -91,11 +91,14 @@ FAILED = ended("Failed", "PodFailurePolicy")
 
 
 def pod_body(*, state: Manifest | None = None, **changes: Any) -> Manifest:
-    """A pod of the training's Job; `state`: that of its container; `gone_in`: seconds until it has to be gone."""
+    """A pod of the training's Job; `state`: that of its container; `gone_in`: seconds until it has to be gone; `index`:
+    its place among several that train together."""
     name = changes.pop("name", "hina-a1-0-abcde")
     gone_in = changes.pop("gone_in", 10.0 if changes.pop("is_deleting", False) else None)
     deletion = {} if gone_in is None else {"deletionTimestamp": format_time(moment(gone_in))}
     containers = [{"name": names.TRAINER_CONTAINER, "state": state}] if state else []
+    index = changes.pop("index", None)
+    place = {} if index is None else {"annotations": {ANNOTATION_INDEX: str(index)}}
     if reason := changes.pop("status_reason", None):
         changes["reason"] = reason
     return {
@@ -108,11 +111,13 @@ def pod_body(*, state: Manifest | None = None, **changes: Any) -> Manifest:
             "labels": {names.LABEL_TRAINING: "hina", names.LABEL_STAGE: changes.pop("stage", names.STAGE_TRAINING)},
             "ownerReferences": [{"uid": changes.pop("job_uid", JOB_UID), "controller": True}],
             **deletion,
+            **place,
         },
         "spec": {
             "nodeName": changes.pop("node", "node-1"),
             "containers": [_container(changes.pop("memory", None))],
             "terminationGracePeriodSeconds": 120,
+            **({} if index is None else {"subdomain": "hina-nodes"}),
         },
         "status": {
             "phase": "Pending",
