@@ -276,7 +276,7 @@ class Table(Panel):
     def options(self) -> Json:
         """A head, and one line after the other."""
         sort = [{"displayName": self.sort_by, "desc": True}] if self.sort_by else []
-        return {"showHeader": True, "cellHeight": "sm", "sortBy": sort}
+        return {"frameIndex": 0, "showHeader": True, "cellHeight": "sm", "sortBy": sort}
 
     def transformations(self) -> list[Json]:
         """Joins the answers by an outer join on the training, and gives columns names and order."""
@@ -319,7 +319,6 @@ class Variable:
             "type": "query",
             "datasource": SOURCE,
             "query": {"query": self.query, "refId": f"{self.name}-values"},
-            "definition": self.query,
             "refresh": 2,
             "regex": "",
             "sort": 1,
@@ -377,8 +376,7 @@ class Mark:
             "enable": True,
             "hide": False,
             "iconColor": self.color,
-            "expr": self.expression,
-            "step": "30s",
+            "target": {"refId": "Anno", "expr": self.expression, "interval": "30s"},
             "titleFormat": self.name,
             "textFormat": self.text,
             "tagKeys": "name",
@@ -453,7 +451,6 @@ def _source_variable() -> Json:
         "regex": "",
         "multi": False,
         "includeAll": False,
-        "current": {},
         "options": [],
         "hide": 0,
         "skipUrlSync": False,
