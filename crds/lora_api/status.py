@@ -35,6 +35,8 @@ class ConditionType(StrEnum):
     SUCCEEDED = "Succeeded"
     FINISHED = "Finished"
     EVALUATED = "Evaluated"
+    STALLED = "Stalled"
+    """Only there, and True, while nothing goes on without somebody's help: for readers of any kind (kstatus)."""
 
 
 class Phase(StrEnum):

@@ -38,10 +38,12 @@ def derive_conditions(view: View, *, previous: tuple[Condition, ...], generation
         ConditionType.SUCCEEDED: _succeeded(view),
         ConditionType.FINISHED: _finished(view),
         ConditionType.EVALUATED: derive_evaluated(view),
+        ConditionType.STALLED: _needs_help(view),
     }
     return tuple(
         build_condition(kind, finding, before.get(kind), generation=generation, now=view.now)
         for kind, finding in findings.items()
+        if finding is not None
     )
 
 
@@ -163,7 +165,7 @@ def derive_suspended(view: View) -> Finding:
     if not wanted and (queue := holding_queue(view)) is not None:
         return explain_hold(queue)
     is_stopped = view.job is None or view.job.is_suspended or view.job.end is not None
-    pods = view.observed.job_pods if view.job else view.observed.pods
+    pods = view.observed.job_pods if view.observed.job else view.observed.pods
     if is_stopped and all(pod.is_over for pod in pods):
         return Finding("True", "UserRequested", "paused by spec.suspend; set it to false to go on")
     return Finding("False", "Suspending", "the pod saves its state and stops")
@@ -181,6 +183,15 @@ def _finished(view: View) -> Finding:
     if view.ending.succeeded:
         return Finding("True", "Succeeded", view.ending.message)
     return Finding("True", "Failed", f"{view.ending.reason}: {view.ending.message}")
+
+
+def _needs_help(view: View) -> Finding | None:
+    """Why nothing goes on; None: it does, or has ended well, and the condition is absent
+    (github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus)."""
+    if view.ending is not None:
+        return None if view.ending.succeeded else Finding("True", view.ending.reason, view.ending.message)
+    accepted = view.acceptance
+    return None if accepted.accepted else Finding("True", accepted.reason, accepted.message)
 
 
 def _in_progress(view: View) -> tuple[str, str]:

@@ -50,8 +50,34 @@ def told(condition: Condition) -> tuple[str, str]:
 def test_every_condition_is_there_from_the_first_look() -> None:
     status = derive_status(make_subject(), observed(), acceptance=ACCEPTED, now=NOW)
 
-    assert [condition.type for condition in status.conditions] == list(ConditionType)
+    always = [kind for kind in ConditionType if kind != ConditionType.STALLED]
+    assert [condition.type for condition in status.conditions] == always
     assert all(condition.reason and condition.message for condition in status.conditions)
+
+
+@pytest.mark.parametrize(
+    ("seen", "acceptance", "reason"),
+    [
+        (observed(), Acceptance(False, "ProfileNotFound", "no such profile"), "ProfileNotFound"),
+        (observed(make_job(status=FAILED), dead_pod(65)), ACCEPTED, "InvalidDataset"),
+    ],
+    ids=["not accepted", "failed"],
+)
+def test_what_needs_somebodys_help_is_told_to_readers_of_any_kind(
+    seen: Observed, acceptance: Acceptance, reason: str
+) -> None:
+    assert told(find("Stalled", seen, acceptance=acceptance)) == ("True", reason)
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [observed(make_job(), running_pod()), observed(make_job(status=COMPLETE), dead_pod(0))],
+    ids=["running", "succeeded"],
+)
+def test_what_goes_on_or_has_ended_well_has_no_condition_stalled(seen: Observed) -> None:
+    status = derive_status(make_subject(), seen, acceptance=ACCEPTED, now=NOW)
+
+    assert "Stalled" not in {condition.type for condition in status.conditions}
 
 
 def test_a_refused_spec_is_told_with_its_reason() -> None:
