@@ -1,6 +1,7 @@
 """charts/lora_chart: tables and golden renderings are up to date, and say when they cannot be."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from lora_chart.__main__ import render
 from lora_chart.readme import with_table
 from lora_chart.values_table import UndescribedValue, Value, read_values, render_table
-from tests.support.chart import CHART
+from tests.support.chart import CHART, of_kind
 
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 
@@ -71,3 +72,14 @@ def test_every_link_of_the_readme_to_an_example_leads_to_one() -> None:
     examples = sorted(path.name for path in Path(CHART, "examples").iterdir())
 
     assert [name for name in examples if f"(examples/{name})" not in readme] == []
+
+
+def test_the_readme_lists_the_rights_that_the_role_gives() -> None:
+    readme = (CHART / "README.md").read_text().split("## Rights")[1].split("##")[0]
+    rows = [line.split("|")[1:3] for line in readme.splitlines() if line.startswith("| ")][1:]
+    told = {what.split()[0]: set(re.split(r"[(;]", verbs)[0].replace(",", "").split()) for what, verbs in rows}
+    [role] = [role for role in of_kind("ClusterRole") if role["metadata"]["name"] == "lora-lora-operator"]
+
+    assert {name: verbs for name, verbs in told.items() if name != "leases"} == {
+        resource: set(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]
+    }
