@@ -139,7 +139,7 @@ def _missing(observed: Observed, pods: tuple[Pod, ...], made: int, failures: int
 def _is_undecided(observed: Observed, pods: tuple[Pod, ...]) -> bool:
     """Whether pods that train together may be coming to an end, and nobody knows yet what that is."""
     job = observed.job
-    if job is None or not job.is_gang or job.suspend or observed.gang_failure is not None:
+    if job is None or not job.is_gang or job.suspend or job.is_deleting or observed.gang_failure is not None:
         return False
     return job.is_failing or (job.end is None and any(pod.job_uid == job.uid for pod in pods))
 

@@ -56,6 +56,7 @@ class Job:
     """Pods that it runs at the same time, all of which must succeed."""
     failures_before: int
     """Failures of the Jobs before it."""
+    succeeded: int
     failed: int
     is_deleting: bool
     failing: JobEnd | None
@@ -109,6 +110,7 @@ def parse_job(body: Manifest) -> Job:
         backoff_limit=spec.get("backoffLimit", 6),
         nodes=spec.get("completions") or 1,
         failures_before=_count(annotations.get(ANNOTATION_FAILURES_BEFORE)),
+        succeeded=status.get("succeeded") or 0,
         failed=(status.get("failed") or 0) + len(uncounted),
         is_deleting="deletionTimestamp" in meta,
         failing=_job_end(status, conditions.get("FailureTarget"), conditions.get("Failed")),

@@ -107,10 +107,14 @@ def _is_checked(subject: Subject) -> bool:
 
 
 def _is_held(subject: Subject, status: LoraTrainingStatus) -> bool:
-    """Whether a paused training waits without a Job: a queue would set one going that is merely suspended."""
+    """Whether a paused training waits without a Job: a queue would set one going that is merely suspended.
+
+    One of several pods would make only those anew that had not succeeded, and they would wait for the others.
+    """
     spec = subject.training.spec if subject.training else None
-    queued = spec is not None and (spec.scheduling.queue_name is not None or status.queue is not None)
-    return spec is not None and spec.suspend and queued
+    if spec is None or not spec.suspend:
+        return False
+    return spec.scheduling.queue_name is not None or status.queue is not None or spec.parallelism.nodes > 1
 
 
 def _is_to_stop(subject: Subject, status: LoraTrainingStatus, now: datetime) -> bool:
@@ -137,7 +141,10 @@ def _adjust(subject: Subject, observed: Observed, status: LoraTrainingStatus, no
     if subject.training is None:
         return surplus
     queued = observed.queue is not None
-    if _is_held(subject, status) and (queued or job.queue_name):
+    if _is_held(subject, status) and (queued or job.queue_name or job.is_gang):
+        return (*surplus, Delete(job.name, job.uid))
+    if job.is_gang and job.suspend and job.succeeded:
+        # Its queue stopped it after some pods had come to their end, and it would not make those again.
         return (*surplus, Delete(job.name, job.uid))
     patch = manifests.build_job_patch(subject.training.spec, job, _used(status), queued=queued)
     return (*surplus, PatchJob(job.name, patch)) if patch else surplus

@@ -241,12 +241,28 @@ def test_a_deadline_ends_the_training_and_interrupts_nothing() -> None:
     assert counted(decision) == (0, 0)
 
 
-def test_a_paused_training_goes_on_with_a_suspended_attempt_after_a_failed_one() -> None:
+def test_a_pause_removes_the_job_of_pods_that_train_together() -> None:
+    running = observed(job(), first(running_pod), second(running_pod))
+
+    decision = look(running, ("suspend", True))
+
+    assert decision.actions == (Delete("hina-a1", job().uid),)
+
+
+def test_a_pause_after_a_failed_attempt_is_no_interruption_and_nothing_is_started() -> None:
     decision = look(observed(FAILED_JOB, first(dead_pod, 75)), ("suspend", True))
 
-    made = [action.manifest for action in decision.actions if isinstance(action, Create)]
-    assert [manifest["spec"].get("suspend") for manifest in made] == [None, True]
+    assert decision.actions == ()
     assert counted(decision) == (0, 0)
+    assert condition(decision, "Suspended").status == "True"
+
+
+def test_a_job_that_its_queue_stopped_when_some_pods_were_done_makes_room_for_one_with_all() -> None:
+    stopped = job(suspend=True, status={"succeeded": 1})
+
+    decision = look(observed(stopped))
+
+    assert decision.actions == (Delete("hina-a1", stopped.uid),)
 
 
 def test_all_pods_must_have_their_place_before_the_training_is_scheduled() -> None:
