@@ -46,6 +46,8 @@ class ApiModel(BaseModel):
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
+        if not self.rules:
+            return self
         # A message is data: braces in it must not be read as a template.
         broken = [
             InitErrorDetails(type=PydanticCustomError("rule", "{message}", {"message": rule.message}), input=None)

@@ -6,6 +6,7 @@ a list of our own, whose absences count. Nothing is decided before every kind wa
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -44,6 +45,8 @@ class Mirror:
         self._namespaces = namespaces
         self._on_error = on_error
         self._begun: asyncio.Queue[str] = asyncio.Queue()
+        self._arrived: deque[tuple[Kind, str | None, Manifest]] = deque()
+        """Events on their way from kopf's thread."""
         self._places: dict[str, tuple[Kind, str | None]] = {
             resource.path(namespace): (kind, namespace)
             for kind, (resource, _) in RESOURCES.items()
@@ -113,8 +116,15 @@ class Mirror:
     def _start(self) -> None:
         loop = asyncio.get_running_loop()
 
+        def take_in() -> None:
+            while self._arrived:
+                loop.call_soon(self._informer.handle, *self._arrived.popleft())
+
         def sink(kind: Kind, change: str | None, body: Manifest) -> None:
-            loop.call_soon_threadsafe(self._informer.handle, kind, change, body)
+            self._arrived.append((kind, change, body))
+            if len(self._arrived) == 1:
+                # One call wakes the loop for a whole burst: each is a write, and a turn at the interpreter's lock.
+                loop.call_soon_threadsafe(take_in)
 
         def begun(path: str) -> None:
             if path in self._places:
