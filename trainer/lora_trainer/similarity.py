@@ -107,7 +107,7 @@ def load_clip(folder: ModelFolder, device: torch.device) -> ClipJudge:
     _check_kind(folder, ("clip",))
     with _reading(folder.field):
         model = CLIPModel.from_pretrained(folder.path, use_safetensors=True, local_files_only=True, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
         processor = CLIPImageProcessorPil.from_pretrained(folder.path, local_files_only=True)
     return ClipJudge(model.eval().to(device), tokenizer, processor, device)
 
@@ -116,7 +116,8 @@ def load_dino(folder: ModelFolder, device: torch.device) -> DinoJudge:
     """The DINOv2 in a folder, on `device`. Raises InvalidConfiguration: there is none, or it cannot be read."""
     _check_kind(folder, _DINO_KINDS)
     with _reading(folder.field):
-        model = AutoModel.from_pretrained(folder.path, use_safetensors=True, local_files_only=True, dtype=torch.float32)
+        options = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
+        model = AutoModel.from_pretrained(folder.path, dtype=torch.float32, **options)
         processor = BitImageProcessorPil.from_pretrained(folder.path, local_files_only=True)
     return DinoJudge(model.eval().to(device), processor, device)
 

@@ -68,11 +68,12 @@ def load_detector(folder: Path, device: torch.device, *, field: str) -> Detector
     """
     if not (folder / "model.safetensors").is_file():
         raise BaseModelUnavailable(f"{field}: there is no model.safetensors in {folder.name}", hint=_HINT)
+    here = {"local_files_only": True, "trust_remote_code": False}
     try:
         model, info = AutoModelForObjectDetection.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, dtype=torch.float32
+            folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **here
         )
-        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        processor = AutoImageProcessor.from_pretrained(folder, **here)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise BaseModelUnavailable(f"{field} cannot be loaded: {first_line}", hint=_HINT) from error
