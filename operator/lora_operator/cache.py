@@ -16,9 +16,9 @@ KINDS: tuple[Kind, ...] = ("training", "job", "pod")
 SPEC_OF_SETTLED = ("ttlSecondsAfterFinished", "evaluation", "cancel", "parallelism")
 STATUS_OF_SETTLED = (
     "observedGeneration", "phase", "startTime", "completionTime", "conditions", "progress", "evaluation", "plan",
-    "attempts",
+    "attempts", "savedState", "memoryRungs",
 )  # fmt: skip
-"""What is still read of a settled training, beside its newest checkpoint; by both it is known again as settled."""
+"""What is still read of a settled training, beside its newest measured checkpoint; by both it is known again as settled."""
 _LEFT_OUT_OF_SETTLED = {"plan": {"buckets", "warnings"}, "attempts": {"pods"}}
 
 
@@ -214,7 +214,9 @@ def _without_work(body: Manifest) -> Manifest:
     """A settled training as far as it is still read: thousands of them may lie about for months."""
     meta = {name: value for name, value in body["metadata"].items() if name not in {"annotations", "labels"}}
     status = {name: value for name, value in body["status"].items() if name in STATUS_OF_SETTLED}
-    status["checkpoints"] = (body["status"].get("checkpoints") or [])[-1:]
+    checkpoints = body["status"].get("checkpoints") or []
+    measured = [checkpoint for checkpoint in checkpoints if checkpoint.get("validationLoss") is not None]
+    status["checkpoints"] = (measured or checkpoints)[-1:]
     for name in _LEFT_OUT_OF_SETTLED.keys() & status.keys():
         left_out = _LEFT_OUT_OF_SETTLED[name]
         status[name] = {field: value for field, value in status[name].items() if field not in left_out}

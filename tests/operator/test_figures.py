@@ -15,8 +15,22 @@ from lora_api.status import (
     Progress,
     SavedState,
 )
+from lora_operator.attempts import stop_clocks
+from lora_operator.cache import Cache
 from lora_operator.figures import FIGURES, Figures, Known, derive_figures, derive_reason
-from tests.support.observations import EARLIER, NOW, dead_pod, disrupted, make_pod, make_subject, moment, running_pod
+from lora_operator.subject import Key
+from lora_operator.timestamps import format_time
+from tests.support.observations import (
+    EARLIER,
+    NOW,
+    dead_pod,
+    disrupted,
+    make_pod,
+    make_subject,
+    moment,
+    running_pod,
+    training_body,
+)
 
 HOUR_AGO = moment(-3600).timestamp()
 """`EARLIER` in seconds."""
@@ -116,6 +130,21 @@ def test_pods_that_ended_early_are_counted_by_reason() -> None:
     pods = (dead_pod(69, uid="1"), dead_pod(69, uid="2"), lost, running_pod())
 
     assert derive_figures(known(STATUS), pods).ended_pods == {"StorageUnavailable": 2, "Preempted": 1}
+
+
+def test_the_last_values_stay_when_only_the_end_of_a_training_is_kept() -> None:
+    finished = condition("Finished", "True", "Failed").to_document()
+    ended = stop_clocks(STATUS.attempts or Attempts(), format_time(NOW))
+    status = STATUS.model_copy(update={"phase": Phase.FAILED, "attempts": ended}).to_document()
+    body = training_body(("parallelism", {"nodes": 2, "gpusPerNode": 4}), status={**status, "conditions": [finished]})
+    cache = Cache()
+    cache.put("training", body)
+
+    subject = cache.subject(Key("ml", "hina"))
+
+    assert subject is not None and subject.is_settled
+    figures = derive_figures(Known(subject.status, created=subject.created, gpus=subject.gpus, now=moment(3600)))
+    assert {name: value(figures, name) for name in EXPECTED} == pytest.approx(EXPECTED)
 
 
 def condition(kind: str, status: str, reason: str) -> Condition:
