@@ -18,7 +18,8 @@ STATUS_OF_SETTLED = (
     "observedGeneration", "phase", "startTime", "completionTime", "conditions", "progress", "evaluation", "plan",
     "attempts", "savedState", "memoryRungs",
 )  # fmt: skip
-"""What is still read of a settled training, beside its newest measured checkpoint; by both it is known again as settled."""
+"""What is still read of a settled training, beside its newest measured checkpoint; by both it is known again as
+settled."""
 _LEFT_OUT_OF_SETTLED = {"plan": {"buckets", "warnings"}, "attempts": {"pods"}}
 
 
