@@ -1,7 +1,7 @@
 """Hooks of mkdocs: pages link to any file of the repository, and the site holds what they link to.
 
 On GitHub `../examples/hina.yaml` leads to the file; on the site it leads to a page that shows it, below `repository/`.
-Files that do not exist get no page, so that a dead link fails the build.
+A folder is its README, or a list of what lies in it. What does not exist gets no page: a dead link fails the build.
 """
 
 import posixpath
@@ -64,12 +64,12 @@ def _linked(path: str) -> Iterator[str]:
 
 
 def _target(page: str, link: str) -> str | None:
-    """The file that a link means, by its path in the repository; None where there is none."""
+    """The file or folder that a link means, by its path in the repository; None where there is none."""
     path = posixpath.normpath(posixpath.join(posixpath.dirname(page), link))
     if path == "README.md":
         return DOCS + "index.md"
     path = f"{path}/README.md" if (ROOT / path / "README.md").is_file() else path
-    return path if not path.startswith("../") and (ROOT / path).is_file() else None
+    return path if not path.startswith("../") and (ROOT / path).exists() else None
 
 
 def _place(path: str) -> str:
@@ -85,13 +85,22 @@ def _path(place: str) -> str:
 
 
 def _shows_code(place: str) -> bool:
-    return place.startswith(ELSEWHERE) and bool(Path(place.removesuffix(".md")).suffix)
+    return place.startswith(ELSEWHERE) and not (ROOT / _path(place)).is_file()
 
 
 def _file(path: str, config: MkDocsConfig) -> File:
     place, suffix = _place(path), Path(path).suffix
     if suffix in {".md", *PICTURES}:
         return File.generated(config, place, abs_src_path=str(ROOT / path))
-    language = LANGUAGES.get(suffix, "yaml" if suffix in {".yaml", ".yml", ".tpl"} else "text")
-    text = (ROOT / path).read_text()
-    return File.generated(config, place, content=f"# {path}\n\n````{language}\n{text.rstrip()}\n````\n")
+    if (ROOT / path).is_dir():
+        shown = "".join(f"- `{name}`\n" for name in _names(ROOT / path))
+    else:
+        language = LANGUAGES.get(suffix, "yaml" if suffix in {".yaml", ".yml", ".tpl"} else "text")
+        shown = f"````{language}\n{(ROOT / path).read_text().rstrip()}\n````\n"
+    return File.generated(config, place, content=f"---\nsearch: {{exclude: true}}\n---\n# {path}\n\n{shown}")
+
+
+def _names(folder: Path) -> list[str]:
+    """What lies in a folder, at any depth."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in found if "__pycache__" not in path.parts)

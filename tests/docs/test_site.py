@@ -131,10 +131,19 @@ def test_the_chinese_page_says_that_it_is(pages: dict[Path, Document], site: Pat
     assert pages[site / "index.html"].language == "en"
 
 
-def test_pages_can_be_searched(site: Path) -> None:
+def test_chinese_paragraphs_are_one_line(pages: dict[Path, Document], site: Path) -> None:
+    """A line break would show as a blank between two characters."""
+    paragraphs = pages[site / "zh-TW" / "index.html"].paragraphs
+
+    assert len(paragraphs) > 5
+    assert [text for text in paragraphs if "\n" in text.strip()] == []
+
+
+def test_pages_can_be_searched_but_not_the_files_that_they_show(site: Path) -> None:
     places = {entry["location"] for entry in json.loads((site / "search" / "search_index.json").read_text())["docs"]}
 
-    assert {"", "first-lora/", "reference/loratraining/", "repository/examples/first-lora.yaml/"} <= places
+    assert {"", "first-lora/", "reference/loratraining/", "repository/CHANGELOG/"} <= places
+    assert [place for place in places if place.startswith("repository/examples/")] == []
 
 
 def test_pictures_are_small() -> None:
