@@ -8,7 +8,8 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +35,26 @@ def check_metrics(text: str) -> str:
     return (done.stdout + done.stderr).strip()
 
 
+@dataclass(frozen=True)
+class Target:
+    """A page of metrics, and the labels that its series are given; those that they have win."""
+
+    address: str
+    """host:port"""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
 @contextlib.contextmanager
-def scraping(targets: Sequence[str], directory: Path) -> Iterator[str]:
-    """A Prometheus that scrapes `targets` (host:port) every second; yields its URL."""
+def scraping(targets: Sequence[Target], directory: Path) -> Iterator[str]:
+    """A Prometheus that scrapes `targets` every second; yields its URL."""
     (port,) = free_ports(1)
     config = directory / "prometheus.yml"
-    config.write_text(
-        json.dumps(
-            {
-                "global": {"scrape_interval": "1s"},
-                "scrape_configs": [{"job_name": "lora", "static_configs": [{"targets": list(targets)}]}],
-            }
-        )
-    )
+    pages = [{"targets": [target.address], "labels": dict(target.labels)} for target in targets]
+    content = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "scrape_configs": [{"job_name": "lora", "honor_labels": True, "static_configs": pages}],
+    }
+    config.write_text(json.dumps(content))
     command = [
         program("prometheus"),
         f"--config.file={config}",
@@ -69,9 +77,22 @@ def _is_ready(url: str) -> bool:
 
 def query(url: str, expression: str) -> list[dict[str, Any]]:
     """The result of an instant query."""
-    words = urllib.parse.urlencode({"query": expression})
-    with urllib.request.urlopen(f"{url}/api/v1/query?{words}", timeout=5) as answer:
-        result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+    return _ask(f"{url}/api/v1/query", {"query": expression})
+
+
+def query_range(url: str, expression: str, *, seconds: float, step: float = 2) -> list[dict[str, Any]]:
+    """The result of a query over the time that has just passed, as a graph asks for it."""
+    now = time.time()
+    span = {"start": str(now - seconds), "end": str(now), "step": str(step)}
+    return _ask(f"{url}/api/v1/query_range", {"query": expression, **span})
+
+
+def _ask(url: str, parameters: Mapping[str, str]) -> list[dict[str, Any]]:
+    try:
+        with urllib.request.urlopen(f"{url}?{urllib.parse.urlencode(parameters)}", timeout=20) as answer:
+            result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+    except urllib.error.HTTPError as error:
+        raise AssertionError(f"{parameters['query']}: {error.read().decode()}") from error
     return result
 
 
