@@ -5,7 +5,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from lora_devcluster.downward import field_value, resource_value
 from lora_devcluster.errors import Json
@@ -15,6 +15,8 @@ Lookup = Callable[[str, str], Json | None]
 
 _BOUNDARY = r"(?<![A-Za-z0-9_.\-/~])"
 _FILE_SCHEME = "file://"
+_LEAST_PARTS = 2
+"""The root and one name."""
 
 
 class MountError(Exception):
@@ -189,6 +191,24 @@ def mount_places(container: Json, volumes: Mapping[str, Path]) -> dict[str, Path
                 path.mkdir(parents=True)
         places[mount["mountPath"]] = path
     return places
+
+
+def parent_places(places: Mapping[str, Path], folder: Path) -> dict[str, Path]:
+    """Folders in `folder` that stand for those that mounts lie in, by their path inside the container.
+
+    Each holds links to its mounts: a program may be told of `/mnt/claims` alone. Folders such as `/mnt` stay this
+    machine's.
+    """
+    found = {}
+    for place, path in places.items():
+        parent = PurePosixPath(place).parent
+        if len(parent.parts) > _LEAST_PARTS and str(parent) not in places:
+            found[str(parent)] = folder / parent.relative_to("/")
+            found[str(parent)].mkdir(parents=True, exist_ok=True)
+            link = found[str(parent)] / PurePosixPath(place).name
+            if not link.is_symlink():
+                link.symlink_to(path)
+    return found
 
 
 def remove_files(root: Path) -> None:

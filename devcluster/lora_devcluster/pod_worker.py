@@ -14,7 +14,14 @@ from lora_devcluster.environment import ConfigError, container_environment, expa
 from lora_devcluster.errors import Json
 from lora_devcluster.events import Recorder
 from lora_devcluster.images import Image, Table, find_image, resolve_program
-from lora_devcluster.mounts import MountError, PathMap, VolumeContext, make_volumes, mount_places
+from lora_devcluster.mounts import (
+    MountError,
+    PathMap,
+    VolumeContext,
+    make_volumes,
+    mount_places,
+    parent_places,
+)
 from lora_devcluster.pod_status import (
     is_initialized,
     new_status,
@@ -227,7 +234,7 @@ class PodWorker:
         message.parent.mkdir(parents=True, exist_ok=True)
         message.unlink(missing_ok=True)
         places = mount_places(container, self._volumes) | {container["terminationMessagePath"]: message}
-        paths = PathMap(places)
+        paths = PathMap(parent_places(places, scratch / "mounts") | places)
         told = container_environment(self.pod, container, self._lookup)
         given = {name: self._setting.resolve(value) for name, value in told.items()}
         values = {name: paths.rewrite(value) for name, value in given.items()}

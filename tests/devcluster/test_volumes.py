@@ -40,6 +40,18 @@ async def test_volumes_lie_where_the_container_mounts_them(node: Node) -> None:
     assert node.log() == "mewho\na: 1\nx\n400\n"
 
 
+async def test_the_folder_that_mounts_lie_in_holds_them(node: Node) -> None:
+    volumes = [{"name": name, "emptyDir": {}} for name in ("a", "b")]
+    mounts = [{"name": name, "mountPath": f"/mnt/claims/{name}"} for name in ("a", "b")]
+    script = "echo x > /mnt/claims/a/file; cat $CLAIMS/a/file; ls $CLAIMS"
+    environment = [{"name": "CLAIMS", "value": "/mnt/claims"}]
+    node.create(pod(shell(script, volumeMounts=mounts, env=environment), volumes=volumes))
+
+    await node.finished()
+
+    assert node.log() == "x\na\nb\n"
+
+
 async def test_projected_and_downward_volumes_gather_files(node: Node) -> None:
     node.keep("Secret", "s", {"user": secret("me")})
     node.keep("ConfigMap", "c", {"a": "x"})
