@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from lora_api import names
+from lora_devcluster.kueue import QueueSetting
 from lora_operator import gang
 from tests.support.scenario import Manifest, Scenario, condition
 
@@ -123,3 +124,24 @@ async def test_a_service_of_that_name_which_is_not_ours_is_left_alone_and_told_o
 
     assert "Service hina-nodes exists already" in told["message"]
     assert scenario.jobs() == []
+
+
+async def test_a_queue_lets_all_nodes_in_at_once_and_takes_them_all(scenario: Scenario) -> None:
+    gate = scenario.folder / "gate"
+    queue = scenario.cluster.install_queue(QueueSetting(quotas={"main": {"pods": "1"}}))
+    await scenario.start_operator()
+
+    await create(scenario, ("scheduling.queueName", "main"), FAKE_GATE=gate)
+    waiting = await scenario.until_condition("Scheduled", "Queued")
+    queue.set_quota("main", {"pods": "2"})
+    await both_running(scenario)
+    await scenario.until_phase("Running")
+    queue.set_quota("main", {"pods": "0"})
+    queue.preempt("ml", "hina-a1")
+    await scenario.until(lambda: scenario.pod_count() == 0)
+    gate.touch()
+    queue.set_quota("main", {"pods": "2"})
+    body = await scenario.until_phase("Succeeded")
+
+    assert waiting["status"] == "False"
+    assert attempts(body) == {"number": 1, "failures": 0, "preemptions": 1}
