@@ -5,7 +5,7 @@ describes the key below it, and a described mapping is one row.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import yaml
@@ -32,7 +32,7 @@ class Value:
 def read_values(text: str) -> list[Value]:
     """Every value in the order of values.yaml. Raises UndescribedValue."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
-    return list(_values(root, "", text.splitlines(), yaml.safe_load(text)))
+    return [] if root is None else list(_values(root, "", text.splitlines(), yaml.safe_load(text)))
 
 
 def _values(node: yaml.Node, above: str, lines: list[str], content: dict[str, object]) -> Iterator[Value]:
@@ -68,7 +68,7 @@ def render_table(values: list[Value]) -> str:
     return render_rows(("Key", "Type", "Default", "Description"), rows)
 
 
-def render_rows(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def render_rows(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """A table in Markdown; bars in texts are escaped."""
     lines = [head, ("---",) * len(head), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', BAR) for cell in line)} |\n" for line in lines)
