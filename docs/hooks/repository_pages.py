@@ -97,7 +97,9 @@ def _file(path: str, config: MkDocsConfig) -> File:
     else:
         language = LANGUAGES.get(suffix, "yaml" if suffix in {".yaml", ".yml", ".tpl"} else "text")
         shown = f"````{language}\n{(ROOT / path).read_text().rstrip()}\n````\n"
-    return File.generated(config, place, content=f"---\nsearch: {{exclude: true}}\n---\n# {path}\n\n{shown}")
+    return File.generated(
+        config, place, content=f"---\nsearch: {{exclude: true}}\nhide: [navigation, toc]\n---\n# {path}\n\n{shown}"
+    )
 
 
 def _names(folder: Path) -> list[str]:
