@@ -4,6 +4,7 @@
 # make coverage  the tests, and which lines they reach
 # make check     formatting, lint, types, layers, drift of generated files
 # make generate  the files that are made from the models
+# make docs      the documentation as a site in site/, every link checked
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(TEST_PROCES
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup demo test coverage check generate dashboards-typecheck clean
+.PHONY: setup demo test coverage check generate docs dashboards-typecheck clean
 
 setup: $(VENV)/.ready $(PROMTOOL)
 
@@ -54,15 +55,20 @@ check: $(VENV)/.ready
 	$(BIN)/python -m lora_api.crd --check
 	$(BIN)/python -m lora_api.reference --check
 	$(BIN)/python -m lora_monitoring --check
+	$(BIN)/python -m lora_chart --check
 
 generate: $(VENV)/.ready
 	$(BIN)/python -m lora_api.crd
 	$(BIN)/python -m lora_api.reference
 	$(BIN)/python -m lora_monitoring
+	$(BIN)/python -m lora_chart
+
+docs: $(VENV)/.ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 # Grafana's own types, from npm; needs node and the network, so it is no part of the tests.
 dashboards-typecheck: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.dashboard_types
 
 clean:
-	rm -rf $(VENV) $(TOOLS) .devcluster demo-output
+	rm -rf $(VENV) $(TOOLS) .devcluster demo-output site

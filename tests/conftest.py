@@ -7,6 +7,7 @@ _LONGEST = (
     "tests/trainer/test_run_settings.py",
     "tests/trainer/test_resume.py",
     "tests/trainer/test_faulty_store.py",
+    "tests/trainer/test_several_processes.py",
     "tests/e2e/",
     "tests/benchmarks/",
     "tests/trainer/test_memory_ladder.py",
