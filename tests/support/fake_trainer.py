@@ -1,5 +1,6 @@
 """Stands for the trainer image in scenarios: answers /progress, writes a last word, ends as FAKE_* variables say.
 
+FAKE_OUTPUT: file that stands for the manifest of a whole run: written at a good end; where it lies, nothing is trained.
 Who asks for a state by POST /checkpoint is told of one from then on; FAKE_REQUESTS: file with a line for each request.
 
 FAKE_EXIT: exit code. FAKE_EXIT_ONCE: exit code of the first pod only, which leaves a mark in FAKE_MARKS.
@@ -109,6 +110,23 @@ def end(code: int) -> None:
     os._exit(code)
 
 
+def end_if_trained() -> None:
+    """Ends where the output already holds this very run."""
+    place = os.environ.get("FAKE_OUTPUT")
+    if place and Path(place).exists():
+        word = {"exitCode": 0, "reason": "AlreadyTrained", "message": "the output already holds this very run"}
+        Path(os.environ["LORA_TERMINATION_LOG"]).write_text(json.dumps(word))
+        os._exit(0)
+
+
+def finish() -> None:
+    """The end of a training as FAKE_* variables say."""
+    code = planned_exit()
+    if code == 0 and (place := os.environ.get("FAKE_OUTPUT")):
+        Path(place).touch()
+    end(code)
+
+
 def planned_exit() -> int:
     if os.environ.get("FAKE_NODE") not in {None, os.environ.get("LORA_NODE_RANK")}:
         return 0
@@ -166,14 +184,15 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN if deaf else lambda *_: end(INTERRUPTED))
     if "spec" not in Path(sys.argv[2]).read_text():
         end(64)
-    if sys.argv[1] == "preflight":
-        check()
     if sys.argv[1] == "evaluate":
         evaluate()
+    end_if_trained()
+    if sys.argv[1] == "preflight":
+        check()
     count_start()
     serve({})
     wait_for(os.environ.get("FAKE_GATE"))
-    end(planned_exit())
+    finish()
 
 
 if __name__ == "__main__":
