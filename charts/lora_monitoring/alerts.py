@@ -15,7 +15,7 @@ def _of(metric: str, *, by: str = TRAINING) -> str:
 
 _RUNNING = _of('lora_training_state{phase="Running"}')
 _GOES_ON = _of('lora_training_state{phase!~"Succeeded|Failed"}')
-_FAILED = _of('lora_training_state{phase="Failed"}', by=_WITH_REASON)
+_FAILED = _of('lora_training_state{phase="Failed", reason!="Cancelled"}', by=_WITH_REASON)
 _ENDED_LATELY = f"time() - {_of('lora_training_completion_timestamp_seconds')} < 3600"
 
 
@@ -39,7 +39,7 @@ FAILED = Alert(
     f"{_FAILED} and on ({TRAINING}) ({_ENDED_LATELY})",
     "warning",
     f"{_WHICH} failed: {{{{ $labels.reason }}}}",
-    "It ended for good within the last hour and never starts again. `status.failure` says why and what to do: "
+    "It failed for good within the last hour and never starts again. `status.failure` says why and what to do: "
     f"{_DESCRIBE}.",
 )
 DIVERGING = Alert(

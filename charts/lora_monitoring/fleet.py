@@ -47,7 +47,8 @@ def _while_running(metric: str) -> str:
 
 def _failed_lately() -> str:
     ended = of_training("lora_training_completion_timestamp_seconds", chosen=IN_NAMESPACE)
-    return or_zero(f"count((time() - {ended} < 86400) and {_in_phase('Failed')})")
+    failed = of_training(_STATE, chosen=f'{IN_NAMESPACE}, phase="Failed", reason!="Cancelled"')
+    return or_zero(f"count((time() - {ended} < 86400) and {failed})")
 
 
 def _now() -> tuple[Panel, ...]:
@@ -63,7 +64,7 @@ def _now() -> tuple[Panel, ...]:
         ),
         _count(
             "Failed in 24 hours",
-            "Trainings whose end as failed came within the last 24 hours; see alert LoraTrainingFailed.",
+            "Trainings that failed within the last 24 hours, cancelled ones aside; see alert LoraTrainingFailed.",
             _failed_lately(),
             steps=(Step(None, "green"), Step(1, "red")),
         ),
@@ -79,7 +80,7 @@ def _now() -> tuple[Panel, ...]:
         Stat(
             "GPU hours",
             "GPU hours used within the time that is shown.",
-            (Query(hours, "hours"),),
+            (Query(hours, "hours", instant=True),),
             width=4,
             height=5,
             scale=Scale("none", decimals=1, minimum=0, steps=(Step(None, "text"),)),

@@ -25,6 +25,8 @@ class Query:
     legend: str = ""
     instant: bool = False
     """Only the newest value is asked for."""
+    as_table: bool = False
+    """Labels become columns."""
 
     def to_json(self, letter: str) -> Json:
         """A target; `letter` is its reference within the panel."""
@@ -36,7 +38,7 @@ class Query:
             "legendFormat": self.legend,
             "instant": self.instant,
             "range": not self.instant,
-            "format": "table" if self.instant else "time_series",
+            "format": "table" if self.as_table else "time_series",
         }
 
 
@@ -68,6 +70,7 @@ class Override:
     cell: Literal["gauge", "color-background"] | None = None
     mapped: tuple[Mapped, ...] = ()
     decimals: int | None = None
+    maximum: float | None = None
 
     def to_json(self) -> Json:
         """One entry of `fieldConfig.overrides`."""
@@ -75,6 +78,7 @@ class Override:
             "unit": self.unit,
             "color": self.color and {"mode": "fixed", "fixedColor": self.color},
             "decimals": self.decimals,
+            "max": self.maximum,
             "mappings": _mappings(self.mapped) or None,
             "custom.width": self.width,
             "custom.cellOptions": self.cell and _cell(self.cell),

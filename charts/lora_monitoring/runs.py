@@ -16,7 +16,7 @@ from lora_monitoring.grafana import (
     TimeSeries,
     Variable,
 )
-from lora_monitoring.queries import LEGEND, TRAINING, of_training, or_none
+from lora_monitoring.queries import CHOSEN, LEGEND, TRAINING, of_training, or_none
 
 PHASES = (
     Mapped("Pending", "Pending", "yellow"),
@@ -60,6 +60,7 @@ def dashboard() -> Dashboard:
     )
 
 
+_FAILURES = of_training("lora_training_failures")
 _MARKS = (
     Mark(
         "Best epoch so far",
@@ -69,8 +70,7 @@ _MARKS = (
     ),
     Mark(
         "Pod failed",
-        f"max by ({TRAINING}) (delta({'lora_training_failures'}"
-        '{namespace=~"$namespace", name=~"$training"}[1m])) > 0',
+        f"{_FAILURES} > max by ({TRAINING}) (lora_training_failures{{{CHOSEN}}} offset 1m)",
         "a pod of {{namespace}}/{{name}} failed",
         "red",
     ),
@@ -104,18 +104,18 @@ def _overview() -> Panel:
         "lora_training_remaining_seconds",
         "lora_training_gpu_seconds_total",
     )
-    state = Query(of_training("lora_training_state", by=f"{TRAINING}, phase, reason"), instant=True)
+    state = Query(of_training("lora_training_state", by=f"{TRAINING}, phase, reason"), instant=True, as_table=True)
     return Table(
         "Trainings",
         "Each chosen LoraTraining with its phase and the reason for it, as `kubectl get lt -o wide` shows them. "
         "The values of ended trainings stay until the object is deleted.",
-        (state, *(Query(of_training(metric), instant=True) for metric in metrics)),
+        (state, *(Query(of_training(metric), instant=True, as_table=True) for metric in metrics)),
         width=24,
         height=8,
         columns=columns,
         overrides=(
             Override("Phase", mapped=PHASES, cell="color-background", width=110),
-            Override("Done", unit="percentunit", cell="gauge", width=180),
+            Override("Done", unit="percentunit", maximum=1, cell="gauge", width=180),
             Override("Loss", decimals=4),
             Override("Held-out loss", decimals=4),
             Override("Pictures/s", decimals=2),
@@ -169,10 +169,7 @@ def _stats() -> tuple[Panel, ...]:
 
 
 def _learning() -> tuple[Panel, ...]:
-    smoothed = (
-        f"max by ({TRAINING}) (avg_over_time(lora_training_loss"
-        '{namespace=~"$namespace", name=~"$training"}[$smoothing]))'
-    )
+    smoothed = f"max by ({TRAINING}) (avg_over_time(lora_training_loss{{{CHOSEN}}}[$smoothing]))"
     return (
         TimeSeries(
             "Training loss",
@@ -270,8 +267,8 @@ def _speed() -> tuple[Panel, ...]:
 
 def _age(metric: str) -> str:
     """Time since that moment, while the training goes on; 0 after its end."""
-    states = f'max by ({TRAINING}) (lora_training_state{{namespace=~"$namespace", name=~"$training"'
-    return f'(time() - {of_training(metric)} and {states}, phase=~"Running|Starting"}})) or 0 * {states}}})'
+    at_work = f'max by ({TRAINING}) (lora_training_state{{{CHOSEN}, phase=~"Running|Starting"}})'
+    return f"(time() - {of_training(metric)} and {at_work}) or 0 * {of_training('lora_training_state')}"
 
 
 _STATE_AGE = _age("lora_training_saved_state_timestamp_seconds")
@@ -279,7 +276,7 @@ _SILENCE = _age("lora_training_updated_timestamp_seconds")
 
 
 def _trouble() -> tuple[Panel, ...]:
-    ended = f'max by ({TRAINING}, reason) (lora_training_ended_pods{{namespace=~"$namespace", name=~"$training"}})'
+    ended = of_training("lora_training_ended_pods", by=f"{TRAINING}, reason")
     return (
         TimeSeries(
             "Failures",

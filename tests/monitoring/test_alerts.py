@@ -143,6 +143,11 @@ QUIET = [
         state("Failed", "OutOfMemory") | of_training("lora_training_completion_timestamp_seconds", "600x800"),
         90,
     ),
+    Situation(
+        "LoraTrainingFailed",
+        state("Failed", "Cancelled") | of_training("lora_training_completion_timestamp_seconds", "600x800"),
+        20,
+    ),
     Situation("LoraTrainingFailed", ENDED | of_training("lora_training_completion_timestamp_seconds", "600x800"), 20),
     Situation("LoraTrainingDiverging", of_training("lora_training_loss", "0.10x30 0.15x200") | RUNNING, 120),
     Situation("LoraTrainingDiverging", LOSSES | ENDED, 120),

@@ -145,7 +145,7 @@ OVERRIDE = closed(
     properties=many(
         closed(
             "id value",
-            id=one_of("unit", "color", "decimals", "mappings", "custom.width", "custom.cellOptions"),
+            id=one_of("unit", "color", "decimals", "max", "mappings", "custom.width", "custom.cellOptions"),
             value={},
         )
     ),
