@@ -38,3 +38,16 @@ def test_a_file_that_is_no_adapter_is_refused(tmp_path: Path) -> None:
     result = run_command(inspect, tmp_path / "a.safetensors")
 
     assert (result.exit_code, "is no .safetensors file, or cut off" in result.stderr) == (64, True)
+
+
+def test_words_of_the_file_do_nothing_to_the_terminal(tmp_path: Path) -> None:
+    hostile = "\x1b]0;owned\x07\x9b2J[bold]"
+    adapter = make_adapter(metadata={"ss_tag_frequency": json.dumps({"1_a": {hostile: 3}}), "note": hostile})
+    save_adapter(tmp_path / "[bold]x.safetensors", adapter)
+
+    result = run_command(inspect, tmp_path / "[bold]x.safetensors")
+
+    assert result.exit_code == 0
+    assert "\N{REPLACEMENT CHARACTER}]0;owned\N{REPLACEMENT CHARACTER}" in result.stdout
+    assert "[bold]x.safetensors" in result.stdout
+    assert not set("\x1b\x07\x9b").intersection(result.stdout)

@@ -113,3 +113,12 @@ def test_of_names_that_differ_in_case_the_same_one_is_meant(stem: str) -> None:
 )
 def test_words_that_no_caption_holds_are_told(texts: str, class_tokens: str, missing: list[str]) -> None:
     assert missing_tokens(texts, class_tokens) == missing
+
+
+def test_a_file_that_is_larger_than_any_caption_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+    with pytest.raises(UnusableCaption, match=r"^has more than 1,048,576 bytes; write a caption or remove the file$"):
+        read_caption(path)

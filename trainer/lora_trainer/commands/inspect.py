@@ -1,6 +1,7 @@
 """`lora inspect`: what an adapter file holds."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from lora_trainer.lora.inspect import AdapterSummary, GroupSummary
 
 _LONGEST_VALUE = 100
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Output(StrEnum):
@@ -46,20 +48,27 @@ def inspect(
 
 def _print(summary: "AdapterSummary", console: Console) -> None:
     dtypes = ", ".join(summary.dtypes)
-    console.print(f"{summary.file}: {summary.size_bytes:,} bytes, {summary.parameters:,} parameters in {dtypes}")
+    console.print(
+        _plain(f"{summary.file}: {summary.size_bytes:,} bytes, {summary.parameters:,} parameters in {dtypes}")
+    )
     console.print(f"{summary.type} for {summary.family} in {summary.format} format")
     if summary.trigger_phrase:
-        console.print(Text(f"trigger phrase: {summary.trigger_phrase}"))
+        console.print(_plain(f"trigger phrase: {summary.trigger_phrase}"))
     if summary.tags:
-        console.print(Text("tags: " + ", ".join(f"{tag} ({count})" for tag, count in summary.tags)))
+        console.print(_plain("tags: " + ", ".join(f"{tag} ({count})" for tag, count in summary.tags)))
     console.print(_table("part", summary.parts))
     if len({(block.ranks, block.alphas) for block in summary.blocks.values()}) > 1:
         console.print(_table("block", summary.blocks))
     metadata = Table("metadata", "value", show_edge=False)
     for key, value in summary.metadata.items():
         shown = value if len(value) <= _LONGEST_VALUE else value[: _LONGEST_VALUE - 1] + "…"
-        metadata.add_row(Text(key), Text(shown))
+        metadata.add_row(_plain(key), _plain(shown))
     console.print(metadata)
+
+
+def _plain(text: str) -> Text:
+    """The text without what terminals obey: whoever made the file chose its words."""
+    return Text(_CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def _table(kind: str, groups: Mapping[str, "GroupSummary"]) -> Table:

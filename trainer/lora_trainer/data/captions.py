@@ -7,6 +7,8 @@ from typing import Literal, TypeVar
 CaptionSource = Literal["file", "metadata", "folder", "generated"]
 """Where a caption comes from; one that is still to be generated is an empty text."""
 
+MAX_BYTES = 1 << 20
+"""Of a caption file; it is held in memory, and its words are counted into the adapter's metadata."""
 _FACE_NUMBERS = 4
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 
@@ -41,10 +43,14 @@ def read_caption(path: Path, *, every_line: bool = False) -> tuple[str, ...]:
     Lines come without byte-order mark and surrounding blanks.
 
     Raises:
-        UnusableCaption: the file is no UTF-8, or the wanted line is empty.
+        UnusableCaption: the file is no UTF-8 or too large, or the wanted line is empty.
     """
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise UnusableCaption(f"has more than {MAX_BYTES:,} bytes; write a caption or remove the file")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UnusableCaption(
             f"is not UTF-8 (byte {error.object[error.start]:#04x} at position {error.start}); save it as UTF-8"
