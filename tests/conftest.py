@@ -9,6 +9,7 @@ _LONGEST = (
     "tests/trainer/test_faulty_store.py",
     "tests/trainer/test_several_processes.py",
     "tests/e2e/",
+    "tests/chart/test_variants.py",
     "tests/benchmarks/",
     "tests/trainer/test_memory_ladder.py",
     "tests/trainer/test_loop.py",
