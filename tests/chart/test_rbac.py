@@ -14,6 +14,7 @@ IN_NAMESPACES: Rights = {
         ("lora-operator.io", "loratrainings/finalizers", "update"),
         ("batch", "jobs", "get list watch create patch delete"),
         ("", "pods", "list watch"),
+        ("", "services", "get create delete"),
         ("", "events", "get list create patch"),
         ("kueue.x-k8s.io", "workloads", "list"),
     )

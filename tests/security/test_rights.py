@@ -3,7 +3,6 @@
 That none is missing shows in every scenario of the suite, since its operator has the rights of the chart only.
 """
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +22,7 @@ Grant = tuple[str, str, str, str, str]
 async def test_the_rights_that_are_granted_are_those_that_are_used(
     scenario: Scenario, namespaces: tuple[str, ...]
 ) -> None:
+    scenario.cluster.install_queue(QueueSetting(quotas={"main": {"pods": "1"}}))
     await scenario.start_operator(namespaces=namespaces, election=LEASE)
 
     await live(scenario)
@@ -36,12 +36,11 @@ async def test_the_rights_that_are_granted_are_those_that_are_used(
 
 async def live(scenario: Scenario) -> None:
     """Trainings that do, between them, all that trainings can do."""
-    await asyncio.gather(
-        pause_twice_and_evaluate(scenario, "paused"),
-        lack_a_secret(scenario, "secretless"),
-        check_fail_and_retry(scenario, "retried"),
-        queue_pause_and_cancel(scenario, "queued"),
-    )
+    await pause_twice_and_evaluate(scenario, "paused")
+    await lack_a_secret(scenario, "secretless")
+    await check_fail_and_retry(scenario, "retried")
+    await queue_pause_and_cancel(scenario, "queued")
+    await train_on_two_nodes(scenario, "wide")
 
 
 async def pause_twice_and_evaluate(scenario: Scenario, name: str) -> None:
@@ -72,8 +71,14 @@ async def check_fail_and_retry(scenario: Scenario, name: str) -> None:
     await scenario.until(lambda: not [job for job in scenario.jobs() if job.startswith(name)])
 
 
+async def train_on_two_nodes(scenario: Scenario, name: str) -> None:
+    nodes = {"nodes": 2, "gpusPerNode": 0}
+    await scenario.create(("parallelism", nodes), ("ttlSecondsAfterFinished", 0), name=name)
+    await scenario.until_phase("Succeeded", name)
+    await scenario.until(lambda: not scenario.stored("", "services"))
+
+
 async def queue_pause_and_cancel(scenario: Scenario, name: str) -> None:
-    scenario.cluster.install_queue(QueueSetting(quotas={"main": {"pods": "1"}}))
     never = scenario.folder / f"never-{name}"
     await scenario.create(("scheduling.queueName", "main"), name=name, env={"FAKE_GATE": never})
     await scenario.until_phase("Running", name)
