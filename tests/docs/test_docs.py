@@ -60,7 +60,7 @@ def yaml_blocks() -> list[tuple[str, str]]:
 
 
 def test_every_training_in_the_pages_is_valid() -> None:
-    trainings = [(page, text) for page, text in yaml_blocks() if "kind: LoraTraining" in text]
+    trainings = [(page, text) for page, text in yaml_blocks() if re.search("^kind: LoraTraining", text, re.MULTILINE)]
 
     assert trainings
     for page, text in trainings:
