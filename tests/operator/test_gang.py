@@ -1,10 +1,12 @@
 """lora_operator.gang, and what the status makes of pods that train together"""
 
+import json
 from typing import Any
 
 import pytest
 
 from lora_api.status import Attempts, LoraTrainingStatus, PodCount
+from lora_operator.cache import Cache
 from lora_operator.decision import Create, Decision, Delete
 from lora_operator.gang import LONGEST_RETRY_SECONDS, seconds_to_retry
 from lora_operator.observed import ANNOTATION_FAILURES_BEFORE, Job, Observed, Pod, parse_job
@@ -16,6 +18,7 @@ from lora_operator.timestamps import format_time
 from tests.support.observations import (
     EARLIER,
     NOW,
+    RUNNING,
     dead_pod,
     disrupted,
     failing,
@@ -25,7 +28,9 @@ from tests.support.observations import (
     make_subject,
     moment,
     observed,
+    pod_body,
     running_pod,
+    training_body,
 )
 
 PROFILES = load_profiles("{default: {image: 'trainer:1', preflight: Off}}")
@@ -324,3 +329,60 @@ def test_what_was_counted_stays_when_the_failed_attempt_is_gone() -> None:
     decision = look(observed(job(2), next_pod), subject=subject_of(status=known))
 
     assert counted(decision) == (0, 1)
+
+
+def test_a_cancelled_training_ends_after_a_failed_attempt_and_starts_no_other() -> None:
+    decision = look(observed(FAILED_JOB, first(dead_pod, 75), second(dead_pod, 1)), ("cancel", True))
+
+    assert condition(decision, "Succeeded").reason == "Cancelled"
+    assert decision.actions == ()
+
+
+def seen_in_cluster(*bodies: dict[str, Any]) -> Cache:
+    cache = Cache()
+    cache.put("training", training_body(NODES))
+    for body in bodies:
+        cache.put("pod", body)
+    return cache
+
+
+def ended_body(code: int, index: int, **changes: Any) -> dict[str, Any]:
+    word = json.dumps({"exitCode": code, "message": f"node {index}"})
+    state = {"terminated": {"exitCode": code, "message": word}}
+    return pod_body(state=state, phase="Failed", index=index, is_deleting=True, **changes)
+
+
+@pytest.mark.parametrize(("code", "is_kept"), [(65, True), (75, False)])
+def test_a_pod_that_its_job_deletes_is_remembered_if_it_tells_why_the_others_ended(code: int, is_kept: bool) -> None:
+    body = ended_body(code, 1)
+    cache = seen_in_cluster(body)
+
+    cache.drop("pod", body)
+
+    pods = cache.observed(make_subject(NODES)).pods
+    assert [pod.index for pod in pods] == ([1] if is_kept else [])
+
+
+def test_the_first_pod_has_the_last_word() -> None:
+    cache = seen_in_cluster(ended_body(75, 0, name="a"), ended_body(65, 1, name="b"))
+
+    word = cache.observed(make_subject(NODES)).last_word
+
+    assert word is not None
+    assert word.message == "node 0"
+
+
+def test_only_the_first_pod_is_asked_for_progress() -> None:
+    bodies = [pod_body(state=RUNNING, phase="Running", name=f"n{index}", index=index) for index in (0, 1)]
+    cache = seen_in_cluster(*bodies)
+
+    assert [pod.name for _, pod in cache.running_pods()] == ["n0"]
+
+
+def test_a_volume_that_one_pod_waits_for_is_told_of() -> None:
+    stuck = second(make_pod, state={"waiting": {"reason": "ContainerCreating"}})
+    words = 'MountVolume.SetUp failed for volume "s3" : secret "s3" not found'
+
+    decision = look(observed(job(), first(running_pod), stuck, mount_problem=words))
+
+    assert condition(decision, "Scheduled").reason == "SecretMissing"
