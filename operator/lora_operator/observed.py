@@ -288,6 +288,11 @@ def parse_pod(body: Manifest) -> Pod:
     )
 
 
+def _age(pod: Pod) -> tuple[str, bool, str]:
+    """Sorts pods by age; of two that were created in the same second the one that still lives is the younger."""
+    return pod.created, not pod.is_over, pod.name
+
+
 def _disruption(condition: Manifest) -> Disruption | None:
     if condition.get("status") != "True":
         return None
@@ -393,7 +398,7 @@ class Observed:
         return cls(job=newest, older_jobs=others)._with_pods(pods, report)
 
     def _with_pods(self, pods: Iterable[Pod], report: tuple[str, ProgressReport] | None) -> "Observed":
-        seen = replace(self, pods=tuple(sorted(pods, key=lambda pod: (pod.created, pod.name))))
+        seen = replace(self, pods=tuple(sorted(pods, key=_age)))
         if report is None or seen.pod is None or seen.pod.uid != report[0]:
             return seen
         return replace(seen, report=report[1])

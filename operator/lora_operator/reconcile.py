@@ -30,7 +30,7 @@ KEPT_ATTEMPTS = MOST_IN_VAIN
 WAIT_FOR_START_SECONDS = 5.0
 """A pod that does not start may have a reason that no watch tells."""
 LONGEST_WAIT_FOR_START_SECONDS = 60.0
-WAIT_SHARE = 0.2
+WAIT_SHARE = 0.5
 """Each such look asks the API server for events: it is the rarer the longer the pod has waited already."""
 
 

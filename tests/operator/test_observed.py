@@ -1,5 +1,6 @@
 """lora_operator.observed"""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -218,3 +219,12 @@ def test_an_init_container_that_failed_ended_the_pod() -> None:
 
     assert pod.terminated is not None
     assert pod.is_interrupted
+
+
+@pytest.mark.parametrize("names_", [("a", "b"), ("b", "a")], ids=["in order", "out of order"])
+def test_of_two_pods_of_the_same_second_the_one_that_lives_is_the_newest(names_: tuple[str, str]) -> None:
+    old = replace(dead_pod(69), name=names_[0], uid="old")
+    new = replace(make_pod(state={"running": {}}, phase="Running"), name=names_[1], uid="new")
+
+    assert Observed.of([make_job()], [old, new]).pod == new
+    assert Observed.of([make_job()], [new, old]).pod == new
