@@ -95,11 +95,12 @@ STORAGE_ERRORS = Alert(
 )
 UNSAVED = Alert(
     "LoraTrainingUnsaved",
-    f"time() - {_of('lora_training_saved_state_timestamp_seconds')} > 7200 and {_RUNNING}",
+    f"(time() - {_of('lora_training_saved_state_timestamp_seconds')} or {_of('lora_training_active_seconds_total')})"
+    f" > 7200 and {_RUNNING}",
     "warning",
     f"{_WHICH} has stored no state for {{{{ $value | humanizeDuration }}}}",
     "If its node is lost now, more than two hours have to be trained again. Either the store does not take states, or "
-    "`checkpoints.everySeconds` is that long.",
+    "`checkpoints` asks for none or for one that seldom.",
 )
 OPERATOR_DOWN = Alert(
     "LoraOperatorDown",

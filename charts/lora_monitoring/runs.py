@@ -251,8 +251,8 @@ def _speed() -> tuple[Panel, ...]:
         ),
         TimeSeries(
             "Age of the newest state",
-            "What would have to be made again if the pod were lost now; 0 once the training has ended. "
-            "`checkpoints.everySeconds` bounds it.",
+            "What would have to be made again if the pod were lost now: time since the newest state, or running time "
+            "where there is none yet; 0 once the training has ended. `checkpoints.everySeconds` bounds it.",
             (Query(_STATE_AGE, LEGEND),),
             scale=Scale("dtdurations", minimum=0),
         ),
@@ -265,14 +265,17 @@ def _speed() -> tuple[Panel, ...]:
     )
 
 
-def _age(metric: str) -> str:
-    """Time since that moment, while the training goes on; 0 after its end."""
+def _while_it_goes_on(seconds: str) -> str:
+    """The time while the training is at work; 0 after its end."""
     at_work = f'max by ({TRAINING}) (lora_training_state{{{CHOSEN}, phase=~"Running|Starting"}})'
-    return f"(time() - {of_training(metric)} and {at_work}) or 0 * {of_training('lora_training_state')}"
+    return f"({seconds}) and {at_work} or 0 * {of_training('lora_training_state')}"
 
 
-_STATE_AGE = _age("lora_training_saved_state_timestamp_seconds")
-_SILENCE = _age("lora_training_updated_timestamp_seconds")
+_STATE_AGE = _while_it_goes_on(
+    f"time() - {of_training('lora_training_saved_state_timestamp_seconds')}"
+    f" or {of_training('lora_training_active_seconds_total')}"
+)
+_SILENCE = _while_it_goes_on(f"time() - {of_training('lora_training_updated_timestamp_seconds')}")
 
 
 def _trouble() -> tuple[Panel, ...]:

@@ -105,6 +105,12 @@ FIRING = [
         150,
         "LoraTraining ml/hina has stored no state for 2h 30m 0s",
     ),
+    Situation(
+        "LoraTrainingUnsaved",
+        of_training("lora_training_active_seconds_total", "0+60x200") | RUNNING,
+        150,
+        "LoraTraining ml/hina has stored no state for 2h 30m 0s",
+    ),
     Situation("LoraOperatorDown", {}, 6, "No operator looks after LoraTrainings"),
     Situation(
         "LoraOperatorDown", {'lora_operator_leader{pod="a"}': "0x20"}, 6, "No operator looks after LoraTrainings"
@@ -161,6 +167,13 @@ QUIET = [
     Situation("LoraStorageErrors", ended_pods("StorageUnavailable", "1x20") | ENDED, 10),
     Situation("LoraTrainingUnsaved", of_training("lora_training_saved_state_timestamp_seconds", "0x200") | RUNNING, 60),
     Situation("LoraTrainingUnsaved", of_training("lora_training_saved_state_timestamp_seconds", "0x200") | ENDED, 150),
+    Situation(
+        "LoraTrainingUnsaved",
+        of_training("lora_training_saved_state_timestamp_seconds", "0+60x200")
+        | of_training("lora_training_active_seconds_total", "0+60x200")
+        | RUNNING,
+        150,
+    ),
     Situation(
         "LoraOperatorDown", {'lora_operator_leader{pod="a"}': "0x20", 'lora_operator_leader{pod="b"}': "1x20"}, 10
     ),
