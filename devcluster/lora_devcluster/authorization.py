@@ -4,7 +4,7 @@ https://kubernetes.io/docs/reference/access-authn-authz/rbac/ and, for owner ref
 OwnerReferencesPermissionEnforcement (https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/).
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from lora_devcluster.errors import ApiError, Json, forbidden_request
@@ -85,7 +85,7 @@ def _matches(rule: Json, info: RequestInfo) -> bool:
     )
 
 
-def _holds(allowed: list[str], value: str) -> bool:
+def _holds(allowed: Collection[str], value: str) -> bool:
     return "*" in allowed or value in allowed
 
 
