@@ -117,6 +117,8 @@ def spec_digest(spec: LoraTrainingSpec) -> str:
 def result_settings(spec: LoraTrainingSpec) -> dict[str, Any]:
     """The fields that change the result, as a YAML file has them: what `spec_digest` is made of."""
     content = spec.model_dump(mode="json", by_alias=True, include=set(_RESULT_FIELDS))
+    # Who computes which of a step's batches changes nothing but the last bits, so their number counts.
+    content["training"]["gradientAccumulationSteps"] = spec.batches_per_step
     # When states are saved changes nothing in what they lead to.
     content["checkpoints"] = {"everyEpochs": spec.checkpoints.every_epochs}
     base, dataset = content["baseModel"], content["dataset"]

@@ -318,6 +318,11 @@ class LoraTrainingSpec(ApiModel):
         return (base.uri, *(uri for uri in (*optional, *judges) if uri is not None), *several, *describing)
 
     @property
+    def batches_per_step(self) -> int:
+        """Batches, of all processes, whose gradients make up an update."""
+        return self.parallelism.processes * self.training.gradient_accumulation_steps
+
+    @property
     def held_out_fraction(self) -> float | None:
         """Share of the training pictures that is never trained on; None: the default of a training whose best epoch is
         asked for."""

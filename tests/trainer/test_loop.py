@@ -1,6 +1,7 @@
 """Steps and epochs on the tiny pipeline, with latents that need no pictures."""
 
 import copy
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from lora_api.spec import LoraTrainingSpec
 from lora_trainer.conditioning import TextStates, size_conditions
 from lora_trainer.data.loader import TrainingBatch
 from lora_trainer.diffusion.noise import make_schedule
-from lora_trainer.diffusion.objective import Objective
+from lora_trainer.diffusion.objective import Draw, Objective
 from lora_trainer.errors import Diverged
 from lora_trainer.families import catalogue
 from lora_trainer.families.base import BaseModel
@@ -24,6 +25,8 @@ from lora_trainer.lora.inject import Adapters, add_adapters
 from lora_trainer.memory import StepTooLarge
 from lora_trainer.plan import PlannedPicture, TrainingPlan, derive_plan
 from lora_trainer.stopping import StopRequested
+from lora_trainer.world import World
+from tests.support.company import together
 from tests.support.tiny_run import FEW_BLOCKS, make_training
 
 SCHEDULE = make_schedule(0.00085, 0.012)
@@ -70,6 +73,7 @@ def bench(tiny_pipeline: Path, tmp_path: Path) -> Callable[..., Bench]:
         clip_skip: int = 1,
         scaler: torch.amp.GradScaler | None = None,
         examples_at_once: int | None = None,
+        world: World | None = None,
         **changes: Any,
     ) -> Bench:
         changes["training"] = {"batchSize": 1} | changes.get("training", {})
@@ -81,7 +85,9 @@ def bench(tiny_pipeline: Path, tmp_path: Path) -> Callable[..., Bench]:
         plan = make_plan(spec)
         accelerator = Accelerator(cpu=True)
         accelerator.scaler = scaler
-        trainer = Trainer(learner, plan=plan, spec=spec, accelerator=accelerator, examples_at_once=examples_at_once)
+        trainer = Trainer(
+            learner, plan=plan, spec=spec, accelerator=accelerator, examples_at_once=examples_at_once, world=world
+        )
         return Bench(trainer, model, adapters, make_inputs(model, plan), spec)
 
     return build
@@ -450,3 +456,34 @@ def test_averages_of_another_optimizer_are_not_taken_over(bench: Callable[..., B
 
     updates = {entry["step"] for entry in eight_bit.trainer.state().optimizer["state"].values()}
     assert (eight_bit.trainer.step, updates) == (2, {1})
+
+
+def test_two_processes_with_a_picture_each_make_the_step_of_one_with_both(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    inner = Objective.draw
+
+    def draw_one_by_one(objective: Objective, latents: Tensor, *, seed: int, step: int, micro: int) -> Draw:
+        """The noise of a batch of two as that of two batches of one, which is another one otherwise."""
+        draws = [inner(objective, one[None], seed=seed, step=step, micro=micro + i) for i, one in enumerate(latents)]
+        return Draw(torch.cat([d.noise for d in draws]), None, torch.cat([d.timesteps for d in draws]))
+
+    monkeypatch.setattr(Objective, "draw", draw_one_by_one)
+    # Of these the update is in proportion to the gradient, so that its rounding stays small.
+    changes: dict[str, Any] = {"optimizer": {"name": "sgdnesterov", "learningRate": 1e-2}}
+    lock = threading.Lock()
+
+    def train_one_picture(world: World) -> tuple[float, dict[str, Tensor]]:
+        with lock:
+            one = bench(world=world, parallelism={"nodes": 2}, **changes)
+        one.step(batch(world.rank))
+        return one.trainer.mean_loss(), one.weights()
+
+    pair = bench(training={"batchSize": 2}, **changes)
+    pair.step(batch(0, 1))
+
+    for loss, weights in together(2, train_one_picture):
+        assert loss == pytest.approx(pair.trainer.mean_loss(), rel=1e-6)
+        for name, expected in pair.weights().items():
+            torch.testing.assert_close(weights[name], expected, rtol=1e-4, atol=1e-7)

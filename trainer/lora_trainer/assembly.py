@@ -8,9 +8,11 @@ from pathlib import Path
 
 import torch
 
+from lora_api.dataset_spec import Dataset
 from lora_api.spec import LoraTrainingSpec
 from lora_trainer.compute import DTYPES
 from lora_trainer.conditioning import PARTS, TextStates, Tokens
+from lora_trainer.data.augment import View
 from lora_trainer.data.caption_draws import constant_caption, rules_are_constant
 from lora_trainer.data.latent_store import UNUSED_DAYS, LatentFiles, remove_unused
 from lora_trainer.data.latents import (
@@ -40,6 +42,7 @@ from lora_trainer.measuring import measured_examples
 from lora_trainer.optim import learning_rates
 from lora_trainer.prepare import Prepared, Session
 from lora_trainer.storage import Connection, MissingFile, Store, open_store
+from lora_trainer.world import World
 
 logger = logging.getLogger(__name__)
 
@@ -168,22 +171,28 @@ def trains_text(spec: LoraTrainingSpec) -> bool:
 
 @contextmanager
 def open_inputs(
-    prepared: Prepared, residence: Residence, autocast: Callable[[], AbstractContextManager[object]], session: Session
+    prepared: Prepared,
+    residence: Residence,
+    autocast: Callable[[], AbstractContextManager[object]],
+    session: Session,
+    *,
+    world: World | None = None,
 ) -> Iterator[Inputs]:
-    """Encodes what is cached, and gives the batches; their threads end with the context.
+    """Encodes what is cached, and gives the batches; their threads end with the context. `world`: the processes that
+    train together, if they do.
 
     Raises:
         InvalidDataset: a picture cannot be encoded.
         StorageUnavailable, AccessDenied: the cache cannot be read or written.
     """
-    spec = prepared.training.spec
-    model = residence.model
+    spec, world = prepared.training.spec, world or World()
     pictures = Pictures(prepared.dataset.pictures, spec.dataset, seed=spec.training.seed)
     with residence.having("vae"):
-        latents = _latents(prepared, pictures, model, residence.device, session)
+        latents = _latents(prepared, pictures, residence, session, world)
     with autocast():
         texts = _texts(prepared, residence, session)
-    with Loader(pictures, prepared.dataset.plan, spec, latents, spec.dataset.workers) as loader:
+    plan, workers = prepared.dataset.plan, spec.dataset.workers
+    with Loader(pictures, plan, spec, latents, workers, rank=world.rank) as loader:
         yield Inputs(lambda epoch, made: loader.steps(epoch, first_step=made), texts.states, loader.plain)
 
 
@@ -192,9 +201,9 @@ def _text_parts(model: BaseModel) -> Sequence[str]:
 
 
 def _latents(
-    prepared: Prepared, pictures: Pictures, model: BaseModel, device: torch.device, session: Session
+    prepared: Prepared, pictures: Pictures, residence: Residence, session: Session, world: World
 ) -> LatentSource:
-    dataset = prepared.training.spec.dataset
+    dataset, model, device = prepared.training.spec.dataset, residence.model, residence.device
     source = EncodedOnDemand(pictures, Encoder(model.encode_images, prepared.base.model.vae_digest))
     if dataset.latent_cache == "None":
         return source
@@ -210,13 +219,24 @@ def _latents(
         kept = encode_to_memory(source, views, workers=dataset.workers, on_progress=on_progress)
         return kept.to(device) if kept.size_bytes <= _LATENTS_ON_DEVICE_BYTES else kept
     files = _latent_files(prepared.training.spec, session)
-    latents, counts = encode_to_files(source, files, views, workers=dataset.workers, on_progress=on_progress)
+    own = _share_of(views, dataset, session) if world.size > 1 else views
+    latents, counts = encode_to_files(source, files, own, workers=dataset.workers, on_progress=on_progress)
     logger.info("%s latents were encoded, %s lay in the cache", counts.encoded, counts.found)
+    world.wait_for_all()
     # Afterwards, when those of this training are new.
     removed = remove_unused(_latents_folder(session), on_folder=session.check_stop)
     if removed:
         logger.info("%s latents that no training used for %s days were removed", removed, UNUSED_DAYS)
     return latents
+
+
+def _share_of(views: Sequence[View], dataset: Dataset, session: Session) -> Sequence[View]:
+    """Those that this process encodes for all that read the same files: on this machine, or where a store is, all."""
+    ranks = session.settings.ranks
+    assert ranks is not None, "several processes without a number"
+    if dataset.latent_store_uri is None:
+        return views[ranks.local_rank :: ranks.local_size]
+    return views[ranks.rank :: ranks.size]
 
 
 def _latents_folder(session: Session) -> Path:

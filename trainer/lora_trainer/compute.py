@@ -16,18 +16,32 @@ OUTPUT_TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e
 """Largest relative difference of the model's outputs, by its number format, that counts as rounding."""
 
 
+def check_device(spec: LoraTrainingSpec, *, local_rank: int = 0) -> None:
+    """Raises InvalidConfiguration when the process of that number on this machine is to have a GPU and finds none."""
+    wanted = spec.parallelism.gpus_per_node
+    found = torch.cuda.device_count() if wanted and torch.cuda.is_available() else 0
+    if wanted and not found:
+        raise InvalidConfiguration(
+            f"spec.parallelism.gpusPerNode is {wanted}, but no GPU is to be seen here; set it to 0 to train on the CPU "
+            "(`lora run --set spec.parallelism.gpusPerNode=0`)"
+        )
+    if wanted and local_rank >= found:
+        raise InvalidConfiguration(
+            f"spec.parallelism.gpusPerNode is {wanted}, but only {found} GPU{'s' if found > 1 else ''} can be seen "
+            f"here; set it to {found}"
+        )
+
+
 def make_accelerator(spec: LoraTrainingSpec) -> Accelerator:
     """An accelerator for one device: autocast to the spec's precision, and a gradient scaler for fp16 only.
+
+    Among several processes it is the device with this one's number.
 
     Raises:
         InvalidConfiguration: a GPU is asked for and there is none.
     """
+    check_device(spec)
     on_cpu = spec.parallelism.gpus_per_node == 0
-    if not on_cpu and not torch.cuda.is_available():
-        raise InvalidConfiguration(
-            "spec.parallelism.gpusPerNode is 1, but no GPU is to be seen here; set it to 0 to train on the CPU "
-            "(`lora run --set spec.parallelism.gpusPerNode=0`)"
-        )
     precision = spec.training.precision
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=on_cpu)
     if precision == "fp16" and spec.training.full_precision:

@@ -59,6 +59,13 @@ def with_generated_captions(prepared: Prepared, store: Store, device: torch.devi
     return _captioned(prepared, records)
 
 
+def with_captions(prepared: Prepared, records: Sequence[CaptionRecord]) -> Prepared:
+    """`prepared` with captions that another process of the run generated, by the pictures' names."""
+    by_file = {record.file: record for record in records}
+    examples = prepared.dataset.scanned.examples
+    return _captioned(prepared, {one.index: by_file[one.key] for one in examples if one.key in by_file})
+
+
 def publish_captions(output: RunOutput, records: Sequence[CaptionRecord]) -> None:
     """Hands `captions.jsonl` over, if there are generated captions: for people, and for later starts of the run."""
     if records:

@@ -2,6 +2,9 @@
 
 A step is a function of (seed, step) and of tensors whose shapes are fixed per bucket. Nothing in it waits for
 the GPU: the loss stays on the device and is read at the log interval.
+
+Several processes share the batches of each step, and all make the same update. What is random in a batch depends on its
+number within the step, so two processes do what one does with twice the accumulation.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +22,7 @@ from lora_trainer.data.loader import TrainingBatch
 from lora_trainer.diffusion.objective import Draw, Objective
 from lora_trainer.errors import Diverged, InvalidConfiguration
 from lora_trainer.families.base import BaseModel
+from lora_trainer.gradients import GradientSum
 from lora_trainer.lora.dropout import Share
 from lora_trainer.lora.inject import Adapters
 from lora_trainer.lora.norms import limit_norms
@@ -35,6 +39,7 @@ from lora_trainer.optim import (
 from lora_trainer.plan import TrainingPlan
 from lora_trainer.stopping import StopRequested
 from lora_trainer.transfer import to_device
+from lora_trainer.world import PeerLost, Word, World
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Inputs:
     """What the model is trained on."""
 
     steps: Callable[[int, int], Iterator[tuple[TrainingBatch, ...]]]
-    """(epoch from 1, steps made before) -> the batches of each step of the epoch that is left."""
+    """(epoch from 1, steps made before) -> this process's batches of each step of the epoch that is left."""
     text: Callable[[Sequence[str]], TextStates]
     """Captions -> their states, with gradients where a text encoder is trained."""
     plain: Callable[[int], TrainingBatch] | None = None
@@ -69,11 +74,14 @@ class Trainer:
         spec: LoraTrainingSpec,
         accelerator: Accelerator,
         examples_at_once: int | None = None,
+        world: World | None = None,
     ) -> None:
         """Builds the optimizer. Raises InvalidConfiguration as `optim` does.
 
-        A batch of more than `examples_at_once` goes through the model in pieces; None: always whole.
+        A batch of more than `examples_at_once` goes through the model in pieces; None: always whole. `world`: the
+        processes that share each step; None: this one is alone.
         """
+        self.world = world or World()
         self._examples_at_once, self._optimizer_name = examples_at_once, spec.optimizer.name
         self.step = 0
         self.epoch = 0
@@ -103,31 +111,64 @@ class Trainer:
         self._losses_since = 0  # The step that the first of them is of, while they do not fill an epoch.
         # A module that is left out by chance gets no gradient either.
         self._gradients_checked = spec.network.module_dropout > 0
+        is_constant = spec.network.module_dropout == 0
+        self._sum = GradientSum(self.world, list(self._trained.values()), is_constant=is_constant)
 
     def train_step(self, batches: Sequence[TrainingBatch], inputs: Inputs, *, should_stop: Callable[[], bool]) -> None:
-        """One update from `batches`; the gradient is the mean over batches, also of a short last step.
+        """One update from `batches` and those of the other processes; the gradient is the mean over all of them, also
+        of a short last step.
 
         Raises:
-            StopRequested: between two batches; the step is then not made.
-            StepTooLarge: the device has too little memory; the trainer cannot be used any more.
+            StopRequested: some process was told to stop between two batches; the step is made by none.
+            StepTooLarge: the device of some process has too little memory; the trainer cannot be used any more.
             Diverged: the loss, or the length of the gradient, is no number; nothing is updated. On a GPU this is found
                 at the log interval.
         """
         set_rates(self._optimizer, self._peaks, self._factor(self.step))
-        try:
+        count = len(batches) if self.world.size == 1 else self.plan.batches_in_step(self.step)
+        with self._agreeing():
             losses = []
-            for micro, batch in enumerate(batches):
+            for index, batch in enumerate(batches):
                 if should_stop():
-                    self._optimizer.zero_grad(set_to_none=True)
                     raise StopRequested
-                losses.append(self._backward(batch, micro, inputs, batches=len(batches)))
-            self._losses[self.step % len(self._losses)] = torch.stack(losses).mean()
+                losses.append(self._backward(batch, self._number(index), inputs, batches=count))
+            self._sum.gather(self._mean(losses, count))
+        with self._agreeing():
+            self._losses[self.step % len(self._losses)] = self._sum.spread()
             self._update()
-        except torch.OutOfMemoryError as error:
-            raise StepTooLarge(str(error).splitlines()[0], step=self.step) from error
         self.step += 1
         if self._average is not None:
             self._average.update(self.step)
+
+    @contextmanager
+    def _agreeing(self) -> Iterator[None]:
+        """Part of a step: where one process cannot finish it, all leave the step."""
+        word, cause = Word.GO, None
+        try:
+            yield
+        except PeerLost:
+            raise
+        except StopRequested:
+            word = Word.STOP
+        except torch.OutOfMemoryError as error:
+            word, cause = Word.TOO_LARGE, error
+        word = self.world.agree(word)
+        if word is Word.STOP:
+            self._optimizer.zero_grad(set_to_none=True)
+            raise StopRequested
+        if word is Word.TOO_LARGE:
+            message = str(cause).splitlines()[0] if cause else "of another process"
+            raise StepTooLarge(message, step=self.step) from cause
+
+    def _number(self, index: int) -> int:
+        """Number within the step of a batch of this process."""
+        return self.world.rank + index * self.world.size
+
+    def _mean(self, losses: Sequence[Tensor], count: int) -> Tensor:
+        """What this process adds to the mean loss of a step of `count` batches."""
+        if len(losses) == count:
+            return torch.stack(losses).mean()
+        return torch.stack([self._losses.new_zeros(()), *losses]).sum() / count
 
     def mean_loss(self) -> float:
         """Mean loss of the last epoch's worth of steps; waits for the device.
@@ -226,8 +267,12 @@ class Trainer:
         """The losses of the last epoch's worth of steps; fewer where not so many were made on these pictures."""
         return self._losses[: min(self.step - self._losses_since, len(self._losses))]
 
+    def check_equal(self) -> None:
+        """Raises WeightsDiffer when the processes do not hold the same weights."""
+        self.world.check_equal(self._adapters.named_parameters(), step=self.step)
+
     def _backward(self, batch: TrainingBatch, micro: int, inputs: Inputs, *, batches: int) -> Tensor:
-        """Adds the gradient of a batch, one of `batches` of the step; gives its loss.
+        """Adds the gradient of a batch, number `micro` of the `batches` of the step; gives its loss.
 
         Noise, timesteps and dropout are those of the whole batch, however many examples go through the model at once.
         """
@@ -327,12 +372,17 @@ def train(
         should_stop: asked before every batch.
         after_step: called after each step with the number of the epoch (from 1).
         after_epoch: called when all steps of an epoch are made; the epoch counts as done when it returns.
-        is_over: asked before each epoch.
+        is_over: asked before each epoch; when it is for one process, it is for all.
+
+    Raises:
+        WeightsDiffer: at the end of an epoch the processes do not hold the same weights.
+        PeerLost: another process has ended.
     """
     for epoch in range(trainer.epoch + 1, trainer.plan.epochs + 1):
-        if is_over():
+        if trainer.world.agree(Word.OVER if is_over() else Word.GO) is Word.OVER:
             return
         for batches in inputs.steps(epoch, trainer.step):
             trainer.train_step(batches, inputs, should_stop=should_stop)
             after_step(epoch)
+        trainer.check_equal()
         after_epoch(epoch)

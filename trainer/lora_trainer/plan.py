@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lora_api.cluster_spec import Parallelism
 from lora_api.dataset_spec import Captions, Dataset
 from lora_api.evaluation_spec import Samples
 from lora_api.optimizer_spec import Schedule
@@ -125,6 +124,12 @@ class TrainingPlan:
         """Steps of `epoch` (from 1): all of them, or what `maxSteps` leaves of the last one."""
         return max(0, min(self.steps_per_epoch, self.total_steps - (epoch - 1) * self.steps_per_epoch))
 
+    def batches_in_step(self, step: int) -> int:
+        """Batches, of all processes, whose gradients make up the update after `step` steps; the last of an epoch may
+        have fewer."""
+        whole = self.accumulation * self.processes
+        return min(whole, self.batches_per_epoch - step % self.steps_per_epoch * whole)
+
     def steps_until(self, epoch: int) -> int:
         """Steps made when `epoch` ends; 0 before the first one."""
         return min(epoch * self.steps_per_epoch, self.total_steps)
@@ -186,7 +191,7 @@ def derive_plan(
         InvalidConfiguration: warm-up, decay or token warm-up do not fit into the run.
     """
     found, pictures = pictures, [picture for picture in pictures if not picture.is_held_out]
-    training, processes = spec.training, _processes(spec.parallelism) if processes is None else processes
+    training, processes = spec.training, spec.parallelism.processes if processes is None else processes
     buckets, unused = _buckets(pictures, training.batch_size)
     batches = sum(bucket.batches for bucket in buckets)
     steps_per_epoch = math.ceil(batches / (processes * training.gradient_accumulation_steps))
@@ -229,11 +234,6 @@ def _length(training: Training, steps_per_epoch: int) -> tuple[int, int]:
 def share_of_steps(fraction: float, total_steps: int) -> int:
     """A share of all steps, rounded down as in sd-scripts, but 0.29 of 100 is 29 although its product is 28.9…96."""
     return math.floor(fraction * total_steps + 1e-6)
-
-
-def _processes(parallelism: Parallelism) -> int:
-    """One for each GPU, or for each node that has none."""
-    return parallelism.nodes * max(1, parallelism.gpus_per_node)
 
 
 def _buckets(pictures: Sequence[PlannedPicture], batch_size: int) -> tuple[tuple[PlannedBucket, ...], int]:

@@ -5,7 +5,7 @@ Used by `run` and `preflight`; knows no torch.
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from lora_trainer.provenance import Provenance
 from lora_trainer.results import RunIdentity
 from lora_trainer.settings import Settings
 from lora_trainer.sources import Fetcher, PlannedDataset, fetch_dataset, plan_dataset
-from lora_trainer.stopping import StopRequested
+from lora_trainer.stopping import StopRequested, StopSignal
 from lora_trainer.storage import Connection, Source, Store, check_writable, open_store
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ class Session:
     """Time for saving after `should_stop` became true; None: no limit."""
     log_file: Path | None = None
     """The log of this attempt, which is kept with the results."""
+    signal: StopSignal = field(default_factory=StopSignal)
+    """Told when another process of the run was told to stop, or is lost."""
 
     def check_stop(self) -> None:
         """Raises StopRequested when the process was told to stop."""

@@ -111,6 +111,10 @@ def check_resumable(
     return bool(found.in_data)
 
 
+_MEANT = {"spec.training.gradientAccumulationSteps": " x processes of spec.parallelism"}
+"""What a setting stands for in `result_settings` that is not the field alone."""
+
+
 def _setting_changes(path: str, before: Any, now: Any) -> Iterator[str]:
     if _canonical(before) == _canonical(now):
         return
@@ -121,7 +125,7 @@ def _setting_changes(path: str, before: Any, now: Any) -> Iterator[str]:
         for index, pair in enumerate(zip(before, now, strict=True)):
             yield from _setting_changes(f"{path}[{index}]", *pair)
     else:
-        yield f"{path} was {_shown(before)} and is {_shown(now)}"
+        yield f"{path}{_MEANT.get(path, '')} was {_shown(before)} and is {_shown(now)}"
 
 
 def _are_lists(*values: Any) -> bool:

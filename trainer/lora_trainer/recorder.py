@@ -83,6 +83,11 @@ class Recorder:
         """Whether the spec wants states at all."""
         return self._checkpoints.save_state
 
+    @property
+    def has_trained(self) -> bool:
+        """Whether there is anything that could be lost."""
+        return self._trainer.step > 0
+
     def resume(self, saved: ResumableState) -> None:
         """Takes over from an earlier attempt: position, files, lines of the metrics."""
         trainer, tracker = self._trainer, self._audience.tracker

@@ -3,10 +3,9 @@
 fetch -> scan -> bucket -> plan -> encode -> adapt -> (batch -> step -> report) -> save -> store
 """
 
-import gc
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
@@ -14,20 +13,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from lora_api.exit_codes import ExitCode, outcome_of
-from lora_api.spec import LoraTraining, LoraTrainingSpec
+from lora_api.spec import LoraTraining
 from lora_api.status import MemoryRung
 from lora_trainer import memory
-from lora_trainer.assembly import (
-    Residence,
-    base_name,
-    check_prediction,
-    load_model,
-    make_learner,
-    make_painter,
-    make_residence,
-    open_inputs,
-)
+from lora_trainer.assembly import Residence, base_name, check_prediction, make_painter, open_inputs
+from lora_trainer.briefing import Briefing, brief
+from lora_trainer.checkpoint import state_to_bytes
 from lora_trainer.checks import check_training
 from lora_trainer.compute import make_accelerator, prefer_determinism
 from lora_trainer.conditioning import size_conditions
@@ -37,17 +28,19 @@ from lora_trainer.errors import Interrupted, InterruptedUnsaved, OutOfMemory, St
 from lora_trainer.evaluate import CompletedRun, Studio, check_grid, evaluate, evaluate_finished
 from lora_trainer.families.base import BaseModel
 from lora_trainer.families.opening import hashes_of_model, hashes_of_vae
+from lora_trainer.follow import follow
 from lora_trainer.generated_captions import publish_captions, with_generated_captions
 from lora_trainer.generators import generator
+from lora_trainer.ladder import descend
 from lora_trainer.loop import Trainer, train
 from lora_trainer.lora.metadata import RunFacts
 from lora_trainer.lora.verify import Probe
 from lora_trainer.measuring import make_bench
-from lora_trainer.memory import StepTooLarge
 from lora_trainer.optim import optimizer_class_name
 from lora_trainer.output import RunOutput
 from lora_trainer.prepare import Prepared, Session, open_output, prepare
 from lora_trainer.recorder import Product, Recorder
+from lora_trainer.rendezvous import joined
 from lora_trainer.results import Ended, completed
 from lora_trainer.rng import Purpose
 from lora_trainer.run_documents import Document, PictureFolders, run_documents
@@ -57,6 +50,8 @@ from lora_trainer.stopping import StopRequested
 from lora_trainer.storage import MissingFile, Store
 from lora_trainer.takeover import taking_over
 from lora_trainer.uploads import StillUploading
+from lora_trainer.workshop import Workshop, set_up
+from lora_trainer.world import World
 
 logger = logging.getLogger(__name__)
 
@@ -67,50 +62,61 @@ _PROBE_CELLS = 8
 def run_training(training: LoraTraining, session: Session) -> Ended:
     """Trains, and leaves everything at `output.uri`. A second start goes on from the newest state there.
 
+    Where several processes train together, each of them calls it.
+
     Raises:
         TrainingError: as the class says; `Interrupted` when `session.should_stop` became true.
     """
     try:
-        return _run(training, session)
+        check_training(training)
+        with joined(training.spec, session) as world:
+            return train_in(world, training, session)
     except StopRequested as stop:
-        message = "told to stop before the first new step; nothing was lost"
+        message = f"{str(stop) or 'told to stop'} before the first new step; nothing was lost"
         raise Interrupted(message, hint="The next attempt begins where this one did.") from stop
     except torch.OutOfMemoryError as error:
         doing = session.audience.tracker.snapshot().reason
         raise OutOfMemory(f"the GPU has too little memory ({doing}): {str(error).splitlines()[0]}") from error
 
 
-def _run(training: LoraTraining, session: Session) -> Ended:
+def train_in(world: World, training: LoraTraining, session: Session) -> Ended:
+    """Trains as one of the processes of `world`; the first one does all but the steps alone. Raises as `run_training`,
+    and StopRequested before there is anything to be saved."""
+    return _lead(world, training, session) if world.is_lead else follow(world, training, session)
+
+
+def _lead(world: World, training: LoraTraining, session: Session) -> Ended:
     spec = training.spec
-    check_training(training)
     accelerator = make_accelerator(spec)  # Without a GPU nothing needs to be fetched.
     prefer_determinism(cpu_threads=session.settings.cpu_threads)
     store = open_output(spec, session)
     prepared = prepare(training, session)
     finished = completed(store, prepared.identity, prepared.provenance)
     if finished is not None:
+        brief(world, None)
         return evaluate_finished(finished, store, prepared, session)
     # Before the output is taken over: a run of other settings or data may still be writing to it.
     if (found := newest_state(store)) is not None:
         is_changed(store, *found, Wanted(prepared.identity, prepared.provenance, spec.resume.on_change))
     prepared = with_generated_captions(prepared, store, accelerator.device, session)
-    return _train_within_memory(store, prepared, session)
+    return _train_within_memory(store, prepared, session, world)
 
 
-def _train_within_memory(store: Store, prepared: Prepared, session: Session) -> Ended:
+def _train_within_memory(store: Store, prepared: Prepared, session: Session, world: World) -> Ended:
     """Trains; after a step that was too large for the GPU once more, from the newest state, with less."""
-    rungs = _rungs_taken(store, prepared)
-    while True:
-        try:
-            with taking_over(store, prepared, rungs, session) as output:
-                return _train(store, prepared, rungs, output, session)
-        except StepTooLarge as error:
-            rungs = (*rungs, _next_rung(prepared.training.spec, rungs, error))
-        # Model and optimizer go with the frames of the error; this gives their room back to the device.
-        gc.collect()
-        torch.cuda.empty_cache()
-        logger.warning("too little memory: %s; going on from the newest state", rungs[-1].message)
-        session.audience.tracker.add_notice(rungs[-1].name, rungs[-1].message)
+
+    def train_with(rungs: tuple[MemoryRung, ...]) -> Ended:
+        with taking_over(store, prepared, rungs, session) as output:
+            workshop = set_up(prepared, rungs, session, world)
+            return _train(store, workshop, documents, output, session)
+
+    def on_rung(rung: MemoryRung) -> None:
+        logger.warning("too little memory: %s; going on from the newest state", rung.message)
+        session.audience.tracker.add_notice(rung.name, rung.message)
+
+    rungs, documents = _rungs_taken(store, prepared), _documents(prepared)
+    brief(world, Briefing(prepared.identity, prepared.captions, rungs))
+    return descend(prepared.training.spec, rungs, train_with, on_rung=on_rung)
 
 
 def _rungs_taken(store: Store, prepared: Prepared) -> tuple[MemoryRung, ...]:
@@ -122,50 +128,27 @@ def _rungs_taken(store: Store, prepared: Prepared) -> tuple[MemoryRung, ...]:
         return ()
 
 
-def _next_rung(spec: LoraTrainingSpec, rungs: Sequence[MemoryRung], error: StepTooLarge) -> MemoryRung:
-    """Raises OutOfMemory when the spec wants no ladder, or its end is reached."""
-    message = f"the GPU has too little memory for a step: {error}"
-    if spec.retry.on_out_of_memory == "Fail":
-        cure = outcome_of(ExitCode.OUT_OF_MEMORY).hint + " Or set retry.onOutOfMemory: Ladder."
-        raise OutOfMemory(message, hint=cure) from error
-    rung = memory.next_rung(spec, rungs, step=error.step)
-    if rung is None:
-        tried = ", ".join(rung.name for rung in rungs) or "nothing, for there was nothing to give up"
-        raise OutOfMemory(f"{message}; the ladder has ended, it gave up {tried}") from error
-    return rung
-
-
-def _train(store: Store, prepared: Prepared, rungs: Sequence[MemoryRung], output: RunOutput, session: Session) -> Ended:
-    """Trains with what `rungs` leave; adapters say so, but it is the same run."""
-    at_once = memory.examples_at_once(prepared.training.spec, rungs)
-    spec, plan = memory.apply(prepared.training.spec, rungs), prepared.dataset.plan
-    training, documents = prepared.training.model_copy(update={"spec": spec}), _documents(prepared)
-    prepared, accelerator = replace(prepared, training=training), make_accelerator(spec)
-    model = load_model(prepared, accelerator.device, session)
-    _warn_of_cut_captions(prepared, model, session)
-    learner = make_learner(model, spec, prepared=prepared)
-    residence = make_residence(model, spec, accelerator.device)
-    trainer = Trainer(learner, plan=plan, spec=spec, accelerator=accelerator, examples_at_once=at_once)
-    painter = make_painter(learner, residence, accelerator.autocast, session)
-    check_grid(spec, painter)
-    probe = _probe(residence, accelerator)
-    product = Product(training, _facts(prepared), learner.adapters, probe, painter, documents)
+def _train(
+    store: Store, workshop: Workshop, documents: tuple[Document, ...], output: RunOutput, session: Session
+) -> Ended:
+    """Trains with what the rungs have left; adapters say so, but it is the same run."""
+    prepared, learner, residence = workshop.prepared, workshop.learner, workshop.residence
+    trainer, device, autocast = workshop.trainer, workshop.accelerator.device, workshop.accelerator.autocast
+    _warn_of_cut_captions(prepared, learner.model, session)
+    painter = make_painter(learner, residence, autocast, session)
+    check_grid(prepared.training.spec, painter)
+    probe = _probe(residence, workshop.accelerator)
+    product = Product(prepared.training, _facts(prepared), learner.adapters, probe, painter, documents)
     recorder = Recorder(product, trainer, output, session.audience, log_file=session.log_file)
     residence.settle()
-    with open_inputs(prepared, residence, accelerator.autocast, session) as inputs:
+    with open_inputs(prepared, residence, autocast, session, world=trainer.world) as inputs:
         _resume(recorder, output, session)
+        _share_state(trainer)
         publish_captions(output, prepared.captions)
         if trainer.step == 0:
-            check_prediction(learner, inputs, accelerator.autocast, accelerator.device, examples=at_once)
+            check_prediction(learner, inputs, autocast, device, examples=workshop.examples_at_once)
         with _saving_when_stopped(recorder, trainer, output, session):
-            bench = make_bench(
-                prepared,
-                learner,
-                inputs,
-                autocast=accelerator.autocast,
-                device=accelerator.device,
-                on_batch=session.check_stop,
-            )
+            bench = make_bench(prepared, learner, inputs, autocast=autocast, device=device, on_batch=session.check_stop)
             recorder.begin(bench)
             train(
                 trainer,
@@ -179,8 +162,14 @@ def _train(store: Store, prepared: Prepared, rungs: Sequence[MemoryRung], output
     studio = Studio(painter, learner.adapters)
     evaluate(CompletedRun(prepared, store, output, manifest), lambda: studio, session)
     adapter_uri = recorder.artifacts().adapter_uri
-    early = f", stopped early of {plan.epochs}" if trainer.epoch < plan.epochs else ""
+    early = f", stopped early of {trainer.plan.epochs}" if trainer.epoch < trainer.plan.epochs else ""
     return Ended("Completed", f"{trainer.step} steps in {trainer.epoch} epochs{early}: {adapter_uri}")
+
+
+def _share_state(trainer: Trainer) -> None:
+    """Lets the other processes begin where this one does."""
+    if trainer.world.size > 1:
+        trainer.world.from_lead(state_to_bytes(trainer.state()))
 
 
 def _warn_of_cut_captions(prepared: Prepared, model: BaseModel, session: Session) -> None:
@@ -209,7 +198,8 @@ def _saving_when_stopped(recorder: Recorder, trainer: Trainer, output: RunOutput
     try:
         yield
     except StopRequested as stop:
-        raise _stopped(recorder, trainer, output, session) from stop
+        place = f"{str(stop) or trainer.world.why_stop()} at step {trainer.step}"
+        raise _stopped(recorder, place, output, session) from stop
     except StorageUnavailable as error:
         if session.should_stop():
             # A preemption, not a failure: the store or the disk had no more time to come back.
@@ -217,9 +207,8 @@ def _saving_when_stopped(recorder: Recorder, trainer: Trainer, output: RunOutput
         raise
 
 
-def _stopped(recorder: Recorder, trainer: Trainer, output: RunOutput, session: Session) -> TrainingError:
+def _stopped(recorder: Recorder, place: str, output: RunOutput, session: Session) -> TrainingError:
     """Saves the state while there is time; gives the error that says whether that went well."""
-    place = f"told to stop at step {trainer.step}"
     session.say("Saving", f"{place}: storing the state")
     try:
         recorder.tell_position()
@@ -227,7 +216,7 @@ def _stopped(recorder: Recorder, trainer: Trainer, output: RunOutput, session: S
         output.wait(session.seconds_left())
     except (TrainingError, StillUploading) as error:
         return InterruptedUnsaved(f"{place}, but the state could not be stored: {error}")
-    if not recorder.saves_states and trainer.step > 0:
+    if not recorder.saves_states and recorder.has_trained:
         return InterruptedUnsaved(f"{place}, and spec.checkpoints.saveState is false: the next attempt begins anew")
     return Interrupted(f"{place}; the next attempt goes on from there")
 

@@ -146,6 +146,16 @@ def is_for_the_file_only(record: logging.LogRecord) -> bool:
     return record.name == _failures.name
 
 
+def speak_up_only_in_need(rank: int) -> None:
+    """Leaves stderr to the first of several processes, which do the same; this one says what went wrong only.
+
+    Its log has everything.
+    """
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(logging.WARNING)
+        handler.setFormatter(logging.Formatter(f"process {rank}: {_FORMAT}"))
+
+
 @contextmanager
 def logging_to(log: RunLog, secrets: Sequence[str]) -> Iterator[None]:
     """Sends all records, warnings of libraries among them, also to `log`; no handler writes secrets meanwhile."""

@@ -54,8 +54,16 @@ def attempt(
             work = load()
         with showing() as on_progress:
             audience = Audience(here.tracker, here.metrics, on_progress)
-            ended = work(
-                training, Session(here.settings, audience, here.should_stop, here.stop.seconds_left, here.log_file)
+            session = Session(
+                settings=here.settings,
+                audience=audience,
+                should_stop=here.should_stop,
+                seconds_left=here.stop.seconds_left,
+                log_file=here.log_file,
+                signal=here.stop,
             )
+            ended = work(training, session)
         here.say_end(ended.reason, ended.message)
-    typer.echo(f"{ended.reason}: {ended.message}")
+        leads = here.settings.leads
+    if leads:
+        typer.echo(f"{ended.reason}: {ended.message}")

@@ -2,9 +2,11 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -12,7 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from lora_api.status import Progress as ProgressNumbers
 from lora_trainer.commands.attempt import Work, attempt
 from lora_trainer.commands.options import Overrides, ServeProgress, TrainingFile, WorkDir
+from lora_trainer.commands.overrides import load_training_file
+from lora_trainer.errors import TrainingError
+from lora_trainer.launcher import Company, company_of, launch
 from lora_trainer.run_log import RunLog, is_for_the_file_only
+from lora_trainer.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +30,13 @@ def run(
     work_dir: WorkDir = None,
     serve_progress: ServeProgress = True,
 ) -> None:
-    """Train a LoRA here, with the same file as in a cluster. Started again, it goes on from its newest state."""
+    """Train a LoRA here, with the same file as in a cluster. Started again, it goes on from its newest state.
+
+    For several GPUs it starts a process for each, unless torchrun did.
+    """
+    company = _company(file, overrides)
+    if company is not None:
+        raise typer.Exit(launch(sys.argv[1:], company))
     attempt(
         _load,
         file,
@@ -33,6 +45,18 @@ def run(
         serve_progress=serve_progress,
         showing=lambda: showing(Console(stderr=True)),
     )
+
+
+def _company(file: Path, overrides: Sequence[str] | None) -> Company | None:
+    """The processes that are to be started here; None where this one trains itself.
+
+    What is wrong with the file is said by the attempt at it, which leaves a last word.
+    """
+    try:
+        parallelism = load_training_file(file, overrides or ()).spec.parallelism
+        return company_of(parallelism, Settings.from_environment())
+    except TrainingError:
+        return None
 
 
 def _load() -> Work:

@@ -18,7 +18,7 @@ from lora_api.redaction import redact
 from lora_trainer.errors import Interrupted, InvalidConfiguration, TrainingError
 from lora_trainer.metrics import TrainingMetrics
 from lora_trainer.progress import ProgressTracker, serve, write_termination
-from lora_trainer.run_log import RunLog, is_interruption, logging_to, record_failure
+from lora_trainer.run_log import RunLog, is_interruption, logging_to, record_failure, speak_up_only_in_need
 from lora_trainer.settings import Settings
 from lora_trainer.stopping import StopRequested, StopSignal, listening
 from lora_trainer.watchdog import Watched, watching
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 _CRASHED = 1
 """What Python exits with after an error that nobody caught."""
 _LOG_CHARACTERS = 2000
-_LOG_PATH = Path("logs") / "attempt.log"
+_LOGS = Path("logs")
 _NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")
 """What torch and the kernel say where Python says MemoryError."""
 _OURS = str(Path(__file__).parents[1])
@@ -86,16 +86,18 @@ def open_surroundings(*, work_dir: Path | None, serve_progress: bool) -> Iterato
     """
     settings = Settings.from_environment()
     settings = replace(settings, work_dir=work_dir or settings.work_dir)
+    if settings.ranks is not None and not settings.leads:
+        speak_up_only_in_need(settings.ranks.rank)
     tracker, registry = ProgressTracker(), CollectorRegistry()
     secrets = settings.secrets()
     with ExitStack() as stack:
         stop = stack.enter_context(listening(settings.grace_seconds))
-        log = _open_log(settings.work_dir, secrets)
+        log = _open_log(settings, secrets)
         if log is not None:
             stack.enter_context(logging_to(log, secrets))
         here = Surroundings(settings, tracker, TrainingMetrics(registry), stop, secrets, log)
         stack.enter_context(_last_word(here))
-        if serve_progress and settings.listen:
+        if serve_progress and settings.listen and settings.leads:
             stack.enter_context(_serving(settings, tracker, registry))
         stack.enter_context(watching(_watched(here)))
         try:
@@ -105,12 +107,14 @@ def open_surroundings(*, work_dir: Path | None, serve_progress: bool) -> Iterato
             raise Interrupted(message, hint="The next attempt begins where this one did.") from stop
 
 
-def _open_log(work_dir: Path, secrets: tuple[str, ...]) -> RunLog | None:
+def _open_log(settings: Settings, secrets: tuple[str, ...]) -> RunLog | None:
+    name = "attempt" if settings.ranks is None or settings.leads else f"process-{settings.ranks.rank}"
+    path = settings.work_dir / _LOGS / f"{name}.log"
     try:
-        return RunLog(work_dir / _LOG_PATH, secrets)
+        return RunLog(path, secrets)
     except OSError as error:
         # The run itself says what is wrong with the folder as soon as it needs it.
-        logger.warning("no log is kept: %s cannot be written: %s", work_dir / _LOG_PATH, error.strerror)
+        logger.warning("no log is kept: %s cannot be written: %s", path, error.strerror)
         return None
 
 

@@ -23,7 +23,7 @@ from lora_trainer.data.augment import View, told_crop
 from lora_trainer.data.caption_draws import CaptionDraw, constant_caption, drawn_caption
 from lora_trainer.data.latents import Finish, LatentSource
 from lora_trainer.data.prefetch import in_order
-from lora_trainer.data.sampler import Draw, steps_of_epoch
+from lora_trainer.data.sampler import Draw, share_of, steps_of_epoch
 from lora_trainer.data.views import Pictures
 from lora_trainer.plan import TrainingPlan
 
@@ -104,8 +104,12 @@ class Loader:
         spec: LoraTrainingSpec,
         latents: LatentSource,
         workers: int,
+        *,
+        rank: int = 0,
     ) -> None:
+        """`rank`: which of the plan's processes this is; it gets the batches of each step that are its own."""
         self._pictures, self._plan, self._latents, self._workers = pictures, plan, latents, workers
+        self._rank = rank
         self._seed = spec.training.seed
         self._masks = _Masks(pictures, spec.dataset)
         self._regularization = spec.dataset.regularization
@@ -124,7 +128,8 @@ class Loader:
         self._open.clear()
 
     def steps(self, epoch: int, *, first_step: int) -> Iterator[tuple[TrainingBatch, ...]]:
-        """The steps of `epoch` (from 1) that are left after `first_step` steps of the run, as their batches.
+        """The steps of `epoch` (from 1) that are left after `first_step` steps of the run, as this process's batches;
+        at the end of an epoch it may have none.
 
         Raises, while it is read:
             InvalidDataset: a picture or mask cannot be read any more, or its latent is not finite.
@@ -146,7 +151,8 @@ class Loader:
 
     def _steps(self, epoch: int, first_step: int) -> Generator[tuple[TrainingBatch, ...], None, None]:
         made = first_step - (epoch - 1) * self._plan.steps_per_epoch
-        steps = steps_of_epoch(self._plan, epoch, self._seed)[made:]
+        all_steps = steps_of_epoch(self._plan, epoch, self._seed)[made:]
+        steps = [share_of(step, self._rank, self._plan.processes) for step in all_steps]
         jobs = (
             (draw, epoch, first_step + place)
             for place, step in enumerate(steps)

@@ -52,6 +52,15 @@ def steps_of_epoch(plan: TrainingPlan, epoch: int, seed: int) -> list[Step]:
     return list(groups)[: plan.steps_in_epoch(epoch)]
 
 
+def share_of(step: Step, rank: int, processes: int) -> Step:
+    """The batches of a step that process `rank` computes: every so many, as accelerate deals them out to sd-scripts.
+
+    The number of its i-th batch within the step is rank + i * processes; all that is random in a batch depends on that
+    number, so who computes it changes nothing.
+    """
+    return step[rank::processes]
+
+
 def accumulation_groups(batches: Sequence[Batch], accumulation: int) -> Iterator[Step]:
     """`batches` in groups of `accumulation`, the last one maybe shorter."""
     for start in range(0, len(batches), accumulation):

@@ -137,10 +137,9 @@ def _dataset(training: LoraTraining, facts: RunFacts) -> dict[str, Any]:
 
 def _training(training: LoraTraining, facts: RunFacts) -> dict[str, Any]:
     loop, parallelism = training.spec.training, training.spec.parallelism
-    processes = parallelism.nodes * max(1, parallelism.gpus_per_node)
     return {
         "ss_batch_size_per_device": loop.batch_size,
-        "ss_total_batch_size": loop.batch_size * loop.gradient_accumulation_steps * processes,
+        "ss_total_batch_size": loop.batch_size * loop.gradient_accumulation_steps * parallelism.processes,
         "ss_gradient_accumulation_steps": loop.gradient_accumulation_steps,
         "ss_gradient_checkpointing": loop.gradient_checkpointing,
         "ss_num_epochs": facts.epochs,
