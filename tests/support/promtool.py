@@ -1,9 +1,10 @@
-"""Unit tests of alerts by `promtool test rules`."""
+"""Unit tests of alerts and expressions by `promtool test rules`."""
 
 import json
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.support.prometheus import program
 
@@ -31,20 +32,24 @@ class Case:
 
 def judge(case: Case, folder: Path) -> str:
     """What promtool finds wrong; nothing when the alert behaves as expected."""
-    file = folder / "case.yaml"
     expected = [{"exp_labels": firing.labels, "exp_annotations": firing.annotations} for firing in case.expected]
-    content = {
-        "rule_files": [str(ALERTS)],
-        "evaluation_interval": "1m",
-        "tests": [
-            {
-                "interval": "1m",
-                "input_series": [{"series": name, "values": values} for name, values in case.series.items()],
-                "alert_rule_test": [{"eval_time": f"{case.minutes}m", "alertname": case.alert, "exp_alerts": expected}],
-            }
-        ],
-    }
-    file.write_text(json.dumps(content))
+    test = {"eval_time": f"{case.minutes}m", "alertname": case.alert, "exp_alerts": expected}
+    return _run(folder, case.series, {"alert_rule_test": [test]}, rules=[str(ALERTS)])
+
+
+def evaluate(expression: str, series: dict[str, str], *, minutes: int, samples: dict[str, float], folder: Path) -> str:
+    """What promtool finds wrong with the expression's result; `samples`: labels -> value."""
+    expected = [{"labels": labels, "value": value} for labels, value in samples.items()]
+    test = {"eval_time": f"{minutes}m", "expr": expression, "exp_samples": expected}
+    return _run(folder, series, {"promql_expr_test": [test]}, rules=[])
+
+
+def _run(folder: Path, series: dict[str, str], test: dict[str, Any], *, rules: list[str]) -> str:
+    """One test by promtool, on series with one value a minute."""
+    file = folder / "case.yaml"
+    exported = [{"series": name, "values": values} for name, values in series.items()]
+    tests = [{"interval": "1m", "input_series": exported, **test}]
+    file.write_text(json.dumps({"rule_files": rules, "evaluation_interval": "1m", "tests": tests}))
     command = [program("promtool"), "test", "rules", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else done.stdout + done.stderr
