@@ -18,6 +18,15 @@ SECRETS = {
     "header": ("Authorization: AWS4-HMAC-SHA256 Credential=a/b, Signature=5ec0de", "5ec0de"),
     "bearer": ("sent Bearer 5ec0de.abc-def", "5ec0de"),
     "hub": (f"401 for {HUB_TOKEN}", HUB_TOKEN),
+    "presigned by Google": ("https://g/b?X-Goog-Credential=a%2Fb&X-Goog-Signature=5ec0de&x=1", "5ec0de"),
+    "variable of the hub": ("HUGGING_FACE_HUB_TOKEN=5ec0de", "5ec0de"),
+    "settings": ("password: 5ec0de5ec0de", "5ec0de5ec0de"),
+    "environment as YAML": ("DB_PASSWORD: 5ec0de5ec0de", "5ec0de5ec0de"),
+    "credentials file": ("aws_secret_access_key = 5ec0de/5ec0de", "5ec0de/5ec0de"),
+    "header of a session": ("x-amz-security-token: 5ec0de5ec0de", "5ec0de5ec0de"),
+    "web identity": ("got eyJhbGciOiJ.eyJzdWIiOiIx.5ec0de", "5ec0de"),
+    "private key": ("-----BEGIN RSA PRIVATE KEY-----\n5ec0de\n-----END RSA PRIVATE KEY-----", "5ec0de"),
+    "private key cut off": ("-----BEGIN PRIVATE KEY-----\n5ec0de", "5ec0de"),
     "key id": (f"the key {KEY_ID} is unknown", KEY_ID),
 }
 HARMLESS = [
@@ -25,6 +34,8 @@ HARMLESS = [
     "captions.keepTokens=3, maxTokens: 150, max_token_length=225",
     "s3://lora/TrainData/50_hina/a.png does not decode",
     "hf://stable-diffusion-v1-5/stable-diffusion-v1-5 with hf_transfer",
+    "token: 12 of 75; password: none; the cache key: abcdefgh",
+    "set HF_TOKEN or spec.baseModel.tokenSecretRef",
     "step 310 of 1000: loss=0.09",
     "mail admin@example.com",
 ]
