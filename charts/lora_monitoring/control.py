@@ -1,6 +1,7 @@
 """The dashboard *Operator*: whether the operator keeps up, and what it asks of the API server."""
 
-from lora_monitoring.grafana import Dashboard, Panel, Query, Scale, Section, Stat, Step, TimeSeries
+from lora_monitoring.grafana import Dashboard, Section
+from lora_monitoring.panels import Panel, Query, Scale, Stat, Step, TimeSeries
 from lora_monitoring.queries import RATE, or_none
 
 _SECONDS = "lora_operator_reconcile_duration_seconds_bucket"
@@ -13,7 +14,7 @@ def dashboard() -> Dashboard:
         title="LoRA / Operator",
         description="Whether the operator keeps up, and what it asks of the API server.",
         sections=(
-            Section("Now", _now()),
+            Section("Now", (*_who_leads(), *_whether_it_keeps_up())),
             Section("Work", _work()),
             Section("API server", _requests()),
             Section("Process", _process()),
@@ -22,7 +23,7 @@ def dashboard() -> Dashboard:
     )
 
 
-def _now() -> tuple[Panel, ...]:
+def _who_leads() -> tuple[Panel, ...]:
     quiet = (Step(None, "text"),)
     return (
         Stat(
@@ -49,6 +50,11 @@ def _now() -> tuple[Panel, ...]:
             height=5,
             scale=Scale("none", decimals=0, steps=quiet),
         ),
+    )
+
+
+def _whether_it_keeps_up() -> tuple[Panel, ...]:
+    return (
         Stat(
             "Queue",
             "Trainings that wait for a look. More than a hundred for long: it does not keep up.",

@@ -1,17 +1,7 @@
 """The dashboard *Fleet*: what all trainings together do with the cluster, for who runs it."""
 
-from lora_monitoring.grafana import (
-    Bars,
-    Dashboard,
-    Override,
-    Panel,
-    Query,
-    Scale,
-    Section,
-    Stat,
-    Step,
-    TimeSeries,
-)
+from lora_monitoring.grafana import Dashboard, Section
+from lora_monitoring.panels import Bars, Override, Panel, Query, Scale, Stat, Step, TimeSeries
 from lora_monitoring.queries import IN_NAMESPACE, LEGEND, RATE, TRAINING, of_training, or_none, or_zero, summed
 from lora_monitoring.runs import NAMESPACES, PHASES
 

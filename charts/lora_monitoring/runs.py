@@ -1,21 +1,7 @@
 """The dashboard *Runs*: how the chosen trainings learn, how fast, and what troubles them."""
 
-from lora_monitoring.grafana import (
-    Choice,
-    Dashboard,
-    Mapped,
-    Mark,
-    Override,
-    Panel,
-    Query,
-    Scale,
-    Section,
-    Stat,
-    Step,
-    Table,
-    TimeSeries,
-    Variable,
-)
+from lora_monitoring.grafana import Choice, Dashboard, Mark, Section, Variable
+from lora_monitoring.panels import Mapped, Override, Panel, Query, Scale, Stat, Step, Table, TimeSeries
 from lora_monitoring.queries import CHOSEN, LEGEND, TRAINING, of_training, or_none
 
 PHASES = (
@@ -53,7 +39,7 @@ def dashboard() -> Dashboard:
         marks=_MARKS,
         sections=(
             Section("Where they are", (_overview(), *_stats())),
-            Section("What they learn", _learning()),
+            Section("What they learn", (*_losses(), *_learning())),
             Section("How fast, and with what", _speed()),
             Section("What went wrong", _trouble()),
         ),
@@ -168,7 +154,7 @@ def _stats() -> tuple[Panel, ...]:
     )
 
 
-def _learning() -> tuple[Panel, ...]:
+def _losses() -> tuple[Panel, ...]:
     smoothed = f"max by ({TRAINING}) (avg_over_time(lora_training_loss{{{CHOSEN}}}[$smoothing]))"
     return (
         TimeSeries(
@@ -194,6 +180,11 @@ def _learning() -> tuple[Panel, ...]:
             scale=Scale(decimals=4, steps=(Step(None, "green"), Step(1, "red"))),
             points=True,
         ),
+    )
+
+
+def _learning() -> tuple[Panel, ...]:
+    return (
         TimeSeries(
             "Learning rate",
             "Learning rate of the UNet's adapters, as the schedule sets it.",

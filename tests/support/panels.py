@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lora_monitoring.grafana import Dashboard, Query
+from lora_monitoring.grafana import Dashboard
+from lora_monitoring.panels import Query
 from tests.support.prometheus import query, query_range
 
 CHOICES = {
