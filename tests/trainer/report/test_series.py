@@ -8,6 +8,7 @@ from lora_trainer.report.record import Step
 from lora_trainer.report.series import (
     MOST_POINTS,
     drift_series,
+    excess_series,
     loss_series,
     measure_series,
     rate_series,
@@ -68,6 +69,27 @@ def test_held_out_loss_is_the_mean_over_pictures() -> None:
     assert [one.name for one in series] == ["line_held_out"]
     assert list(series[0].points[1]) == pytest.approx([1.0, 0.6])
     assert list(series[0].errors) == pytest.approx([0.0, 0.1])
+
+
+def test_epochs_are_compared_with_the_best_one_picture_by_picture() -> None:
+    measures = [measure(0, a=1.0, b=1.0), measure(1, a=0.5, b=0.7), measure(2, a=0.4, b=0.6), measure(3, a=0.7, b=0.7)]
+
+    (series,) = excess_series(measures, best_epoch=2)
+
+    # The best one's loss is 0.5; the differences are 0.1 and 0.1, then 0.3 and 0.1.
+    assert [x for x, _ in series.points] == [1, 2, 3]
+    assert [y for _, y in series.points] == pytest.approx([20.0, 0.0, 40.0])
+    assert list(series.errors) == pytest.approx([0.0, 0.0, 20.0], abs=1e-9)
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_nothing_is_compared_without_a_best_epoch_or_with_a_single_picture(epochs: int) -> None:
+    pairs = [measure(epoch, a=0.5, b=0.7) for epoch in range(1, epochs + 1)]
+    single = [measure(epoch, a=0.5) for epoch in range(1, epochs + 1)]
+
+    assert excess_series(pairs, best_epoch=0) == ()
+    assert excess_series(single, best_epoch=1) == ()
+    assert len(excess_series(pairs, best_epoch=1)) == (epochs > 1)
 
 
 def test_what_was_not_measured_has_no_curve() -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lora_trainer.evaluation.choice import paired_difference
 from lora_trainer.evaluation.measures import Measure
 from lora_trainer.report.record import Step
 
@@ -65,6 +66,22 @@ def measure_series(measures: Sequence[Measure]) -> tuple[Series, ...]:
         points = _over_epochs(training, lambda one: one.training_loss)
         series.append(Series("line_training", points, is_dashed=True))
     return tuple(series)
+
+
+def excess_series(measures: Sequence[Measure], best_epoch: int) -> tuple[Series, ...]:
+    """By how many percent held-out loss lies above that of the best epoch, with the standard error of that difference.
+
+    Each picture is compared with itself, as in the choice. Fewer than two epochs have no curve, nor has a single
+    picture, whose difference has no error.
+    """
+    trained = {one.epoch: one for one in measures if one.epoch > 0 and len(one.held_out) > 1}
+    best = trained.get(best_epoch)
+    if best is None or len(trained) < 2 or not best.held_out_loss:
+        return ()
+    differences = [paired_difference(one.held_out, best.held_out) for one in trained.values()]
+    percent = 100 / best.held_out_loss
+    points = tuple((float(epoch), one.mean * percent) for epoch, one in zip(trained, differences, strict=True))
+    return (Series("line_excess", points, tuple(one.error * percent for one in differences)),)
 
 
 def drift_series(measures: Sequence[Measure]) -> tuple[Series, ...]:

@@ -77,6 +77,9 @@ ENGLISH: Mapping[str, str] = MappingProxyType(
         "chart_measures": "Held-out and training pictures",
         "chart_measures_help": "Loss at fixed noise, relative to the base model: 1 is no better than without the "
         "adapter, lower is better. Band: ± 1 standard error.",
+        "chart_excess": "Held-out loss above the best epoch's",
+        "chart_excess_help": "In percent. Rising behind the best epoch it is over-fitting. Band: ± 1 standard error of "
+        "the difference, each picture compared with itself.",
         "chart_drift": "Drift",
         "chart_drift_help": "How far predictions on unrelated captions moved away from the base model's. Lower keeps "
         "more of the base.",
@@ -86,6 +89,7 @@ ENGLISH: Mapping[str, str] = MappingProxyType(
         "line_smooth": "smoothed",
         "line_held_out": "held-out pictures",
         "line_training": "training pictures",
+        "line_excess": "held-out pictures, %",
         "line_drift": "drift",
         "line_base": "base model",
         "line_best": "best epoch",
@@ -245,6 +249,9 @@ TRADITIONAL_CHINESE: Mapping[str, str] = MappingProxyType(
         "chart_measures": "驗證圖片與訓練圖片",
         "chart_measures_help": "固定雜訊下的損失，相對於基礎模型：1 表示與不使用 LoRA 相同，越低越好。色帶：±1 "
         "個標準誤差。",
+        "chart_excess": "驗證損失高出最佳週期的幅度",
+        "chart_excess_help": "以百分比表示。最佳週期之後持續上升，就是過度訓練。色帶：差值的 ±1 個標準誤差，"
+        "每張圖片只與自己比較。",
         "chart_drift": "漂移",
         "chart_drift_help": "對無關描述的預測偏離基礎模型的程度。越低，保留的基礎模型能力越多。",
         "chart_rate": "學習率",
@@ -253,6 +260,7 @@ TRADITIONAL_CHINESE: Mapping[str, str] = MappingProxyType(
         "line_smooth": "平滑值",
         "line_held_out": "驗證圖片",
         "line_training": "訓練圖片",
+        "line_excess": "驗證圖片（%）",
         "line_drift": "漂移",
         "line_base": "基礎模型",
         "line_best": "最佳週期",

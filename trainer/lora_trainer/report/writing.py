@@ -18,6 +18,7 @@ from lora_trainer.report.record import RunReader, RunRecord
 from lora_trainer.report.series import (
     Series,
     drift_series,
+    excess_series,
     loss_series,
     measure_series,
     rate_series,
@@ -159,8 +160,10 @@ def stages_of(run: RunRecord) -> tuple[Stage, ...]:
 
 def _charts(run: RunRecord) -> list[Chart]:
     by_epoch, by_step = _marks(run)
+    best = 0 if run.evaluation is None else run.evaluation.best_epoch or 0
     return [
         *_chart("chart_measures", measure_series(run.measures), "epoch", by_epoch, level=1.0),
+        *_chart("chart_excess", excess_series(run.measures, best), "epoch", by_epoch),
         *_chart("chart_training", loss_series(run.steps), "step", by_step),
         *_chart("chart_drift", drift_series(run.measures), "epoch", by_epoch),
         *_chart("chart_rate", rate_series(run.steps), "step", by_step),
