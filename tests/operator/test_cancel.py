@@ -142,6 +142,18 @@ def test_a_job_that_is_failing_by_itself_tells_why() -> None:
     assert look(make_subject(CANCEL, status=status_of(seen)), seen).actions == ()
 
 
+def test_an_attempt_of_several_pods_that_was_interrupted_is_not_followed_by_another() -> None:
+    ended = [
+        {**failing("BackoffLimitExceeded", -60)["conditions"][0], "type": kind} for kind in ("FailureTarget", "Failed")
+    ]
+    job = make_job(completions=2, parallelism=2, backoffLimit=0, status={"conditions": ended})
+    seen = observed(job, dead_pod(75, name="first", index=0), dead_pod(75, name="second", index=1))
+
+    decision = look(make_subject(CANCEL, ("parallelism", {"nodes": 2, "gpusPerNode": 1})), seen)
+
+    assert (decision.actions, told(decision)) == ((), ("False", "Cancelled"))
+
+
 def test_a_training_that_has_ended_only_answers_the_new_generation() -> None:
     before = status_of(observed(make_job(status=COMPLETE), dead_pod(0)))
 
@@ -179,7 +191,7 @@ async def test_a_running_training_saves_ends_and_never_starts_again(scenario: Sc
     body = await scenario.until_phase("Failed")
     await scenario.until(lambda: scenario.pod_count() == 0 and not scenario.jobs())
     await scenario.change({"spec": {"retry": {"maxFailures": 9}}})
-    await scenario.until(lambda: (scenario.training() or {})["status"]["observedGeneration"] == 3)
+    await scenario.until(lambda: (scenario.training() or {"status": {}})["status"]["observedGeneration"] == 3)
 
     assert (body["status"]["failure"]["reason"], body["status"]["failure"]["step"]) == ("Cancelled", 5)
     assert condition(body, "Finished")["status"] == "True"
