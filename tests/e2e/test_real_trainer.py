@@ -2,8 +2,6 @@
 
 import asyncio
 import hashlib
-import os
-import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +9,15 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-import yaml
 
 from lora_api import LoraTraining
 from lora_demo.seaweed import ObjectStore
 from lora_devcluster.kueue import QueueSetting
+from lora_trainer.run import run_training
 from tests.support.real_trainer import document, make_secret, open_real_scenario, upload, write_inputs
 from tests.support.scenario import TRAININGS, Scenario, condition
 from tests.support.seaweed import real_store as real_store
-from tests.support.tiny_run import make_training
+from tests.support.tiny_run import make_session, make_training
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -58,9 +56,9 @@ async def trained(tmp_path_factory: pytest.TempPathFactory, real_store: ObjectSt
             scenario.cluster.install_queue(QueueSetting(quotas={"main": {"pods": "1"}}))
             await scenario.start_operator(status_interval_seconds=0.0)
             await scenario.send("POST", TRAININGS, queued(document(training, real_store, BUCKET)))
-            alone = await train_alone(training, folder)
+            alone = asyncio.create_task(train_alone(training, folder))
             paused, ended = await pause_and_resume(scenario)
-            assert await alone.wait() == 0
+            await alone
             yield Trained(scenario, client, paused, ended, folder / "alone")
 
 
@@ -103,13 +101,9 @@ async def pause_and_resume(scenario: Scenario) -> tuple[dict[str, Any], dict[str
     return paused, await until(scenario, lambda body: phase(body) == "Succeeded")
 
 
-async def train_alone(training: LoraTraining, folder: Path) -> asyncio.subprocess.Process:
-    """The same training beside the cluster, in a process of its own as a pod is."""
-    file = folder / "alone.yaml"
-    file.write_text(yaml.safe_dump(training.to_document()))
-    command = (sys.executable, "-m", "lora_trainer", "run", str(file), "--work-dir", str(folder / "work"))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return await asyncio.create_subprocess_exec(*command, env=environment)
+async def train_alone(training: LoraTraining, folder: Path) -> None:
+    """The same training beside the cluster."""
+    await asyncio.to_thread(run_training, training, make_session(folder / "work").session)
 
 
 def digests(client: Any) -> dict[str, str]:
