@@ -6,7 +6,6 @@ training, counts as a failure or is nobody's fault is told by what all of them s
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Literal
 
 from lora_api.exit_codes import codes_with
 from lora_operator.deadlines import seconds_to_save
@@ -39,7 +38,7 @@ def follow_up(subject: Subject, observed: Observed, now: datetime) -> Observed:
 def _failure_of(pods: tuple[Pod, ...]) -> Pod | None:
     """The pod whose end is the cause: a lost one makes the others fail, and so it is not asked what they died of."""
     failed = [pod for pod in sorted(pods, key=lambda pod: pod.index) if pod.phase == "Failed"]
-    fatal = next((pod for pod in failed if _ended_by(pod, "FailJob") and not pod.is_disrupted), None)
+    fatal = next((pod for pod in failed if _is_fatal(pod) and not pod.is_disrupted), None)
     if fatal is not None or any(pod.is_disrupted for pod in pods):
         return fatal
     return next((pod for pod in failed if not pod.is_interrupted and not pod.is_deleting), None)
@@ -52,11 +51,12 @@ def _is_final(subject: Subject, judged: Observed, job: Job) -> bool:
         return False
     known = subject.status.attempts.failures if subject.status.attempts else 0
     failures = max(known, job.failures_before + 1)
-    return _ended_by(cause, "FailJob") or (training is not None and failures > training.spec.retry.max_failures)
+    return _is_fatal(cause) or (training is not None and failures > training.spec.retry.max_failures)
 
 
-def _ended_by(pod: Pod, policy: Literal["FailJob", "Ignore"]) -> bool:
-    return pod.terminated is not None and pod.terminated.exit_code in codes_with(policy)
+def _is_fatal(pod: Pod) -> bool:
+    """Whether only a person can cure what it ended with."""
+    return pod.terminated is not None and pod.terminated.exit_code in codes_with("FailJob")
 
 
 def is_in_the_way(observed: Observed, now: datetime) -> bool:
@@ -88,9 +88,10 @@ def pods_of_attempts(observed: Observed) -> tuple[Pod, ...]:
     by_job: dict[str, list[Pod]] = {}
     for pod in observed.training_pods:
         by_job.setdefault(pod.job_uid, []).append(pod)
-    return tuple(min(pods, key=_silence) for pods in by_job.values())
+    return tuple(min(pods, key=_rank) for pods in by_job.values())
 
 
-def _silence(pod: Pod) -> tuple[bool, bool, int]:
-    """Least for a pod at work, then for one that ended by itself, then for the first."""
-    return pod.is_over or not pod.has_begun, pod.is_deleting or not pod.is_over, pod.index
+def _rank(pod: Pod) -> tuple[bool, bool, int]:
+    """A pod at work comes before one that ended by itself, that before others, and a lower index before a higher."""
+    is_at_work, has_ended = pod.has_begun and not pod.is_over, pod.is_over and not pod.is_deleting
+    return not is_at_work, not has_ended, pod.index
