@@ -7,6 +7,7 @@ from typing import Any
 
 from lora_trainer.migration.arguments import ARGUMENTS
 from lora_trainer.migration.draft import Leftover
+from lora_trainer.migration.parallelism import parallelism_fields
 from lora_trainer.migration.source import Source
 from lora_trainer.migration.unusable import UnusableSettings
 from lora_trainer.migration.values import Kind
@@ -27,7 +28,6 @@ _NO_TEXT = ("(", "@(", "[")
 """How lists begin, whose words only the running script knows."""
 _COMPUTED = re.compile(r"\$\([^)]*\)?|`[^`]*`|\$\{[^}]*\}?")
 _WINDOWS = re.compile(r"\b[A-Za-z]:\\")
-_PARALLEL = {"num_processes": "parallelism.gpusPerNode", "num_machines": "parallelism.nodes"}
 
 
 def read_command(text: str) -> Source:
@@ -155,5 +155,5 @@ def _options(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 def _parallelism(launcher: Sequence[str]) -> dict[str, int]:
     """What `accelerate launch` says of the number of processes; one GPU is our default."""
     options = dict(_options(launcher))
-    counts = {field: (options.get(name) or ["1"])[0] for name, field in _PARALLEL.items()}
-    return {field: int(count) for field, count in counts.items() if count.isdigit() and int(count) != 1}
+    counts = [(options.get(name) or ["1"])[0] for name in ("num_processes", "num_machines")]
+    return parallelism_fields(*(int(count) if count.isdigit() else 1 for count in counts))

@@ -11,6 +11,7 @@ from typing import Any
 from lora_trainer.migration.arguments import ARGUMENTS
 from lora_trainer.migration.command_line import read_options
 from lora_trainer.migration.draft import Leftover
+from lora_trainer.migration.parallelism import parallelism_fields
 from lora_trainer.migration.prompts import read_prompts
 from lora_trainer.migration.source import Source
 from lora_trainer.migration.unusable import UnusableSettings
@@ -177,11 +178,7 @@ def _number(settings: Mapping[str, Any], name: str) -> float:
 
 
 def _parallelism(settings: Mapping[str, Any]) -> dict[str, int]:
-    counts = {
-        "parallelism.gpusPerNode": int(_number(settings, "num_processes")),
-        "parallelism.nodes": int(_number(settings, "num_machines")),
-    }
-    return {field: count for field, count in counts.items() if count > 1}
+    return parallelism_fields(*(int(_number(settings, name)) for name in ("num_processes", "num_machines")))
 
 
 def _unused(settings: Mapping[str, Any]) -> list[Leftover]:

@@ -1,0 +1,82 @@
+"""How processes come together: what is refused, and what ends the waiting. Whole companies are in
+test_several_processes (threads) and in tests/e2e (processes)."""
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lora_api.spec import LoraTrainingSpec
+from lora_trainer import rendezvous
+from lora_trainer.errors import InterruptedUnsaved, InvalidConfiguration
+from lora_trainer.prepare import Session
+from lora_trainer.rendezvous import joined
+from lora_trainer.settings import Address, Ranks
+from lora_trainer.stopping import StopRequested
+from tests.support.tiny_run import make_session, make_training
+
+
+def spec(nodes: int) -> LoraTrainingSpec:
+    return make_training(Path("/base"), Path("/data"), Path("/out"), parallelism={"nodes": nodes}).spec
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def session(tmp_path: Path, ranks: Ranks | None, *, is_told: bool = False) -> Session:
+    made = make_session(tmp_path, should_stop=lambda: is_told).session
+    return replace(made, settings=replace(made.settings, ranks=ranks))
+
+
+def ranks(rank: int, size: int = 2, host: str = "127.0.0.1") -> Ranks:
+    return Ranks(rank, size, rank, size, Address(host, free_port()))
+
+
+def test_one_process_is_alone(tmp_path: Path) -> None:
+    with joined(spec(1), session(tmp_path, None)) as world:
+        assert (world.rank, world.size) == (0, 1)
+
+
+def test_other_processes_than_the_spec_asks_for_are_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InvalidConfiguration, match=r"asks for 4 processes \(nodes 4.* but WORLD_SIZE is 2"),
+        joined(spec(4), session(tmp_path, ranks(0))),
+    ):
+        pass
+
+
+def test_a_process_that_does_not_know_the_others_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InvalidConfiguration, match=r"asks for 2 processes .* LORA_RENDEZVOUS"),
+        joined(spec(2), session(tmp_path, None)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_who_waits_for_the_others_hears_that_it_is_to_stop(rank: int, tmp_path: Path) -> None:
+    with pytest.raises(StopRequested), joined(spec(2), session(tmp_path, ranks(rank), is_told=True)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("rank", "words"), [(0, "1 of 2 processes are missing"), (1, "the first process does not answer at 127.0.0.1")]
+)
+def test_others_that_do_not_come_are_not_waited_for_for_ever(
+    rank: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendezvous, "_PATIENCE_SECONDS", 0.0)
+
+    with pytest.raises(InterruptedUnsaved, match=words), joined(spec(2), session(tmp_path, ranks(rank))):
+        pass
+
+
+def test_the_first_process_listens_at_its_own_address_only(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InvalidConfiguration, match="MASTER_ADDR must be an address of its machine"),
+        joined(spec(2), session(tmp_path, ranks(0, host="192.0.2.1"))),
+    ):
+        pass
