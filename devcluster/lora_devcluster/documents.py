@@ -1,7 +1,7 @@
 """Copies of JSON values; many times faster than `copy.deepcopy`, which a cluster of objects would feel."""
 
 import marshal
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 _WITHOUT_REFERENCES = 2
@@ -11,7 +11,7 @@ _WITHOUT_REFERENCES = 2
 def copied(value: T) -> T:
     """The value with dictionaries and lists of its own, all the way down."""
     try:
-        return cast(T, marshal.loads(marshal.dumps(value, _WITHOUT_REFERENCES)))
+        return cast(T, marshal.loads(marshal.dumps(cast(Any, value), _WITHOUT_REFERENCES)))
     except ValueError:
         # YAML has dates, and enumerations are text of a type of their own.
         return _copied_by_part(value)
