@@ -77,7 +77,7 @@ def draw(name: str, work: Path) -> None:
     adapters, options = FIGURES[name]
     _lora(
         "grid", *(work / place for place in adapters), "--base", BASE, "--out", work / f"grid-{name}",
-        "--steps", "16", "--guidance", "6", *options,
+        "--width", "128", "--height", "128", "--steps", "16", "--guidance", "6", *options,
     )  # fmt: skip
     PICTURES.mkdir(parents=True, exist_ok=True)
     with Image.open(work / f"grid-{name}" / "grid.png") as picture:
