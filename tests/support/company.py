@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
-import torch.distributed as dist
+from torch.distributed import HashStore, ProcessGroupGloo  # type: ignore[attr-defined]
 
 from lora_trainer.world import PeerLost, World
 
@@ -18,7 +18,7 @@ def together(size: int, work: Callable[[World], Result]) -> list[Result]:
 
     When it raises in one of them, those that wait for it lose it, as they would lose a process; that error is raised.
     """
-    store = dist.HashStore()
+    store = HashStore()
     results: dict[int, Result] = {}
     errors: list[Exception] = []
 
@@ -28,8 +28,9 @@ def together(size: int, work: Callable[[World], Result]) -> list[Result]:
 
     def member(rank: int) -> None:
         try:
-            group = dist.ProcessGroupGloo(store, rank, size, timedelta(seconds=_LIMIT_SECONDS))
-            results[rank] = work(World(rank, size, group=group, while_waiting=while_waiting))
+            group = ProcessGroupGloo(store, rank, size, timedelta(seconds=_LIMIT_SECONDS))
+            world = World(rank, size, group=group, while_waiting=while_waiting)  # type: ignore[arg-type]
+            results[rank] = work(world)
         except Exception as error:  # noqa: BLE001  (raised by the thread that waits)
             errors.append(error)
 

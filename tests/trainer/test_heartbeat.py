@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-import torch.distributed as dist
+from torch.distributed import HashStore, Store  # type: ignore[attr-defined]
 
 from lora_trainer.heartbeat import LOST_SECONDS, Heartbeat, beating
 from lora_trainer.settings import Address, Ranks
@@ -14,7 +14,7 @@ class Member:
     """One of two processes, on a clock that is set by hand."""
 
     rank: int
-    store: dist.Store
+    store: Store
     launcher: int | None = None
     parent: int = 1
     now: float = 0.0
@@ -26,9 +26,9 @@ class Member:
         self.heartbeat = Heartbeat(self.store, ranks, self.stop, clock=lambda: self.now, parent=lambda: self.parent)
 
 
-def pair(**changes: int) -> tuple[Member, Member]:
-    store = dist.HashStore()
-    return Member(0, store), Member(1, store, **changes)
+def pair(*, launcher: int | None = None, parent: int = 1) -> tuple[Member, Member]:
+    store = HashStore()
+    return Member(0, store), Member(1, store, launcher=launcher, parent=parent)
 
 
 class BrokenStore:
@@ -90,6 +90,16 @@ def test_who_ends_badly_says_why_and_who_ends_well_is_not_missed() -> None:
     one.heartbeat.beat()
 
     assert one.heartbeat.lost == "process 1 ended (InvalidDataset: a.png cannot be read)"
+
+
+def test_who_ends_because_all_were_told_to_stop_is_not_lost() -> None:
+    one, other = pair()
+    one.stop.tell()
+
+    other.heartbeat.leave("Interrupted: told to stop at step 4")
+    one.heartbeat.beat()
+
+    assert one.heartbeat.lost is None
 
 
 def test_all_are_lost_when_the_store_is_gone() -> None:

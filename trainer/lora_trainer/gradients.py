@@ -46,7 +46,7 @@ class GradientSum:
         present = dict(zip(map(id, self._parameters), self._which_are_present(), strict=True))
         for bucket, flat in zip(self._buckets, buckets, strict=True):
             self._world.add_up(flat)
-            for parameter, piece in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
+            for parameter, piece in zip(bucket, torch.split(flat, [p.numel() for p in bucket]), strict=True):
                 if present[id(parameter)]:
                     parameter.grad = piece.view(parameter.shape).to(parameter.dtype)
         self._world.add_up(loss)

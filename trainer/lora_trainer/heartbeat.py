@@ -82,7 +82,7 @@ class Heartbeat:
                 self._heard[rank] = (value, now)
             if word == "stop":
                 self._stop.tell()
-            if word == "end" and rest:
+            if word == "end" and rest and not self._stop():  # Once all are told to stop, each ends in its own time.
                 self._lose(f"process {rank} ended ({rest})")
             silence = now - self._heard[rank][1]
             if word != "end" and silence >= LOST_SECONDS:

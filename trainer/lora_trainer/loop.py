@@ -167,7 +167,7 @@ class Trainer:
     def _mean(self, losses: Sequence[Tensor], count: int) -> Tensor:
         """What this process adds to the mean loss of a step of `count` batches."""
         if len(losses) == count:
-            return torch.stack(losses).mean()
+            return torch.stack(list(losses)).mean()
         return torch.stack([self._losses.new_zeros(()), *losses]).sum() / count
 
     def mean_loss(self) -> float:

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from lora_api.spec import LoraTrainingSpec
 from lora_trainer.compute import check_device
@@ -52,7 +53,7 @@ def joined(spec: LoraTrainingSpec, session: Session) -> Iterator[World]:
     store = _store(ranks, session)
     _wait_for_others(store, ranks, session)
     _connect(store, ranks, on_gpu=spec.parallelism.gpus_per_node > 0)
-    heartbeat = Heartbeat(store.clone(), ranks, session.signal)
+    heartbeat = Heartbeat(store.clone(), ranks, session.signal)  # type: ignore[attr-defined]  # not in the stubs
     with beating(heartbeat), _telling_the_end(heartbeat):
         yield _world(ranks, heartbeat, session)
     dist.destroy_process_group()
@@ -99,13 +100,13 @@ def _telling_the_end(heartbeat: Heartbeat) -> Iterator[None]:
     heartbeat.leave("")
 
 
-def _store(ranks: Ranks, session: Session) -> dist.Store:
+def _store(ranks: Ranks, session: Session) -> Store:
     """The store by which the processes find each other; rank 0 keeps it, unless whoever started them does."""
     meeting = ranks.meeting
     if ranks.rank == 0 and not ranks.store_is_there:
         listening = _until(lambda: _listen(meeting), session, f"this node is not yet to be found as {meeting.host}")
         # Made by ourselves: torch's would listen on every address of the machine.
-        store = dist.TCPStore(
+        store = TCPStore(
             meeting.host,
             meeting.port,
             is_master=True,
@@ -117,8 +118,8 @@ def _store(ranks: Ranks, session: Session) -> dist.Store:
         # torch says a page at every connection that is refused; this does not.
         what = f"the first process does not answer at {meeting.host}:{meeting.port} yet"
         _until(lambda: _answers(meeting), session, what)
-        store = dist.TCPStore(meeting.host, meeting.port, is_master=False, timeout=_STORE_TIMEOUT)
-    return dist.PrefixStore(f"lora/{ranks.restart}", store)
+        store = TCPStore(meeting.host, meeting.port, is_master=False, timeout=_STORE_TIMEOUT)
+    return PrefixStore(f"lora/{ranks.restart}", store)
 
 
 def _listen(meeting: Address) -> socket.socket | None:
@@ -144,7 +145,7 @@ def _answers(meeting: Address) -> bool | None:
     return True
 
 
-def _wait_for_others(store: dist.Store, ranks: Ranks, session: Session) -> None:
+def _wait_for_others(store: Store, ranks: Ranks, session: Session) -> None:
     """Comes back when all processes have said that they are here."""
     keys = [f"beat/{rank}" for rank in range(ranks.size)]
     store.set(keys[ranks.rank], "go 0")
@@ -175,13 +176,13 @@ def _until(look: Callable[[], Found | None], session: Session, waiting_for: str 
     return found
 
 
-def _connect(store: dist.Store, ranks: Ranks, *, on_gpu: bool) -> None:
+def _connect(store: Store, ranks: Ranks, *, on_gpu: bool) -> None:
     if on_gpu:
         torch.cuda.set_device(ranks.local_rank)
     try:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-            store=dist.PrefixStore("group", store),
+            store=PrefixStore("group", store),
             rank=ranks.rank,
             world_size=ranks.size,
             timeout=_NEVER,
