@@ -1,6 +1,7 @@
 # make setup     .venv with everything that development, tests and the demo need
 # make demo      the whole path on this machine: cluster, object store, operator, one training (KEEP=1 leaves it running)
-# make test      every check and every test
+# make test      every check, and every test but the long ones
+# make test-long the whole systems: demo, real trainer in the cluster, installed charts, several processes, kills
 # make coverage  the tests, and which lines they reach
 # make check     formatting, lint, types, layers, drift of generated files
 # make generate  the files that are made from the models
@@ -17,7 +18,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(TEST_PROCES
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup demo test coverage check generate docs dashboards-typecheck clean
+.PHONY: setup demo test test-long coverage check generate docs dashboards-typecheck clean
 
 setup: $(VENV)/.ready $(PROMTOOL)
 
@@ -41,7 +42,10 @@ demo: setup
 	$(BIN)/python -m lora_demo $(if $(KEEP),--keep) $(DEMO_ARGS)
 
 test: setup check
-	$(PYTEST) $(PYTEST_ARGS)
+	$(PYTEST) -m "not long" $(PYTEST_ARGS)
+
+test-long: setup
+	$(PYTEST) -m long $(PYTEST_ARGS)
 
 # Half as slow again as make test.
 coverage: setup

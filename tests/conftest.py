@@ -1,23 +1,35 @@
-"""The order in which files are tested: with several processes the long ones have to begin first."""
+"""Which tests are long, and in which order files are tested: with several processes the long ones have to begin first."""
 
 import pytest
 
-_LONGEST = (
-    "tests/demo/test_demo.py",
+_LONG = (
+    "tests/demo/",
+    "tests/e2e/test_real_trainer.py",
+    "tests/e2e/test_two_nodes.py",
+    "tests/chart/test_variants.py",
+    "tests/trainer/test_several_processes.py",
+    "tests/security/test_rights.py",
+    "tests/benchmarks/",
+    "tests/docs/test_first_lora.py",
+)
+"""Whole systems: `make test-long` runs them, `make test` everything else."""
+_FIRST = (
+    *_LONG,
     "tests/trainer/test_run_settings.py",
     "tests/trainer/test_resume.py",
     "tests/trainer/test_faulty_store.py",
-    "tests/trainer/test_several_processes.py",
-    "tests/e2e/",
-    "tests/chart/test_variants.py",
-    "tests/benchmarks/",
     "tests/trainer/test_memory_ladder.py",
     "tests/trainer/test_loop.py",
+    "tests/gitops/",
     "tests/operator/",
     "tests/trainer/",
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sorts files by the first prefix of `_LONGEST` that fits; the order within a file stays."""
-    items.sort(key=lambda item: next((n for n, p in enumerate(_LONGEST) if item.nodeid.startswith(p)), len(_LONGEST)))
+    """Marks the long tests and sorts files by the first prefix of `_FIRST` that fits; the order within a file stays."""
+    for item in items:
+        if item.nodeid.startswith(_LONG):
+            item.add_marker("long")
+    items.sort(key=lambda item: next((n for n, p in enumerate(_FIRST) if item.nodeid.startswith(p)), len(_FIRST)))
