@@ -39,7 +39,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 """What each training changes."""
 
 FIGURES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "epoch-weight": (("usual/adapters",), ("--weights", "0.4,0.7,1", "--prompt", NEW)),
+    "epoch-weight": (("usual/adapters",), ("--epochs", "1,2,4,5,8", "--weights", "0.4,0.7,1", "--prompt", NEW)),
     "runs-new": (tuple(f"{run}/adapters/{run}.safetensors" for run in RUNS), ("--weights", "1", "--prompt", NEW)),
     "runs-ordinary": (
         tuple(f"{run}/adapters/{run}.safetensors" for run in RUNS),
