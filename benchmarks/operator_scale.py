@@ -17,7 +17,7 @@ import platform
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,6 +35,8 @@ WRITES = frozenset({"create", "patch", "update", "delete"})
 WARM_UP = "warm-up"
 JOBS = "/apis/batch/v1/namespaces/{}/jobs"
 TRAININGS = f"/apis/{names.API_VERSION}/namespaces/{NAMESPACE}/{names.PLURAL}"
+See = Callable[[str, Manifest], None]
+"""Sees an event: its type and the object."""
 _GIVEN_BY_CONTROLLER = ("batch.kubernetes.io/", "controller-uid", "job-name")
 _COPIED = ("parallelism", "completions", "completionMode", "backoffLimit", "podFailurePolicy", "podReplacementPolicy")
 
@@ -192,10 +194,10 @@ async def _copy_of_job(client: Client) -> Manifest:
 
 
 @asynccontextmanager
-async def watching(client: Client, watches: dict[str, Callable[[str, Manifest], None]]) -> AsyncIterator[None]:
+async def watching(client: Client, watches: Mapping[str, See]) -> AsyncIterator[None]:
     """Tells what happens in these collections, by path."""
 
-    async def follow(path: str, see: Callable[[str, Manifest], None]) -> None:
+    async def follow(path: str, see: See) -> None:
         async for change, found in client.watch(path):
             see(change, found)
 
