@@ -48,7 +48,8 @@ class GradientSum:
             self._world.add_up(flat)
             for parameter, piece in zip(bucket, torch.split(flat, [p.numel() for p in bucket]), strict=True):
                 if present[id(parameter)]:
-                    parameter.grad = piece.view(parameter.shape).to(parameter.dtype)
+                    # A copy: sums over memory that begins elsewhere differ in their last bits.
+                    parameter.grad = piece.view(parameter.shape).to(parameter.dtype, copy=True)
         self._world.add_up(loss)
         return loss[0]
 
