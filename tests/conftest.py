@@ -1,4 +1,4 @@
-"""Which tests are long, and in which order files are tested: with several processes the long ones have to begin first."""
+"""Which tests are long, and the order in which files are tested: with several processes long ones begin first."""
 
 import pytest
 
