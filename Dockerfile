@@ -48,6 +48,8 @@ LABEL org.opencontainers.image.title="lora-operator" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=operator-environment /opt/lora /opt/lora
 ENV PATH=/opt/lora/bin:${PATH} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# Memory that a start over thousands of trainings took goes back to the node: a quarter of it, see docs/benchmarks.md.
+ENV MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=65536
 WORKDIR /opt/lora
 USER 65532:65532
 EXPOSE 8080
