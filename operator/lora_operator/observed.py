@@ -332,8 +332,12 @@ Report = TypeVar("Report", bound=ProgressReport)
 def parse_report(content: str | bytes, kind: type[Report]) -> Report:
     """What a pod says. Raises ValueError unless all of it is sound: pods are not trusted."""
     report = kind.model_validate_json(content)
-    updated = report.progress.updated_time if report.progress else None
-    for name, time in (("progress.updatedTime", updated), ("activeTime", report.active_time)):
+    times = {
+        "progress.updatedTime": report.progress.updated_time if report.progress else None,
+        "savedState.savedTime": report.saved_state.saved_time if report.saved_state else None,
+        "activeTime": report.active_time,
+    }
+    for name, time in times.items():
         if time is not None and parse_time(time).tzinfo is None:
             raise ValueError(f"{name} is {time}, but must have a time zone")
     return report

@@ -109,7 +109,14 @@ def test_a_last_word_of_another_kind_is_only_text(text: str) -> None:
 
 
 @pytest.mark.parametrize("time", ["today", "2026-11-22T11:00:00"], ids=["no time", "no zone"])
-@pytest.mark.parametrize("report", ['{"progress": {"updatedTime": "TIME"}}', '{"activeTime": "TIME"}'])
+@pytest.mark.parametrize(
+    "report",
+    [
+        '{"progress": {"updatedTime": "TIME"}}',
+        '{"activeTime": "TIME"}',
+        '{"savedState": {"step": 5, "uri": "s3://lora/state/5", "savedTime": "TIME"}}',
+    ],
+)
 def test_a_report_without_a_sound_time_is_refused(report: str, time: str) -> None:
     with pytest.raises(ValueError, match=time):
         parse_report(report.replace("TIME", time), ProgressReport)
