@@ -111,9 +111,10 @@ class Cache:
             self._remove(key, kind, meta["name"])
         return key
 
-    def drop_name(self, kind: Kind, key: Key, name: str) -> None:
-        """Forgets an object that was found to be gone."""
-        if key in self._families:
+    def drop_name(self, kind: Kind, key: Key, name: str, *, uid: str | None = None) -> None:
+        """Forgets an object found to be gone; with a uid only that very one, for another may have taken its name."""
+        known = self._families[key].members[kind].get(name) if key in self._families else None
+        if known is not None and uid in {None, known.uid}:
             self._remove(key, kind, name)
 
     def _remove(self, key: Key, kind: Kind, name: str) -> None:

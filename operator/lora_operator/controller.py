@@ -227,7 +227,7 @@ class Controller:
         for job in jobs:
             body = await self._world.cluster.get(JOBS, key.namespace, job.name)
             if body is None:
-                self._world.cache.drop_name("job", key, job.name)
+                self._world.cache.drop_name("job", key, job.name, uid=job.uid)
             else:
                 self._world.cache.put("job", body)
 
@@ -235,7 +235,7 @@ class Controller:
         key = subject.key
         body = await self._world.cluster.get(TRAININGS, key.namespace, key.name)
         if body is None:
-            self._world.cache.drop_name("training", key, key.name)
+            self._world.cache.drop_name("training", key, key.name, uid=subject.uid)
         else:
             self._world.cache.put("training", body)
 
@@ -343,7 +343,7 @@ class Controller:
         patched = await self._world.cluster.patch(TRAININGS, key.namespace, key.name, body, subresource="status")
         self._written[key] = self._clock()
         if patched is None:
-            self._world.cache.drop_name("training", key, key.name)
+            self._world.cache.drop_name("training", key, key.name, uid=subject.uid)
         else:
             self._world.cache.put("training", patched)
 

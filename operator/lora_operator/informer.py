@@ -3,6 +3,7 @@
 A watch may lose deletions (an expired one starts again without them), so the lists have the last word.
 """
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -33,6 +34,7 @@ class Informer:
         self._queue = queue
         self._metrics = metrics
         self._dropped: set[str] = set()
+        self._turn = asyncio.Lock()
 
     def handle(self, kind: Kind, change: str | None, body: Manifest) -> None:
         """Takes in one event of a watch; `change` is None for what was there when the watch began."""
@@ -51,9 +53,12 @@ class Informer:
 
     async def resync(self, namespaces: tuple[str, ...]) -> None:
         """Lists everything, forgets what is gone and queues all trainings. Raises the errors of `cluster`."""
-        for kind in KINDS:
-            await self._list(kind, namespaces or (None,))
-        self.add_all()
+        try:
+            for kind in KINDS:
+                await self._list(kind, namespaces or (None,))
+        finally:
+            # What one list brought is no news when its watch tells it, so nobody else would look.
+            self.add_all()
 
     async def relist(self, kind: Kind, namespace: str | None) -> None:
         """Lists one kind, of one namespace or of all, forgets what is gone and queues all trainings."""
@@ -70,6 +75,11 @@ class Informer:
         self._queue.add(key, can_wait=self._cache.is_settled(key))
 
     async def _list(self, kind: Kind, namespaces: Sequence[str | None]) -> None:
+        # One at a time: what was deleted meanwhile is remembered for one list only.
+        async with self._turn:
+            await self._take_in(kind, namespaces)
+
+    async def _take_in(self, kind: Kind, namespaces: Sequence[str | None]) -> None:
         resource, labels = RESOURCES[kind]
         known = {uid for namespace in namespaces for uid in self._cache.uids(kind, namespace)}
         self._dropped.clear()

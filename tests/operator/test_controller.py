@@ -196,6 +196,25 @@ async def test_a_training_that_is_gone_is_forgotten(bench: Bench) -> None:
     assert 'name="hina"' not in _text(bench.metrics)
 
 
+async def test_a_training_that_was_made_anew_while_the_old_one_was_found_to_be_gone_is_kept(bench: Bench) -> None:
+    bench.training(status={"attempts": {"number": 1}})
+    del bench.cluster.objects["loratrainings", "hina"]
+    anew = training_body()
+    anew["metadata"] |= {"uid": "of-the-new-one", "resourceVersion": "900"}
+
+    def arrives(verb: str, plural: str, _body: Any) -> None:
+        if (verb, plural) == ("get", "loratrainings"):
+            bench.cache.put("training", anew)
+
+    bench.cluster.refuse = arrives
+    with pytest.raises(Conflict):
+        await bench.look()
+
+    found = bench.cache.subject(KEY)
+    assert found is not None
+    assert found.uid == "of-the-new-one"
+
+
 async def test_data_are_checked_before_a_gpu_is_asked_for(bench: Bench) -> None:
     bench.training(("profile", "checked"))
 
@@ -379,7 +398,7 @@ async def test_an_end_that_another_operator_told_does_not_delete_its_job(bench: 
 async def test_a_volume_that_cannot_be_mounted_is_told_from_the_kubelets_event(bench: Bench) -> None:
     bench.training(("storage.credentialsSecretRef", {"name": "s3"}))
     bench.job()
-    bench.pod(state={"waiting": {"reason": "ContainerCreating"}})
+    bench.pod(state={"waiting": {"reason": "ContainerCreating"}}, created="2026-11-22T11:59:55Z")
     bench.cluster.events = [{"message": 'MountVolume.SetUp failed for volume "credentials" : secret "s3" not found'}]
 
     delay = await bench.look()

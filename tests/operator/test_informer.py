@@ -1,5 +1,6 @@
 """lora_operator.informer"""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -34,6 +35,19 @@ class Lists:
         self.asked.append((resource.plural, namespace, labels))
         self.meanwhile()
         return self.found.get(resource.plural, [])
+
+
+class SlowLists(Lists):
+    """Answers when it is told to."""
+
+    def __init__(self, **found: list[dict[str, Any]]) -> None:
+        super().__init__(**found)
+        self.began, self.goes_on = asyncio.Event(), asyncio.Event()
+
+    async def list(self, resource: Any, namespace: str | None, *, labels: str = "") -> list[dict[str, Any]]:
+        self.began.set()
+        await self.goes_on.wait()
+        return await super().list(resource, namespace, labels=labels)
 
 
 def build(lists: Lists) -> tuple[Informer, Cache, WorkQueue[Key]]:
@@ -127,6 +141,37 @@ async def test_what_was_deleted_while_the_list_was_on_its_way_does_not_come_back
     lists.meanwhile = lambda: informer.handle("training", "DELETED", training_body())
 
     await informer.resync(())
+
+    assert cache.subject(KEY) is None
+
+
+async def test_what_one_list_brought_is_looked_at_although_the_next_list_failed() -> None:
+    lists = Lists(loratrainings=[training_body()])
+    informer, _, queue = build(lists)
+
+    def fail_at_jobs() -> None:
+        if lists.asked[-1][0] == "jobs":
+            raise ClusterUnavailable("too many requests")
+
+    lists.meanwhile = fail_at_jobs
+    with pytest.raises(ClusterUnavailable):
+        await informer.resync(())
+    informer.handle("training", "ADDED", training_body())
+
+    assert len(queue) == 1
+
+
+async def test_what_was_deleted_during_one_list_does_not_come_back_for_another_that_began_meanwhile() -> None:
+    lists = SlowLists(loratrainings=[training_body()])
+    informer, cache, _ = build(lists)
+    first = asyncio.create_task(informer.relist("training", None))
+    await lists.began.wait()
+    informer.handle("training", "DELETED", training_body())
+    second = asyncio.create_task(informer.relist("pod", None))
+    await asyncio.sleep(0)
+
+    lists.goes_on.set()
+    await asyncio.gather(first, second)
 
     assert cache.subject(KEY) is None
 
