@@ -15,6 +15,8 @@ def _of(metric: str, *, by: str = TRAINING) -> str:
 
 _RUNNING = _of('lora_training_state{phase="Running"}')
 _GOES_ON = _of('lora_training_state{phase!~"Succeeded|Failed"}')
+_RAN_FOR_TWO_HOURS = f"count_over_time(({_RUNNING})[2h:5m]) > 22"
+"""Of 24 looks; in a pause or a queue a state gets old and nothing is lost."""
 _FAILED = _of('lora_training_state{phase="Failed", reason!="Cancelled"}', by=_WITH_REASON)
 _ENDED_LATELY = f"time() - {_of('lora_training_completion_timestamp_seconds')} < 3600"
 
@@ -96,7 +98,7 @@ STORAGE_ERRORS = Alert(
 UNSAVED = Alert(
     "LoraTrainingUnsaved",
     f"(time() - {_of('lora_training_saved_state_timestamp_seconds')} or {_of('lora_training_active_seconds_total')})"
-    f" > 7200 and {_RUNNING}",
+    f" > 7200 and {_RUNNING} and {_RAN_FOR_TWO_HOURS}",
     "warning",
     f"{_WHICH} has stored no state for {{{{ $value | humanizeDuration }}}}",
     "If its node is lost now, more than two hours have to be trained again. Either the store does not take states, or "

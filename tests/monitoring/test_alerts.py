@@ -174,6 +174,16 @@ QUIET = [
         | RUNNING,
         150,
     ),
+    # Paused for 19 hours, and running again for ten minutes.
+    Situation(
+        "LoraTrainingUnsaved",
+        of_training("lora_training_saved_state_timestamp_seconds", "1200x1200")
+        | {
+            f'lora_training_state{{{WHO}, phase="Running", reason="Training"}}': "1x20 _x1139 1x40",
+            f'lora_training_state{{{WHO}, phase="Suspended", reason="Paused"}}': "_x21 1x1138 _x40",
+        },
+        1170,
+    ),
     Situation(
         "LoraOperatorDown", {'lora_operator_leader{pod="a"}': "0x20", 'lora_operator_leader{pod="b"}': "1x20"}, 10
     ),
