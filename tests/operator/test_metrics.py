@@ -39,6 +39,10 @@ def test_every_figure_of_a_training_has_a_series() -> None:
     assert [registry.get_sample_value(name, LABELS) for name in names] == list(range(len(FIGURES)))
 
 
+def test_the_first_bug_is_an_increase() -> None:
+    assert Metrics().registry.get_sample_value("lora_operator_errors_total", {"kind": "bug"}) == 0
+
+
 def test_what_is_not_known_has_no_series() -> None:
     metrics = Metrics()
 
