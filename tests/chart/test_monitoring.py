@@ -1,6 +1,7 @@
 """charts/lora-operator: monitors, alerts and dashboards, where the cluster has their kinds or they are asked for."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -88,6 +89,16 @@ def test_trainings_are_scraped_in_all_namespaces_under_their_name() -> None:
     assert endpoint["port"] == names.TRAINER_PORT_NAME
     label = "__meta_kubernetes_pod_label_" + "".join(c if c.isalnum() else "_" for c in names.LABEL_TRAINING)
     assert {"sourceLabels": [label], "targetLabel": "name"} in endpoint["relabelings"]
+
+
+def test_of_several_nodes_only_the_first_is_scraped() -> None:
+    [endpoint] = rendered("PodMonitor")["spec"]["podMetricsEndpoints"]
+    [rule] = [rule for rule in endpoint["relabelings"] if rule.get("action") == "drop"]
+    label = "__meta_kubernetes_pod_label_" + re.sub(r"[^a-z]", "_", "batch.kubernetes.io/job-completion-index")
+
+    assert rule["sourceLabels"] == [label]
+    # A pod of a single node has no such label.
+    assert [index for index in ("", "0", "1", "10", "63") if re.fullmatch(rule["regex"], index)] == ["1", "10", "63"]
 
 
 def test_a_namespaced_release_scrapes_its_namespaces() -> None:

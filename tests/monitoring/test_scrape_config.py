@@ -47,6 +47,15 @@ def test_it_finds_the_charts_service_and_gives_pods_the_labels_that_the_chart_gi
     )
     assert kept["__meta_kubernetes_endpoint_port_name"] in {port["name"] for port in service["spec"]["ports"]}
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    given = {(rule["sourceLabels"][0], rule["targetLabel"]) for rule in endpoint["relabelings"]}
+    given = {(rule["sourceLabels"][0], rule.get("targetLabel")) for rule in endpoint["relabelings"]}
     assert given <= {(rule["source_labels"][0], rule.get("target_label")) for rule in trainings["relabel_configs"]}
     assert operator["honor_labels"]
+
+
+def test_pods_that_have_ended_are_not_asked_as_their_address_may_be_of_another_training() -> None:
+    _, trainings = configuration()["scrape_configs"]
+
+    dropped = {
+        rule["source_labels"][0]: rule["regex"] for rule in trainings["relabel_configs"] if rule.get("action") == "drop"
+    }
+    assert dropped["__meta_kubernetes_pod_phase"] == "Succeeded|Failed"
