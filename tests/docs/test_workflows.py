@@ -91,6 +91,16 @@ def test_a_release_runs_every_check_before_it_pushes() -> None:
     ]
 
 
+def test_a_release_leaves_the_records_of_builds_alone_which_cannot_be_downloaded() -> None:
+    [download] = [
+        step
+        for step in steps(read(ROOT / ".github" / "workflows" / "release.yaml"))
+        if step.get("uses", "").startswith("actions/download-artifact@")
+    ]
+
+    assert "name" in download["with"] or download["with"]["pattern"] == "!*.dockerbuild"
+
+
 def notes(tag: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, str(NOTES), tag], capture_output=True, text=True, check=False)
 
