@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _WEIGHTS = ",".join(f"{weight:g}" for weight in Grid().weights)
 _OPTIONS = {"weights": "weights", "epochs": "epochs", "seeds": "seed", "samplers": "sampler", "guidances": "guidance"}
-_SIDES = {"sd15": 512, "sd2": 768, "sdxl": 1024}
 
 
 def grid(  # noqa: PLR0913
@@ -61,12 +60,13 @@ def grid(  # noqa: PLR0913
         wanted = _read_grid(weights=weights, epochs=epochs, seeds=seeds, samplers=samplers, guidances=guidances)
         # torch takes seconds to import; `lora --help`, `plan` and `validate` do without it.
         from lora_trainer.adapter_grid import AdapterGrid  # noqa: PLC0415
+        from lora_trainer.families.opening import side_px_of  # noqa: PLC0415
         from lora_trainer.grid.axes import make_axes  # noqa: PLC0415
 
         rows = _rows(_fetch(adapters, options, Path(folder)), wanted)
         files = _open_base(base, options)
         vectors = _vectors(block_weights or (), presets, files)
-        side = _SIDES[files.family]
+        side = side_px_of(files)
         size = (width or side, height or side)
         pictures = [_picture(text, negative, size, steps=steps, clip_skip=clip_skip) for text in prompt]
         axes = make_axes([row.adapter for row in rows], wanted, pictures, vectors)
