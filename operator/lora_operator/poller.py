@@ -2,6 +2,7 @@
 `application`."""
 
 import asyncio
+import logging
 
 from lora_api import ProgressReport, names
 from lora_operator.cache import Cache
@@ -10,6 +11,8 @@ from lora_operator.observed import Pod
 from lora_operator.progress import ProgressReader
 from lora_operator.queue import WorkQueue
 from lora_operator.subject import Key
+
+log = logging.getLogger(__name__)
 
 
 def goes_on(before: ProgressReport | None, after: ProgressReport) -> bool:
@@ -43,7 +46,15 @@ class ProgressPoller:
 
     async def poll(self) -> None:
         """Asks every running pod once."""
-        await asyncio.gather(*(self._ask(key, pod) for key, pod in self._cache.running_pods()))
+        await asyncio.gather(*(self._try(key, pod) for key, pod in self._cache.running_pods()))
+
+    async def _try(self, key: Key, pod: Pod) -> None:
+        try:
+            await self._ask(key, pod)
+        except Exception:
+            # A bug that one pod triggers must not stop the others.
+            self._metrics.errors.labels("bug").inc()
+            log.exception("%s: asking pod %s", key, pod.name)
 
     async def _ask(self, key: Key, pod: Pod) -> None:
         report = await self._reader.read(pod.ip)
@@ -52,12 +63,13 @@ class ProgressPoller:
         before = self._cache.report(key, pod.uid)
         if report is None or not self._cache.put_report(key, pod.uid, report):
             return
-        if pod.stage == names.STAGE_TRAINING:
-            self._metrics.trainings.hear(key, report)
+        # Queued first: what is kept is no news the next time.
         if goes_on(before, report):
             self._queue.add_after(key, self._status_interval_seconds)
         else:
             self._queue.add(key)
+        if pod.stage == names.STAGE_TRAINING:
+            self._metrics.trainings.hear(key, report)
 
     async def _pass_on(self, key: Key, pod: Pod, report: ProgressReport) -> None:
         """Asks for the state that somebody wants, round after round until the pod says that it is stored."""

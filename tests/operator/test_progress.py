@@ -144,3 +144,26 @@ async def test_a_round_brings_news_to_cache_queue_and_metrics(monkeypatch: pytes
 
     assert (first, len(queue)) == (1, 0)
     assert metrics.registry.get_sample_value("lora_training_step", {"namespace": "ml", "name": "hina"}) == 3
+
+
+async def test_a_bug_that_one_pod_triggers_stops_no_other_and_hides_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, queue, metrics = Cache(), WorkQueue[Key](), Metrics()
+    for name in ("hina", "mio"):
+        labels = {names.LABEL_TRAINING: name}
+        body = pod_body(name=f"{name}-a1-0-x", state={"running": {}}, phase="Running", podIP=ADDRESS)
+        body["metadata"]["labels"] |= labels
+        cache.put("pod", body)
+
+    class Reader:
+        async def read(self, _: str) -> ProgressReport:
+            return ProgressReport(reason="Training")
+
+    def fail(key: Key, _: ProgressReport) -> None:
+        if key.name == "hina":
+            raise ValueError("unforeseen")
+
+    monkeypatch.setattr(metrics.trainings, "hear", fail)
+    await ProgressPoller(Reader(), cache, queue, metrics).poll()  # type: ignore[arg-type]
+
+    assert {await queue.get(), await queue.get()} == {Key("ml", "hina"), Key("ml", "mio")}
+    assert metrics.registry.get_sample_value("lora_operator_errors_total", {"kind": "bug"}) == 1
