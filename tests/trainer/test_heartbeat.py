@@ -1,9 +1,12 @@
 """Who lives, who was told to stop, who ended: each process hears it of all others."""
 
+import threading
 from dataclasses import dataclass, field
 
+import pytest
 from torch.distributed import HashStore, Store  # type: ignore[attr-defined]
 
+from lora_trainer import heartbeat as heartbeat_module
 from lora_trainer.heartbeat import LOST_SECONDS, Heartbeat, beating
 from lora_trainer.settings import Address, Ranks
 from lora_trainer.stopping import StopSignal
@@ -111,6 +114,54 @@ def test_all_are_lost_when_the_store_is_gone() -> None:
 
     assert heartbeat.lost == "the place where the processes meet is gone (Connection reset by peer)"
     assert stop()
+
+
+class SilentStore:
+    """The store of a machine that is gone without a word: what is asked is never answered."""
+
+    def __init__(self) -> None:
+        self.is_asked, self.is_over = threading.Event(), threading.Event()
+
+    def set(self, key: str, value: str) -> None:
+        self.is_asked.set()
+        self.is_over.wait()
+
+    def multi_get(self, keys: list[str]) -> list[bytes]:
+        raise RuntimeError("the test is over")
+
+
+def test_a_store_that_does_not_answer_is_noticed_beside_the_beat_and_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(heartbeat_module, "_LAST_BEAT_SECONDS", 0.01)
+    store, stop, now = SilentStore(), StopSignal(), 0.0
+    heartbeat = Heartbeat(store, Ranks(1, 2, 0, 1, Address("node-0", 1)), stop, clock=lambda: now)
+    beat = threading.Thread(target=heartbeat.beat)
+    beat.start()
+    store.is_asked.wait()
+    heartbeat.look()
+    assert heartbeat.lost is None
+
+    now = LOST_SECONDS
+    heartbeat.look()
+    heartbeat.leave("PeerLost")
+
+    assert heartbeat.lost == "the place where the processes meet has not answered for 45 s"
+    assert stop() and beat.is_alive()
+    store.is_over.set()
+    beat.join()
+
+
+def test_a_beat_that_comes_too_late_does_not_take_the_last_word_back() -> None:
+    one, other = pair()
+    other.heartbeat.leave("")
+    other.heartbeat.beat()
+
+    assert other.store.get("beat/1") == b"end "
+    one.heartbeat.beat()
+    one.now = LOST_SECONDS
+    one.heartbeat.beat()
+    assert one.heartbeat.lost is None
 
 
 def test_a_process_whose_launcher_is_gone_stops() -> None:

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 _BEAT_SECONDS = 2.0
 LOST_SECONDS = 45.0
 """A process that is not heard of for so long is lost."""
+_LAST_BEAT_SECONDS = 5.0
+"""For a beat that is under way when the process ends; its thread does not keep the process."""
 
 
 class BeatStore(Protocol):
@@ -50,6 +52,9 @@ class Heartbeat:
         self._store, self._ranks, self._stop = store, ranks, stop
         self._clock, self._parent = clock, parent
         self._beats = 0
+        self._answered = clock()
+        self._asking = threading.Lock()
+        self._has_left = False
         self._heard: dict[int, tuple[bytes, float]] = {}
         self.lost: str | None = None
         """Which process is lost, and how, as a sentence without a stop."""
@@ -59,20 +64,39 @@ class Heartbeat:
         self._beats += 1
         if self._ranks.launcher is not None and self._parent() != self._ranks.launcher:
             self._stop.tell()
-        try:
-            self._store.set(_key(self._ranks.rank), f"{'stop' if self._stop() else 'go'} {self._beats}")
-            values = self._store.multi_get([_key(rank) for rank in range(self._ranks.size)])
-        except RuntimeError as error:
-            self._lose(f"the place where the processes meet is gone ({str(error).splitlines()[0]})")
-            return
+        with self._asking:
+            if self._has_left:
+                return
+            try:
+                self._store.set(_key(self._ranks.rank), f"{'stop' if self._stop() else 'go'} {self._beats}")
+                values = self._store.multi_get([_key(rank) for rank in range(self._ranks.size)])
+            except RuntimeError as error:
+                self._lose(f"the place where the processes meet is gone ({str(error).splitlines()[0]})")
+                return
+        self._answered = self._clock()
         self._hear(values)
 
     def leave(self, how: str) -> None:
-        """Tells the others that this process ends: `how` is empty if it has done all that was to be done."""
+        """Tells the others that this process ends: `how` is empty if it has done all that was to be done.
+
+        No beat follows, also none that has begun; where that one gets no answer, nobody is told.
+        """
+        if not self._asking.acquire(timeout=_LAST_BEAT_SECONDS):
+            return
         try:
+            self._has_left = True
             self._store.set(_key(self._ranks.rank), f"end {how}")
         except RuntimeError as error:
             logger.debug("nobody was told of the end: %s", error)
+        finally:
+            self._asking.release()
+
+    def look(self) -> None:
+        """Notices that nothing is heard any more, from another thread: a beat waits for its answer for ever if the
+        machine that has to give it is gone."""
+        silence = self._clock() - self._answered
+        if silence >= LOST_SECONDS:
+            self._lose(f"the place where the processes meet has not answered for {silence:.0f} s")
 
     def _hear(self, values: Sequence[bytes]) -> None:
         now = self._clock()
@@ -114,4 +138,4 @@ def beating(heartbeat: Heartbeat) -> Iterator[None]:
         yield
     finally:
         done.set()
-        thread.join()
+        thread.join(_LAST_BEAT_SECONDS)

@@ -76,6 +76,7 @@ def _check_size(spec: LoraTrainingSpec, ranks: Ranks | None) -> None:
 def _world(ranks: Ranks, heartbeat: Heartbeat, session: Session) -> World:
     def while_waiting() -> None:
         session.audience.tracker.alive()
+        heartbeat.look()
         if heartbeat.lost is not None:
             raise PeerLost(heartbeat.lost)
 
