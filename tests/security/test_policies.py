@@ -100,7 +100,17 @@ def test_a_label_of_the_namespace_allows_further_profiles(label: str, allowed: b
 def test_what_may_change_later_is_judged_again(name: str) -> None:
     _, change, _ = next(bad for bad in BAD.values() if bad[0] == name)
 
-    assert POLICIES[name].refusals(make_document(LIMITED, change), operation="UPDATE")
+    assert POLICIES[name].refusals(make_document(LIMITED, change), old=make_document(LIMITED))
+
+
+@pytest.mark.parametrize("name", ["stores", "gpus", "pods"])
+def test_what_does_not_fit_can_still_lose_its_finalizers(name: str) -> None:
+    """Else a deletion in the foreground, which is Argo CD's, would never end."""
+    _, change, _ = next(bad for bad in BAD.values() if bad[0] == name)
+    old, new = make_document(LIMITED, change), make_document(LIMITED, change)
+    old["metadata"]["finalizers"] = ["foregroundDeletion"]
+
+    assert POLICIES[name].refusals(new, old=old) == ()
 
 
 def test_a_training_that_cannot_be_judged_is_refused() -> None:

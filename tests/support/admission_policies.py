@@ -32,16 +32,22 @@ class Policy:
     name: str
     documents: tuple[Manifest, Manifest]
     operations: tuple[str, ...]
+    conditions: tuple[cel.Expression, ...]
+    """All must hold, or the object is not looked at."""
     validations: tuple[Validation, ...]
 
     def refusals(
-        self, body: Manifest, *, operation: str = "CREATE", namespace: Manifest | None = None
+        self, body: Manifest, *, old: Manifest | None = None, namespace: Manifest | None = None
     ) -> tuple[str, ...]:
-        """The messages of the checks that the object fails; one that cannot be evaluated fails."""
+        """The messages of the checks that the object fails, new or instead of `old`; what has no value fails."""
+        operation = "CREATE" if old is None else "UPDATE"
         if operation not in self.operations:
             return ()
-        data = {"object": body, "namespaceObject": namespace or {"metadata": {"name": "ml"}}}
-        return tuple(self._failing(data | {"oldObject": None, "request": {"operation": operation}}))
+        data: Manifest = {"object": body, "namespaceObject": namespace or {"metadata": {"name": "ml"}}}
+        data |= {"oldObject": old, "request": {"operation": operation}}
+        if any(condition.eval(data=data).value() is False for condition in self.conditions):
+            return ()
+        return tuple(self._failing(data))
 
     def _failing(self, data: Manifest) -> Iterator[str]:
         for validation in self.validations:
@@ -67,7 +73,14 @@ def load_policy(path: Path) -> Policy:
         Validation(environment.compile(_inlined(entry["expression"], variables)), entry["message"])
         for entry in policy["spec"]["validations"]
     ]
-    return Policy(policy["metadata"]["name"], (policy, binding), tuple(rule["operations"]), tuple(validations))
+    conditions = [environment.compile(entry["expression"]) for entry in policy["spec"].get("matchConditions", ())]
+    return Policy(
+        policy["metadata"]["name"],
+        (policy, binding),
+        operations=tuple(rule["operations"]),
+        conditions=tuple(conditions),
+        validations=tuple(validations),
+    )
 
 
 def _inlined(expression: str, variables: dict[str, str]) -> str:
