@@ -2,6 +2,8 @@
 test_several_processes (threads) and in tests/e2e (processes)."""
 
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,3 +82,27 @@ def test_the_first_process_listens_at_its_own_address_only(tmp_path: Path) -> No
         joined(spec(2), session(tmp_path, ranks(0, host="192.0.2.1"))),
     ):
         pass
+
+
+def test_who_waits_while_the_first_process_ends_is_interrupted_and_has_not_failed(tmp_path: Path) -> None:
+    waiting = ranks(1, size=3)
+    keeper = subprocess.Popen([sys.executable, "-c", _KEEPER, str(waiting.meeting.port)])
+    try:
+        with (
+            pytest.raises(InterruptedUnsaved, match="the first process ended while"),
+            joined(spec(3), session(tmp_path, waiting)),
+        ):
+            pass
+    finally:
+        keeper.kill()
+        keeper.wait()
+
+
+_KEEPER = """
+import os, sys
+from torch.distributed import TCPStore
+store = TCPStore("127.0.0.1", int(sys.argv[1]), is_master=True, wait_for_workers=False)
+store.get("lora/0/beat/1")
+os._exit(75)
+"""
+"""A first process that is told to stop as soon as another one is there."""

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import DistError, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from lora_api.spec import LoraTrainingSpec
 from lora_trainer.compute import check_device
@@ -50,8 +50,9 @@ def joined(spec: LoraTrainingSpec, session: Session) -> Iterator[World]:
     if ranks is None:
         yield World()
         return
-    store = _store(ranks, session)
-    _wait_for_others(store, ranks, session)
+    with _losing_the_store(session):
+        store = _store(ranks, session)
+        _wait_for_others(store, ranks, session)
     _connect(store, ranks, on_gpu=spec.parallelism.gpus_per_node > 0)
     heartbeat = Heartbeat(store.clone(), ranks, session.signal)  # type: ignore[attr-defined]  # not in the stubs
     with beating(heartbeat), _telling_the_end(heartbeat):
@@ -99,6 +100,20 @@ def _telling_the_end(heartbeat: Heartbeat) -> Iterator[None]:
         heartbeat.leave(f"{reason}: {error}")
         raise
     heartbeat.leave("")
+
+
+@contextmanager
+def _losing_the_store(session: Session) -> Iterator[None]:
+    """Turns the end of the process that keeps the store into what it means for those that wait: it was told to stop,
+    as this one will be, or it failed, and says why itself."""
+    try:
+        yield
+    except DistError as error:
+        session.check_stop()
+        raise InterruptedUnsaved(
+            f"the first process ended while the others were waited for ({str(error).splitlines()[0]})",
+            hint="See why it ended.",
+        ) from error
 
 
 def _store(ranks: Ranks, session: Session) -> Store:
