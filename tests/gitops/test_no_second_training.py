@@ -170,6 +170,27 @@ async def test_a_cancellation_that_git_denies_is_refused_with_its_field(site: Si
         await site.apply(named)
 
 
+async def test_only_an_apply_by_the_server_lets_go_of_a_denied_cancellation(site: Site) -> None:
+    named = site.document()
+    named["spec"]["cancel"] = False
+    await site.apply(named, how=SERVER)
+    await site.scenario.change({"spec": {"cancel": True}})
+    await site.apply(site.document(), how=SERVER)
+    assert (site.scenario.training() or {})["spec"]["cancel"] is True
+
+
+async def test_an_apply_by_the_client_that_named_it_once_must_say_true(site: Site) -> None:
+    named = site.document()
+    named["spec"]["cancel"] = False
+    await site.apply(named, how=CLIENT)
+    await site.scenario.change({"spec": {"cancel": True}})
+
+    with pytest.raises(AssertionError, match=r"spec\.cancel.*cannot be taken back"):
+        await site.apply(site.document(), how=CLIENT)
+    named["spec"]["cancel"] = True
+    await site.apply(named, how=CLIENT)
+
+
 async def test_a_cancelled_training_in_git_is_not_started_by_a_new_cluster(site: Site) -> None:
     cancelled = site.document()
     cancelled["spec"]["cancel"] = True
