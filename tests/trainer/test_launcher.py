@@ -135,6 +135,28 @@ def test_who_does_not_end_after_another_has_failed_is_killed(company: Callable[.
     assert launch([], company(grace_seconds=0.1), program=python(code)) == 65
 
 
+def test_who_hears_no_sigterm_is_killed_before_the_grace_period_is_over(
+    company: Callable[..., Company], tmp_path: Path
+) -> None:
+    code = (
+        "import os, pathlib, signal, threading\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"pathlib.Path({str(tmp_path)!r}, 'ready-' + os.environ['RANK']).touch()\n"
+        "threading.Event().wait()"
+    )
+    threading.Thread(target=stop_when_ready, args=(tmp_path,)).start()
+
+    assert launch([], company(grace_seconds=0.6), program=python(code)) == 76
+    assert word(tmp_path).exit_code == 76
+
+
+def stop_when_ready(folder: Path) -> None:
+    """Tells this process to stop as soon as both children have their handlers."""
+    while len(list(folder.glob("ready-*"))) < 2:
+        threading.Event().wait(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_sigterm_reaches_every_process(company: Callable[..., Company], tmp_path: Path) -> None:
     code = (
         "import os, pathlib, signal, sys, threading\n"
@@ -145,12 +167,7 @@ def test_sigterm_reaches_every_process(company: Callable[..., Company], tmp_path
         "sys.exit(75)"
     )
 
-    def stop_when_ready() -> None:
-        while len(list(tmp_path.glob("ready-*"))) < 2:
-            threading.Event().wait(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=stop_when_ready).start()
+    threading.Thread(target=stop_when_ready, args=(tmp_path,)).start()
 
     assert launch([], company(), program=python(code)) == 75
 

@@ -31,6 +31,8 @@ _LOOPBACK = "127.0.0.1"
 _LOOK_SECONDS = 0.1
 _PATIENCE_SECONDS = 180.0
 """For the others to end after one failed, where no grace period is known; the first one saves the state meanwhile."""
+_LAST_SECONDS = 0.5
+"""Of the grace period, for the last word; each process ends itself before that if it can."""
 _LORA = (sys.executable, "-m", "lora_trainer")
 _INTERRUPTIONS = (ExitCode.INTERRUPTED, ExitCode.INTERRUPTED_UNSAVED, ExitCode.TERMINATED)
 _BY_A_SIGNAL = 128
@@ -81,7 +83,7 @@ def launch(arguments: Sequence[str], company: Company, *, program: Sequence[str]
         children = [_start([*program, *arguments], ranks, Path(folder)) for ranks in company.ranks]
         logger.info("%s processes are started", len(children))
         try:
-            ended = _wait(children, is_told=stop, patience=company.settings.grace_seconds or _PATIENCE_SECONDS)
+            ended = _wait(children, is_told=stop, grace=company.settings.grace_seconds)
         finally:
             for child in children:
                 child.process.kill()
@@ -105,26 +107,29 @@ def _start(command: Sequence[str], ranks: Ranks, folder: Path) -> _Child:
     return _Child(ranks.rank, subprocess.Popen(command, env=environment))
 
 
-def _wait(children: Sequence[_Child], *, is_told: Callable[[], bool], patience: float) -> list[Ended]:
+def _wait(children: Sequence[_Child], *, is_told: Callable[[], bool], grace: float | None) -> list[Ended]:
     """How the children ended, in that order.
 
     When one does not end well, or this process is told to stop, all are told. Who does not end in time after a failure
-    is killed, and counts as interrupted.
+    is killed, and counts as interrupted; also who does not end within the `grace` period (seconds), for it may hang
+    where it hears no signal, and the last word must be left before this process is killed itself.
     """
     ended: list[Ended] = []
-    waiting, are_told, deadline = list(children), False, math.inf
+    waiting, are_told, deadline, end_of_grace = list(children), False, math.inf, math.inf
     while waiting:
         done = [child for child in waiting if child.process.poll() is not None]
         waiting = [child for child in waiting if child not in done]
         new = [_end_of(child) for child in done]
         ended += new
+        if is_told() and grace is not None:
+            end_of_grace = min(end_of_grace, time.monotonic() + grace - _LAST_SECONDS)
         if any(_has_failed(one) for one in new):
-            deadline = min(deadline, time.monotonic() + patience)
+            deadline = min(deadline, time.monotonic() + (grace or _PATIENCE_SECONDS))
         if not are_told and (is_told() or any(one.code for one in ended)):
             are_told = True
             for child in waiting:
                 child.process.terminate()
-        if time.monotonic() > deadline:
+        if time.monotonic() > min(deadline, end_of_grace):
             for child in waiting:
                 child.process.kill()
             return ended + [Ended(child.rank, ExitCode.INTERRUPTED_UNSAVED) for child in waiting]
