@@ -68,7 +68,6 @@ class Application:
         self._beat = time.monotonic()
         self.port = 0
         """Port of /metrics, once it runs."""
-        self._metrics.loop.queue_length = self._queue.__len__
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set. Raises OperatorError when the operator cannot go on."""
@@ -136,11 +135,13 @@ class Application:
     async def _act(self, leader: Leader | None, mirror: Mirror, work: Work) -> None:
         """Works while it is this operator's turn; until then its cache only keeps warm."""
         await mirror.until_true()
-        if leader is None:
-            self._metrics.leader.set(1)
-            return await until_first(*(start() for start in work))
-        await leader.acquire()
+        if leader is not None:
+            await leader.acquire()
         self._metrics.leader.set(1)
+        # Whoever stands by collects what it will look at when its turn comes: nothing waits for it.
+        self._metrics.loop.queue_length = self._queue.__len__
+        if leader is None:
+            return await until_first(*(start() for start in work))
         try:
             await until_first(leader.keep(), *(start() for start in work))
         finally:

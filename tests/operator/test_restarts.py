@@ -114,6 +114,7 @@ async def test_of_two_candidates_one_acts_and_the_other_stands_by(scenario: Scen
     assert _leads(scenario, first)
     assert not _leads(scenario, second)
     assert "reconciles_total{" not in scenario.metrics(second)
+    assert "lora_operator_queue_depth 0.0" in scenario.metrics(second)
 
 
 async def test_a_leader_that_ends_well_hands_over_at_once(scenario: Scenario) -> None:
