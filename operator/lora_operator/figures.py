@@ -182,6 +182,7 @@ KNOWN: tuple[Figure[Known], ...] = (
 )
 FIGURES: tuple[Figure[Told] | Figure[Known], ...] = (*TOLD, *KNOWN)
 """All of them, in the order of `Figures.values`."""
+_CREATED = next(at for at, figure in enumerate(FIGURES) if figure.name == "lora_training_created_timestamp_seconds")
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,18 @@ class Figures:
     """One for each of `FIGURES`; None: not known, or not yet."""
     ended_pods: Mapping[str, int] = field(default_factory=dict)
     """Reason -> pods that can be seen and ended for it."""
+
+    def following(self, before: "Figures") -> "Figures":
+        """With counters not below what was told of the same object: an end is often dated before it was seen, and to
+        Prometheus a counter that falls has started anew."""
+        if self.values[_CREATED] != before.values[_CREATED]:
+            return self
+        told = zip(FIGURES, self.values, before.values, strict=True)
+        values = (
+            old if figure.kind == "counter" and new is not None and old is not None and old > new else new
+            for figure, new, old in told
+        )
+        return replace(self, values=tuple(values))
 
     def with_report(self, report: ProgressReport) -> "Figures":
         """With what the pod that trains says now."""

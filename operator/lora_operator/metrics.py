@@ -33,7 +33,8 @@ class TrainingCollector(Collector):
     def set(self, key: Key, figures: Figures) -> None:
         """The training is so far."""
         with self._lock:
-            self._figures[key] = figures
+            before = self._figures.get(key)
+            self._figures[key] = figures if before is None else figures.following(before)
 
     def hear(self, key: Key, report: ProgressReport) -> None:
         """The pod that trains says so; of a training that nobody has looked at yet it is told after the first look."""

@@ -1,5 +1,7 @@
 """lora_operator.figures"""
 
+from dataclasses import replace
+
 import pytest
 
 from lora_api import ProgressReport
@@ -123,6 +125,18 @@ def test_what_the_pod_does_not_say_stays_as_it_was_known() -> None:
 
     assert value(figures, "lora_training_best_epoch") == 7
     assert value(figures, "lora_training_failures") == 1
+
+
+@pytest.mark.parametrize(("created", "seconds"), [(EARLIER, 3600), ("2026-11-22T11:30:00Z", 60)], ids=["same", "anew"])
+def test_a_counter_falls_only_with_a_new_object(created: str, seconds: int) -> None:
+    running = LoraTrainingStatus(attempts=Attempts(active_since=EARLIER))
+    ended = LoraTrainingStatus(attempts=Attempts(number=1, active_seconds=60))
+    after = derive_figures(replace(known(ended), created=created))
+
+    figures = after.following(derive_figures(known(running)))
+
+    assert value(figures, "lora_training_active_seconds") == seconds
+    assert value(figures, "lora_training_attempts") == 1
 
 
 def test_pods_that_ended_early_are_counted_by_reason() -> None:
