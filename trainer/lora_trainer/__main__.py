@@ -19,16 +19,25 @@ def main() -> None:
     from lora_trainer.commands.app import app, set_up_logging  # noqa: PLC0415
 
     set_up_logging()
+    is_one_of_many = "RANK" in os.environ
     try:
         app()
     except SystemExit as end:
-        if stop is not None and stop():
+        if is_one_of_many or (stop is not None and stop()):
             _end_at_once(end.code)
+        raise
+    except Exception:
+        if is_one_of_many:
+            sys.excepthook(*sys.exc_info())
+            _end_at_once(1)
         raise
 
 
 def _end_at_once(code: str | int | None) -> None:
-    """Ends the process without waiting for its threads: one may hang at a store longer than the grace period lasts."""
+    """Ends the process without waiting for its threads.
+
+    One may hang at a store longer than the grace period lasts, or wait for ever for a sum with a process that is lost.
+    """
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

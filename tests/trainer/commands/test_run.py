@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -152,6 +153,29 @@ def test_signals_are_caught_before_the_commands_are_imported() -> None:
     )
 
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 9
+
+
+@pytest.mark.parametrize(("end", "code"), [("sys.exit(76)", 76), ("raise ValueError('a bug')", 1)])
+def test_one_of_many_processes_waits_for_no_thread_at_its_end(end: str, code: int) -> None:
+    """torch's own waits for its part in a sum, which a lost process never gives."""
+    program = (
+        "import sys, threading, types\n"
+        "def app():\n"
+        "    threading.Thread(target=threading.Event().wait).start()\n"
+        f"    {end}\n"
+        "commands = types.SimpleNamespace(app=app, set_up_logging=lambda: None)\n"
+        "sys.modules['lora_trainer.commands.app'] = commands\n"
+        "sys.argv = ['lora', 'run', 'lora.yaml']\n"
+        "from lora_trainer.__main__ import main\n"
+        "main()\n"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "RANK": "1"}, check=False, timeout=60, capture_output=True
+    )
+
+    assert ended.returncode == code
+    assert (b"a bug" in ended.stderr) == (code == 1)
 
 
 def test_the_log_of_the_attempt_holds_what_was_said(file: Path, caplog: pytest.LogCaptureFixture) -> None:
