@@ -72,6 +72,6 @@ def test_a_wait_ends_when_a_process_is_lost() -> None:
         heard.append(raised(world.wait_for_all))
 
     with pytest.raises(OSError, match="gone"):
-        together(2, work)
+        together(2, work, limit_seconds=2)
 
     assert isinstance(heard[0], PeerLost) and str(heard[0]) == "another process is lost"
