@@ -44,13 +44,14 @@ class GradientSum:
         if self._world.size == 1:
             return loss
         present = dict(zip(map(id, self._parameters), self._which_are_present(), strict=True))
-        for bucket, flat in zip(self._buckets, buckets, strict=True):
+        # First all sums: a process that had no memory for a copy between two would leave the others in the next one.
+        for flat in (*buckets, loss):
             self._world.add_up(flat)
+        for bucket, flat in zip(self._buckets, buckets, strict=True):
             for parameter, piece in zip(bucket, torch.split(flat, [p.numel() for p in bucket]), strict=True):
                 if present[id(parameter)]:
                     # A copy: sums over memory that begins elsewhere differ in their last bits.
                     parameter.grad = piece.view(parameter.shape).to(parameter.dtype, copy=True)
-        self._world.add_up(loss)
         return loss[0]
 
     def _which_are_present(self) -> list[bool]:
