@@ -186,8 +186,8 @@ def test_the_same_file_trained_here_gives_the_same_bytes(demo: FinishedDemo, tmp
         "output.uri": tmp_path / "run",
     }
     settings = [f"--set={path}=file://{place}" for path, place in places.items()]
-    # Not a byte of the adapter depends on what is measured and drawn of it.
-    settings += ["--set=evaluation.grid=null", "--set=evaluation.report=false", "--set=evaluation.bestEpoch.by=None"]
+    # Not a byte of the adapter depends on what is drawn of it afterwards.
+    settings += ["--set=evaluation.grid=null", "--set=evaluation.report=false"]
     lora = Path(sys.executable).parent / "lora"
 
     subprocess.run(
