@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
 
 from lora_api.spec import LoraTrainingSpec
 from lora_trainer import rendezvous
@@ -96,6 +98,26 @@ def test_who_waits_while_the_first_process_ends_is_interrupted_and_has_not_faile
     finally:
         keeper.kill()
         keeper.wait()
+
+
+def test_gpus_are_connected_before_anything_is_on_them_and_nobody_waits_for_the_others_to_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What torch is asked on GPUs; there are none here."""
+    asked: list[str] = []
+    monkeypatch.setattr(rendezvous, "check_device", lambda *_, **__: None)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: asked.append(f"device {number}"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: asked.append("synchronize"))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: asked.append(backend))
+    monkeypatch.setattr(torch, "zeros", lambda *_, device: f"zeros on {device}")
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor: asked.append(f"sum of {tensor}"))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: asked.append("destroy"))
+    training = make_training(Path("/base"), Path("/data"), Path("/out"), parallelism={"gpusPerNode": 1})
+
+    with joined(training.spec, session(tmp_path, ranks(0, size=1))):
+        asked.append("train")
+
+    assert asked == ["device 0", "cpu:gloo,cuda:nccl", "sum of zeros on cuda", "synchronize", "train"]
 
 
 _KEEPER = """

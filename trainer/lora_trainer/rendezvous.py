@@ -53,11 +53,34 @@ def joined(spec: LoraTrainingSpec, session: Session) -> Iterator[World]:
     with _losing_the_store(session):
         store = _store(ranks, session)
         _wait_for_others(store, ranks, session)
-    _connect(store, ranks, on_gpu=spec.parallelism.gpus_per_node > 0)
+    on_gpu = spec.parallelism.gpus_per_node > 0
+    _connect(store, ranks, on_gpu=on_gpu)
     heartbeat = Heartbeat(store.clone(), ranks, session.signal)  # type: ignore[attr-defined]  # not in the stubs
     with beating(heartbeat), _telling_the_end(heartbeat):
+        if on_gpu:
+            _connect_gpus(session)
         yield _world(ranks, heartbeat, session)
-    dist.destroy_process_group()
+    if not on_gpu:
+        # NCCL's would wait for the other processes of this machine: for the first one, which may evaluate for hours.
+        # The end of the process, which does not wait, gives back what NCCL has.
+        dist.destroy_process_group()
+
+
+def _connect_gpus(session: Session) -> None:
+    """One sum over all GPUs, for NCCL connects them at the first: while there is memory for it beside the model's, and
+    so that what is wrong with it is found before anything is fetched.
+
+    Raises:
+        DistBackendError: NCCL's words, where it does not work.
+        StopRequested: the process was told to stop meanwhile, or another one ended.
+    """
+    session.say("Connecting", "the GPUs")
+    try:
+        dist.all_reduce(torch.zeros(1, device="cuda"))
+        torch.cuda.synchronize()
+    except RuntimeError:
+        session.check_stop()
+        raise
 
 
 def _check_size(spec: LoraTrainingSpec, ranks: Ranks | None) -> None:
