@@ -369,7 +369,8 @@ def _may_lack_words(job: Job, pods: tuple[Pod, ...]) -> bool:
         return False
     ended = [pod for pod in pods if pod.terminated is not None]
     if job.end.succeeded:
-        return not any(pod.phase == "Succeeded" for pod in ended)
+        # Of pods that train together the first speaks for all, and is the last to end.
+        return not any(pod.phase == "Succeeded" and pod.index == 0 for pod in ended)
     return len(ended) < max(1, job.failed)
 
 

@@ -359,6 +359,18 @@ async def test_the_last_word_is_looked_for_though_an_earlier_pod_left_one(bench:
     assert bench.status.attempts.preemptions == 1
 
 
+async def test_the_last_word_of_the_first_of_several_pods_is_looked_for_though_another_has_ended(bench: Bench) -> None:
+    bench.training(("parallelism", {"nodes": 2, "gpusPerNode": 1}))
+    bench.job(status=COMPLETE, completions=2, parallelism=2)
+    bench.pod(name="hina-a1-1-x", index=1, **_dead(message="the last step is made"))
+    bench.pod(name="hina-a1-0-x", index=0, state={"running": {}}, phase="Running")
+    bench.cluster.put("pods", pod_body(name="hina-a1-0-x", index=0, **_dead(message="10 epochs trained")))
+
+    await bench.look()
+
+    assert next(c.message for c in bench.status.conditions if c.type == "Succeeded") == "10 epochs trained"
+
+
 async def test_a_pod_that_the_watch_has_not_told_yet_is_no_interruption_of_the_paused_training(bench: Bench) -> None:
     bench.training(("suspend", True))
     bench.job(suspend=False)
