@@ -80,7 +80,8 @@ PENDING = Alert(
 )
 QUEUED = Alert(
     "LoraTrainingQueued",
-    _of('lora_training_state{phase="Queued"}'),
+    # Of the last minutes: when another replica begins to lead, the twelve hours must not begin anew.
+    _of('max_over_time(lora_training_state{phase="Queued"}[10m])'),
     "info",
     f"{_WHICH} has waited in its queue for 12 hours",
     "Its queue has had no room for 12 hours. See the quota of the ClusterQueue and who uses it.",

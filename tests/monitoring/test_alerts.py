@@ -87,6 +87,13 @@ FIRING = [
         721,
         "LoraTraining ml/hina has waited in its queue for 12 hours",
     ),
+    # Another replica begins to lead in between, and nobody tells anything for a moment.
+    Situation(
+        "LoraTrainingQueued",
+        {f'lora_training_state{{{WHO}, phase="Queued", reason="Queued"}}': "1x300 stale _x1 1x500"},
+        721,
+        "LoraTraining ml/hina has waited in its queue for 12 hours",
+    ),
     Situation(
         "LoraStorageErrors",
         of_training("lora_trainer_storage_retries_total", "0x5 1+1x20") | RUNNING,
