@@ -54,10 +54,22 @@ def test_a_request_is_taken(server: ProgressServer, tracker: ProgressTracker) ->
         (b'{"request": ""}', "/checkpoint", 400),
         (b'{"request": 7}', "/checkpoint", 400),
         (json.dumps({"request": "x" * 257}).encode(), "/checkpoint", 400),
+        (b'{"request": "\\ud800"}', "/checkpoint", 400),
+        (b"[" * 4000, "/checkpoint", 400),
         (b"x" * 5000, "/checkpoint", 413),
         (b'{"request": "noon"}', "/progress", 404),
     ],
-    ids=["no JSON", "a list", "empty", "a number", "long", "flood", "another path"],
+    ids=[
+        "no JSON",
+        "a list",
+        "empty",
+        "a number",
+        "long",
+        "no text that could be told",
+        "nested",
+        "flood",
+        "another path",
+    ],
 )
 def test_another_request_is_refused(
     server: ProgressServer, tracker: ProgressTracker, content: bytes, path: str, status: int

@@ -35,6 +35,7 @@ _MESSAGE_CHARACTERS = 4096
 _NOTICE_CHARACTERS = 1024
 _LOG_CHARACTERS = 2000
 _REQUEST_BYTES = 4096
+_LENGTH_DIGITS = 9
 STALLED = "Stalled"
 
 
@@ -328,10 +329,14 @@ def _progress_json(tracker: ProgressTracker) -> bytes:
 
 def _parse_request(content: bytes) -> str:
     """The text of `{"request": "<text>"}`. Raises ValueError."""
-    document = json.loads(content)
+    try:
+        document = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
     text = document.get("request") if isinstance(document, dict) else None
     if not isinstance(text, str) or not 1 <= len(text) <= names.MAX_REQUEST_LENGTH:
         raise ValueError(f'must be {{"request": TEXT}} with 1 to {names.MAX_REQUEST_LENGTH} characters of text')
+    text.encode()  # Half a character, which JSON can hold, would break every report in which it is told.
     return text
 
 
@@ -358,7 +363,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404, "known is /checkpoint")
             return
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > _REQUEST_BYTES:
+        if not length.isdecimal() or len(length) > _LENGTH_DIGITS or int(length) > _REQUEST_BYTES:
             self.send_error(413, f"Content-Length must be given, at most {_REQUEST_BYTES}")
             return
         try:
