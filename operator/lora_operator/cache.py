@@ -54,6 +54,11 @@ class _Family:
         if pod.stage not in self.words or self.words[pod.stage][0] <= pod.created:
             self.words[pod.stage] = (pod.created, message)
 
+    def remembers(self, value: Any) -> bool:
+        """Whether a pod that is gone still tells why others of its Job ended; the Job is not forgotten before."""
+        jobs = self.members["job"].values()
+        return isinstance(value, Pod) and value.tells_of_peers and any(job.value.uid == value.job_uid for job in jobs)
+
 
 class Cache:
     """Objects as last seen, by training. Lives on one event loop."""
@@ -133,12 +138,12 @@ class Cache:
         }
 
     def prune(self, kind: Kind, gone: set[str]) -> None:
-        """Forgets the objects with these uids."""
+        """Forgets the objects with these uids, but for pods that are remembered beyond their end."""
         found = [
             (key, name)
             for key, family in self._families.items()
             for name, entry in family.members[kind].items()
-            if entry.uid in gone
+            if entry.uid in gone and not family.remembers(entry.value)
         ]
         for key, name in found:
             self._remove(key, kind, name)

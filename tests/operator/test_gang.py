@@ -386,3 +386,17 @@ def test_a_volume_that_one_pod_waits_for_is_told_of() -> None:
     decision = look(observed(job(), first(running_pod), stuck, mount_problem=words))
 
     assert condition(decision, "Scheduled").reason == "SecretMissing"
+
+
+def test_what_a_pod_that_is_gone_tells_of_others_is_forgotten_with_their_job() -> None:
+    body = ended_body(65, 1)
+    cache = seen_in_cluster(body)
+    cache.put("job", job_body(completions=2))
+    cache.drop("pod", body)
+
+    cache.prune("pod", cache.uids("pod"))
+    with_job = cache.uids("pod")
+    cache.prune("job", cache.uids("job"))
+    cache.prune("pod", cache.uids("pod"))
+
+    assert (with_job, cache.uids("pod")) == ({body["metadata"]["uid"]}, set())
