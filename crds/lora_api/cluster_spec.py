@@ -57,7 +57,9 @@ _POWERS = (
     "container.seccomp.security.alpha.kubernetes.io/",
     "seccomp.security.alpha.kubernetes.io/",
     "cdi.k8s.io/",
+    "io.kubernetes.cri-o.",
     "k8s.v1.cni.cncf.io/",
+    "v1.multus-cni.io/",
     "sidecar.istio.io/userVolume",
 )
 """Annotations by which a pod gets what no field of a training can give it."""
@@ -362,8 +364,8 @@ class Pod(ApiModel):
             cel="!has(self.annotations) || self.annotations.all(k, "
             + " && ".join(f"!k.startsWith('{power}')" for power in _POWERS)
             + ")",
-            message="annotations that loosen AppArmor or seccomp, or add devices (cdi.k8s.io), networks "
-            "(k8s.v1.cni.cncf.io) or Istio volumes are for the cluster's operator; remove them, or ask for a profile",
+            message="annotations that loosen AppArmor or seccomp, or add devices (cdi.k8s.io, CRI-O), networks "
+            "(Multus) or Istio volumes are for the cluster's operator; remove them, or ask for a profile",
             holds=lambda m: not any(key.startswith(_POWERS) for key in m.annotations),
         ),
         Rule(

@@ -268,6 +268,12 @@ CLUSTER: dict[str, Wrong] = {
         "annotations that loosen AppArmor or seccomp",
         "ask for a profile",
     ),
+    "annotation that changes the network": Wrong(
+        {"pod.annotations": {"v1.multus-cni.io/default-network": "kube-system/host"}}, "networks", "ask for a profile"
+    ),
+    "annotation that adds a device": Wrong(
+        {"pod.annotations": {"io.kubernetes.cri-o.Devices": "/dev/kvm"}}, "add devices", "ask for a profile"
+    ),
     "variable of nothing": Wrong({"pod.env": [{"name": "A"}]}, "spec.pod.env[0]", "exactly one of value"),
     "variable of two values": Wrong(
         {"pod.env": [{"name": "A", "value": "1", "secretKeyRef": {"name": "s", "key": "k"}}]}, "pod.env[0]", "exactly"
