@@ -32,6 +32,23 @@ def test_the_training_takes_two_steps_and_gives_an_adapter(folder: Path) -> None
     assert result.stdout == f"Completed: 2 steps in 1 epochs: {adapter}\n"
 
 
+def test_a_model_or_a_file_of_somebody_is_not_replaced(tmp_path: Path) -> None:
+    own = tmp_path / "training.yaml"
+    own.write_text("metadata: {name: mine}")
+
+    result = lora("example", tmp_path)
+
+    assert (result.exit_code, own.read_text()) == (64, "metadata: {name: mine}")
+    assert "holds training.yaml already; name a new folder" in result.stderr
+    own.unlink()
+    (tmp_path / "base").mkdir()
+    assert "holds base already" in lora("example", tmp_path).stderr
+
+
+def test_an_example_is_made_anew(folder: Path) -> None:
+    assert lora("example", folder).exit_code == 0
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 

@@ -96,6 +96,17 @@ def test_a_comparison_needs_the_name_of_a_file(run: Path) -> None:
     assert (result.exit_code, "such as s3://bucket/runs/compare.html" in result.stderr) == (64, True)
 
 
+def test_a_place_without_a_bucket_is_no_file_of_this_machine(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    result = run_command(compare, run, run, "-o", "s3://c.html")
+
+    assert (result.exit_code, list(tmp_path.iterdir())) == (64, [])
+    assert "write s3://bucket/c.html" in result.stderr
+
+
 def test_one_run_cannot_be_compared(run: Path, tmp_path: Path) -> None:
     result = run_command(compare, run, "-o", tmp_path / "c.html")
 

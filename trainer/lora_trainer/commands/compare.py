@@ -46,6 +46,8 @@ def _write(runs: list[str], out: str, options: S3Options) -> int:
     folder, _, name = out.rpartition("/")
     if not name:
         raise InvalidConfiguration(f"--out is {out}, a folder; name a file in it, such as {out}compare.html", hint="")
+    if "://" not in folder:
+        raise InvalidConfiguration(f"--out is {out}, which names no bucket; write s3://bucket/{name}", hint="")
     target = open_place(folder, options)
     with tempfile.TemporaryDirectory() as place:
         page = Path(place, "compare.html")

@@ -26,13 +26,27 @@ def example(folder: Annotated[Path, typer.Argument(help="Where to write; made if
     from lora_trainer.commands.example_model import write_example_model  # noqa: PLC0415
 
     with exit_with_code():
+        training = _training(folder.resolve())
+        _check_free(folder, training)
         try:
             _write_pictures(folder / PICTURES / "1_example square")
             write_example_model(folder / MODEL)
-            (folder / FILE).write_text(yaml.safe_dump(_training(folder.resolve()), sort_keys=False), encoding="utf-8")
+            (folder / FILE).write_text(yaml.safe_dump(training, sort_keys=False), encoding="utf-8")
         except OSError as error:
             raise InvalidConfiguration(f"{folder} cannot be written: {error.strerror}", hint="") from error
     typer.echo(f"{folder}: now run `lora run {folder / FILE}`")
+
+
+def _check_free(folder: Path, training: dict[str, Any]) -> None:
+    """Raises InvalidConfiguration when something other than an earlier example would be replaced."""
+    there = [name for name in (MODEL, PICTURES, FILE) if (folder / name).exists()]
+    try:
+        before = yaml.safe_load((folder / FILE).read_bytes())
+    except (OSError, yaml.YAMLError):
+        before = None
+    is_ours = isinstance(before, dict) and before.get("metadata") == training["metadata"]
+    if there and not is_ours:
+        raise InvalidConfiguration(f"{folder} holds {there[0]} already; name a new folder", hint="")
 
 
 def _write_pictures(folder: Path) -> None:
