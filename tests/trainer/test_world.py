@@ -75,3 +75,19 @@ def test_a_wait_ends_when_a_process_is_lost() -> None:
         together(2, work, limit_seconds=2)
 
     assert isinstance(heard[0], PeerLost) and str(heard[0]) == "another process is lost"
+
+
+def test_a_lost_connection_is_told_in_a_few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError(
+            "[/src/gloo/pair.cc:553] Connection closed by peer [10.0.0.7]:21684. This is typically\nmore"
+        )
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", refuse)
+
+    with pytest.raises(PeerLost) as lost:
+        World(1, 2).wait_for_all()
+
+    assert (
+        str(lost.value) == "process 1 lost its connection to another one (Connection closed by peer [10.0.0.7]:21684)"
+    )

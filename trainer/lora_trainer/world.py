@@ -5,6 +5,7 @@ so that a signal, or the loss of another process, ends it; it may last as long a
 """
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
@@ -20,6 +21,7 @@ _PAUSE_SHARE = 0.05
 """A wait is looked at again after this share of the time that it has lasted."""
 _LEAD = 0
 _DIGEST_BITS = 62
+_SOURCE_PLACE = re.compile(r"^\[[^\]\s]*\]\s*")
 
 
 class Word(IntEnum):
@@ -158,7 +160,12 @@ class World:
 
     def _lost(self, error: RuntimeError) -> PeerLost:
         self._while_waiting()  # It may know more.
-        return PeerLost(f"process {self.rank} lost its connection to another one ({str(error).splitlines()[0]})")
+        return PeerLost(f"process {self.rank} lost its connection to another one ({_in_short(error)})")
+
+
+def _in_short(error: RuntimeError) -> str:
+    """What torch says, without the place in its source and its advice."""
+    return _SOURCE_PLACE.sub("", str(error).splitlines()[0]).partition(". ")[0]
 
 
 def _digest_of(tensors: Iterable[Tensor]) -> int:
