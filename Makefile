@@ -1,7 +1,7 @@
 # make setup     .venv with everything that development, tests and the demo need
 # make demo      the whole path on this machine: cluster, object store, operator, one training (KEEP=1 leaves it running)
 # make test      every check, and every test but the long ones
-# make test-long the whole systems: demo, real trainer in the cluster, installed charts, several processes, kills
+# make test-long the whole systems: demo, real trainer in the cluster, installed charts, several processes, faults, kills
 # make coverage  the tests, and which lines they reach
 # make check     formatting, lint, types, layers, drift of generated files
 # make generate  the files that are made from the models

@@ -11,13 +11,14 @@ _LONG = (
     "tests/security/test_rights.py",
     "tests/benchmarks/",
     "tests/docs/test_first_lora.py",
+    "tests/trainer/test_faulty_store.py",
+    "tests/tinybase/test_sampling.py",
 )
 """Whole systems: `make test-long` runs them, `make test` everything else."""
 _FIRST = (
     *_LONG,
     "tests/trainer/test_run_settings.py",
     "tests/trainer/test_resume.py",
-    "tests/trainer/test_faulty_store.py",
     "tests/trainer/test_memory_ladder.py",
     "tests/trainer/test_loop.py",
     "tests/gitops/",
