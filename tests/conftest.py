@@ -13,6 +13,10 @@ _LONG = (
     "tests/docs/test_first_lora.py",
     "tests/trainer/test_faulty_store.py",
     "tests/tinybase/test_sampling.py",
+    "tests/trainer/test_reference_training.py",
+    "tests/operator/test_diagnosis.py",
+    "tests/operator/test_restarts.py",
+    "tests/operator/test_api_faults.py",
 )
 """Whole systems: `make test-long` runs them, `make test` everything else."""
 _FIRST = (
