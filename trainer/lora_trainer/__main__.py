@@ -6,7 +6,7 @@ import sys
 
 from lora_trainer.stopping import catch_signals
 
-_STOPPABLE = ("run", "preflight")
+_STOPPABLE = ("run", "preflight", "evaluate")
 """Sub-commands that end in order when they are told to stop."""
 
 

@@ -137,7 +137,8 @@ def test_a_stop_before_anything_was_imported_ends_with_75_and_nothing_lost(file:
     assert message.reason == "Interrupted" and "nothing was lost" in message.message
 
 
-def test_signals_are_caught_before_the_commands_are_imported() -> None:
+@pytest.mark.parametrize("command", ["run", "preflight", "evaluate"])
+def test_signals_are_caught_before_the_commands_are_imported(command: str) -> None:
     """Killed by an uncaught SIGTERM, the process would end with -15."""
     program = (
         "import signal, sys\n"
@@ -147,12 +148,11 @@ def test_signals_are_caught_before_the_commands_are_imported() -> None:
         "            signal.raise_signal(signal.SIGTERM)\n"
         "            sys.exit(9)\n"
         "sys.meta_path.insert(0, Import())\n"
-        "sys.argv = ['lora', 'run', 'lora.yaml']\n"
         "from lora_trainer.__main__ import main\n"
         "main()\n"
     )
 
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 9
+    assert subprocess.run([sys.executable, "-c", program, command, "lora.yaml"], check=False).returncode == 9
 
 
 @pytest.mark.parametrize(("end", "code"), [("sys.exit(76)", 76), ("raise ValueError('a bug')", 1)])
