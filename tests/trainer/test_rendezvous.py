@@ -4,15 +4,18 @@ test_several_processes (threads) and in tests/e2e (processes)."""
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed import TCPStore, distributed_c10d  # type: ignore[attr-defined]
 
 from lora_api.spec import LoraTrainingSpec
-from lora_trainer import rendezvous
+from lora_trainer import heartbeat, rendezvous
 from lora_trainer.errors import InterruptedUnsaved, InvalidConfiguration
 from lora_trainer.prepare import Session
 from lora_trainer.rendezvous import joined
@@ -100,6 +103,54 @@ def test_who_waits_while_the_first_process_ends_is_interrupted_and_has_not_faile
         keeper.wait()
 
 
+@pytest.fixture
+def first_process() -> Iterator[Address]:
+    """Where a first process has said that it is there, and has ended before it was connected; its store answers."""
+    port = free_port()
+    store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    store.set("lora/0/beat/0", "go 0")
+    yield Address("127.0.0.1", port)
+    del store
+
+
+def test_a_process_that_is_lost_before_it_is_connected_is_not_waited_for_for_ever(
+    first_process: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendezvous, "_PATIENCE_TO_CONNECT", timedelta(seconds=1))
+    waiting = replace(ranks(1), meeting=first_process)
+
+    with (
+        pytest.raises(InterruptedUnsaved, match="process 1 could not be connected to all others") as raised,
+        joined(spec(2), session(tmp_path, waiting)),
+    ):
+        pass
+
+    assert "See whether one ended meanwhile" in raised.value.hint
+
+
+def test_who_is_lost_before_it_is_connected_is_named(
+    first_process: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendezvous, "_PATIENCE_TO_CONNECT", timedelta(seconds=1))
+    monkeypatch.setattr(heartbeat, "_BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(heartbeat, "LOST_SECONDS", 0.2)
+    waiting = replace(ranks(1), meeting=first_process)
+
+    with (
+        pytest.raises(InterruptedUnsaved, match="process 0 has not been heard of"),
+        joined(spec(2), session(tmp_path, waiting)),
+    ):
+        pass
+
+
+def test_once_connected_there_is_no_limit_to_the_wait_for_another(tmp_path: Path) -> None:
+    with joined(spec(1), session(tmp_path, ranks(0, size=1))):
+        group = distributed_c10d._get_default_group()
+        limit = group._get_backend(torch.device("cpu")).options._timeout
+
+    assert limit >= timedelta(days=30)
+
+
 def test_gpus_are_connected_before_anything_is_on_them_and_nobody_waits_for_the_others_to_leave(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +160,7 @@ def test_gpus_are_connected_before_anything_is_on_them_and_nobody_waits_for_the_
     monkeypatch.setattr(torch.cuda, "set_device", lambda number: asked.append(f"device {number}"))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: asked.append("synchronize"))
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: asked.append(backend))
+    monkeypatch.setattr(rendezvous, "_set_pg_timeout", lambda limit: asked.append(f"limit {limit.days} days"))
     monkeypatch.setattr(torch, "zeros", lambda *_, device: f"zeros on {device}")
     monkeypatch.setattr(dist, "all_reduce", lambda tensor: asked.append(f"sum of {tensor}"))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: asked.append("destroy"))
@@ -117,7 +169,7 @@ def test_gpus_are_connected_before_anything_is_on_them_and_nobody_waits_for_the_
     with joined(training.spec, session(tmp_path, ranks(0, size=1))):
         asked.append("train")
 
-    assert asked == ["device 0", "cpu:gloo,cuda:nccl", "sum of zeros on cuda", "synchronize", "train"]
+    assert asked == ["device 0", "cpu:gloo,cuda:nccl", "limit 30 days", "sum of zeros on cuda", "synchronize", "train"]
 
 
 _KEEPER = """

@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch.distributed import DistError, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from lora_api.spec import LoraTrainingSpec
 from lora_trainer.compute import check_device
@@ -31,6 +32,8 @@ _PATIENCE_SECONDS = 1800.0
 """For the processes of other nodes, whose pods may have to wait for a place and for their image."""
 _LOOK_SECONDS = 0.2
 _STORE_TIMEOUT = timedelta(seconds=30)
+_PATIENCE_TO_CONNECT = timedelta(seconds=90)
+"""All have just said that they are there. Less than the usual grace period, for a signal is not heard meanwhile."""
 _NEVER = timedelta(days=30)
 """Who is alive is told by heartbeats. A limit for a collective would end a run whose first process draws for long."""
 
@@ -54,9 +57,9 @@ def joined(spec: LoraTrainingSpec, session: Session) -> Iterator[World]:
         store = _store(ranks, session)
         _wait_for_others(store, ranks, session)
     on_gpu = spec.parallelism.gpus_per_node > 0
-    _connect(store, ranks, on_gpu=on_gpu)
     heartbeat = Heartbeat(store.clone(), ranks, session.signal)  # type: ignore[attr-defined]  # not in the stubs
     with beating(heartbeat), _telling_the_end(heartbeat):
+        _connect(store, ranks, heartbeat, on_gpu=on_gpu)
         if on_gpu:
             _connect_gpus(session)
         yield _world(ranks, heartbeat, session)
@@ -215,7 +218,12 @@ def _until(look: Callable[[], Found | None], session: Session, waiting_for: str 
     return found
 
 
-def _connect(store: Store, ranks: Ranks, *, on_gpu: bool) -> None:
+def _connect(store: Store, ranks: Ranks, heartbeat: Heartbeat, *, on_gpu: bool) -> None:
+    """Connects the processes that have said that they are there.
+
+    Raises:
+        InterruptedUnsaved: they do not reach each other, or one has ended since.
+    """
     if on_gpu:
         torch.cuda.set_device(ranks.local_rank)
     try:
@@ -224,11 +232,13 @@ def _connect(store: Store, ranks: Ranks, *, on_gpu: bool) -> None:
             store=PrefixStore("group", store),
             rank=ranks.rank,
             world_size=ranks.size,
-            timeout=_NEVER,
+            timeout=_PATIENCE_TO_CONNECT,
         )
     except RuntimeError as error:
+        why = heartbeat.lost or str(error).splitlines()[0]
         raise InterruptedUnsaved(
-            f"process {ranks.rank} could not be connected to all others ({str(error).splitlines()[0]})",
-            hint="The processes of all nodes must reach each other on any TCP port.",
+            f"process {ranks.rank} could not be connected to all others ({why})",
+            hint="See whether one ended meanwhile. The processes of all nodes must reach each other on any TCP port.",
         ) from error
+    _set_pg_timeout(_NEVER)
     logger.info("process %s of %s is connected", ranks.rank, ranks.size)
