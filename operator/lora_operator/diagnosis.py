@@ -126,7 +126,7 @@ def _rejected(pod: Pod) -> Failure | None:
 
 
 def _killed(pod: Pod, ended: Terminated) -> Failure:
-    if ended.reason != "OOMKilled" and pod.is_deleting:
+    if ended.reason != "OOMKilled" and pod.was_stopped:
         outcome = outcome_of(ExitCode.KILLED)
         message = f"pod {pod.name} was told to stop and had not ended when its grace period was over"
         hint = "What was not saved is made again; raise terminationGracePeriodSeconds of the profile."

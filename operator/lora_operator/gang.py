@@ -41,7 +41,7 @@ def _failure_of(pods: tuple[Pod, ...]) -> Pod | None:
     fatal = next((pod for pod in failed if _is_fatal(pod) and not pod.is_disrupted), None)
     if fatal is not None or any(pod.is_disrupted for pod in pods):
         return fatal
-    return next((pod for pod in failed if not pod.is_interrupted and not pod.is_deleting), None)
+    return next((pod for pod in failed if not pod.is_interrupted and not pod.was_stopped), None)
 
 
 def _is_final(subject: Subject, judged: Observed, job: Job) -> bool:

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from lora_api import ProgressReport, TerminationMessage, names
 from lora_api.exit_codes import codes_with
 from lora_operator import kueue
 from lora_operator.subject import Manifest
-from lora_operator.timestamps import parse_time
+from lora_operator.timestamps import format_time, parse_time
 
 ANNOTATION_FAILURES_BEFORE = f"{names.GROUP}/failures-before"
 """On a Job: failures of the Jobs before it, which use up the same budget."""
@@ -135,6 +135,8 @@ def _job_end(status: Manifest, *found: Manifest | None) -> JobEnd | None:
     )
 
 
+ENDED_PHASES = {"Succeeded", "Failed"}
+"""Phases of pods that will never run again."""
 CREATING_REASONS = {"ContainerCreating", "PodInitializing"}
 """What the kubelet says of containers while volumes are mounted and before init containers have ended."""
 
@@ -186,6 +188,8 @@ class Pod:
     node: str
     deletion_time: str | None
     """When it has to be gone; None: nobody told it to stop."""
+    stop_time: str
+    """When it was told to stop; empty: it was not."""
     grace_seconds: int
     """Time to end in that it gets when it is told to stop."""
     disruption: Disruption | None
@@ -209,11 +213,18 @@ class Pod:
     """How the init container that checks the data ended, if there is one."""
     terminated: Terminated | None
     """How the trainer container ended; that of the init container when it failed, for no other follows then."""
+    ended: str
+    """When it ended; of a pod that never ran, when it was last told of; empty: it has not, or nobody says."""
 
     @property
     def is_deleting(self) -> bool:
         """Whether it was told to stop."""
         return self.deletion_time is not None
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether it was told to stop before it ended: what it ended with may follow from that."""
+        return self.is_deleting and not (self.ended and self.ended < self.stop_time)
 
     @property
     def is_disrupted(self) -> bool:
@@ -233,7 +244,7 @@ class Pod:
     @property
     def is_over(self) -> bool:
         """Whether it will never run again."""
-        return self.phase in {"Succeeded", "Failed"}
+        return self.phase in ENDED_PHASES
 
     @property
     def tells_of_peers(self) -> bool:
@@ -273,6 +284,7 @@ def parse_pod(body: Manifest) -> Pod:
         ip=status.get("podIP") or "",
         node=spec.get("nodeName") or "",
         deletion_time=meta.get("deletionTimestamp"),
+        stop_time=_stop_time(meta),
         grace_seconds=spec.get("terminationGracePeriodSeconds") or 0,
         disruption=_disruption(conditions.get("DisruptionTarget", {})),
         reason=status.get("reason") or "",
@@ -285,12 +297,31 @@ def parse_pod(body: Manifest) -> Pod:
         is_checking="running" in check,
         checked=checked,
         terminated=ended,
+        ended=_time_of_end(status, state, check),
     )
 
 
-def _age(pod: Pod) -> tuple[str, bool, str]:
-    """Sorts pods by age; of two that were created in the same second the one that still lives is the younger."""
-    return pod.created, not pod.is_over, pod.name
+def _stop_time(meta: Manifest) -> str:
+    """A deletion is dated ahead by the time that the pod gets to end in."""
+    if "deletionTimestamp" not in meta:
+        return ""
+    grace = timedelta(seconds=meta.get("deletionGracePeriodSeconds") or 0)
+    return format_time(parse_time(meta["deletionTimestamp"]) - grace)
+
+
+def _time_of_end(status: Manifest, *containers: Manifest) -> str:
+    if status.get("phase") not in ENDED_PHASES:
+        return ""
+    times = [(container.get("terminated") or {}).get("finishedAt") for container in containers]
+    if not any(times):
+        times = [condition.get("lastTransitionTime") for condition in status.get("conditions") or ()]
+    return max(filter(None, times), default="")
+
+
+def _age(pod: Pod) -> tuple[str, bool, str, str]:
+    """Sorts pods by age; of two that were created in the same second the one that still lives is the younger, else the
+    one that ended later."""
+    return pod.created, not pod.is_over, pod.ended, pod.name
 
 
 def _disruption(condition: Manifest) -> Disruption | None:

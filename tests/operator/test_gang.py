@@ -9,7 +9,7 @@ from lora_api.status import Attempts, LoraTrainingStatus, PodCount
 from lora_operator.cache import Cache
 from lora_operator.decision import Create, Decision, Delete
 from lora_operator.gang import LONGEST_RETRY_SECONDS, seconds_to_retry
-from lora_operator.observed import ANNOTATION_FAILURES_BEFORE, Job, Observed, Pod, parse_job
+from lora_operator.observed import ANNOTATION_FAILURES_BEFORE, Job, Observed, Pod, parse_job, parse_pod
 from lora_operator.outcome import MOST_IN_VAIN
 from lora_operator.profiles import load_profiles
 from lora_operator.reconcile import decide
@@ -336,6 +336,24 @@ def test_a_cancelled_training_ends_after_a_failed_attempt_and_starts_no_other() 
 
     assert condition(decision, "Succeeded").reason == "Cancelled"
     assert decision.actions == ()
+
+
+def crashed(seconds_before_told: float) -> Pod:
+    """The first pod, that crashed so long before its Job told it to stop, with two minutes to end in."""
+    finished = format_time(moment(-100 - seconds_before_told))
+    state = {"terminated": {"exitCode": 1, "reason": "Error", "message": "", "finishedAt": finished}}
+    body = pod_body(state=state, phase="Failed", name="first", index=0, gone_in=20.0)
+    body["metadata"]["deletionGracePeriodSeconds"] = 120
+    return parse_pod(body)
+
+
+@pytest.mark.parametrize(("seconds", "numbers"), [(2, (1, 0)), (0, (0, 1)), (-5, (0, 1))])
+def test_a_crash_before_the_job_stopped_the_pod_is_a_failure_and_one_after_that_follows_from_it(
+    seconds: float, numbers: tuple[int, int]
+) -> None:
+    decision = look(observed(FAILED_JOB, crashed(seconds), second(dead_pod, 75)))
+
+    assert counted(decision) == numbers
 
 
 def seen_in_cluster(*bodies: dict[str, Any]) -> Cache:

@@ -235,3 +235,24 @@ def test_of_two_pods_of_the_same_second_the_one_that_lives_is_the_newest(names_:
 
     assert Observed.of([make_job()], [old, new]).pod == new
     assert Observed.of([make_job()], [new, old]).pod == new
+
+
+def finished_at(second: int, **changes: Any) -> Pod:
+    """A pod that ended so many seconds after it was made."""
+    terminated = {"exitCode": 69, "reason": "Error", "finishedAt": f"2026-11-22T11:00:{second:02}Z"}
+    return make_pod(state={"terminated": terminated}, phase="Failed", **changes)
+
+
+def test_of_two_dead_pods_of_the_same_second_the_one_that_ended_last_is_the_newest() -> None:
+    first, second = finished_at(9, name="z"), finished_at(11, name="a")
+
+    assert Observed.of([make_job()], [first, second]).pods == (first, second)
+    assert Observed.of([make_job()], [second, first]).pods == (first, second)
+
+
+def test_a_dead_pod_that_never_ran_ended_when_it_was_last_told_of() -> None:
+    refused = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-11-22T11:00:03Z"}
+
+    pod = make_pod(phase="Failed", conditions=[refused], status_reason="UnexpectedAdmissionError")
+
+    assert pod.ended == "2026-11-22T11:00:03Z"
