@@ -79,7 +79,8 @@ class Cache:
         members = family.members[kind]
         known = members.get(meta["name"])
         version = int(meta["resourceVersion"])
-        if known is not None and known.uid == meta["uid"] and known.version >= version:
+        if known is not None and known.version >= version:
+            # Also of another object that had its name before: what was asked for is answered later than watches tell.
             return None
         value = _value(kind, body)
         entry = _Entry(version, meta["uid"], value)

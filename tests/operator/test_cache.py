@@ -80,15 +80,25 @@ def test_a_training_is_parsed_once_per_state() -> None:
     assert changed.resource_version == "10"
 
 
-def test_a_new_object_of_the_same_name_replaces_the_old_one_whatever_its_version() -> None:
+def test_a_new_object_of_the_same_name_replaces_the_old_one() -> None:
     cache = Cache()
     cache.put("training", version(training_body(), 10))
 
-    cache.put("training", version(training_body(), 3, uid="other"))
+    cache.put("training", version(training_body(), 11, uid="other"))
 
     subject = cache.subject(KEY)
     assert subject is not None
     assert subject.uid == "other"
+
+
+@pytest.mark.parametrize(("kind", "body"), [("training", training_body()), ("job", job_body()), ("pod", pod_body())])
+def test_a_late_answer_about_an_old_object_does_not_replace_the_new_one(kind: Kind, body: dict[str, Any]) -> None:
+    cache = Cache()
+    cache.put(kind, version(body, 11, uid="new"))
+
+    news = cache.put(kind, version(body, 10, uid="old"))
+
+    assert (news, cache.uids(kind)) == (None, {"new"})
 
 
 def test_a_late_deletion_of_an_old_object_does_not_hide_the_new_one() -> None:
