@@ -6,7 +6,7 @@ What is left is compared with what one process leaves that makes the same batche
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from lora_api import LoraTraining
+from lora_trainer.data.augment import Pixels, View
+from lora_trainer.data.latents import EncodedOnDemand
 from lora_trainer.errors import Interrupted, InvalidConfiguration, TrainingError
 from lora_trainer.families.stable_diffusion import StableDiffusion
 from lora_trainer.loop import Trainer
@@ -44,6 +46,8 @@ class Company:
 
     make: Callable[..., LoraTraining]
     folder: Path
+    encoded: list[tuple[str, View]] = field(default_factory=list)
+    """Which process encoded which view."""
 
     def training(self, processes: int, accumulation: int = 1, **changes: Any) -> LoraTraining:
         training = CHANGES["training"] | {"gradientAccumulationSteps": accumulation} | changes.get("training", {})
@@ -117,7 +121,15 @@ def whole(tiny_pipeline: Path, tiny_pictures: Path, tmp_path_factory: pytest.Tem
     """What two processes leave that nobody interrupts; read only."""
     folder = tmp_path_factory.mktemp("whole")
     made = make_company(tiny_pipeline, tiny_pictures, folder)
-    made.run(2)
+    inner = EncodedOnDemand.encode
+
+    def encode(source: EncodedOnDemand, view: View, pixels: Pixels) -> Tensor:
+        made.encoded.append((threading.current_thread().name, view))
+        return inner(source, view, pixels)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EncodedOnDemand, "encode", encode)
+        made.run(2)
     return made
 
 
@@ -129,6 +141,13 @@ def test_two_processes_leave_what_one_leaves_with_twice_the_accumulation(
     alone.run_alone(accumulation=2)
 
     assert_close(whole, alone)
+
+
+def test_each_process_encodes_its_share_of_the_pictures(whole: Company) -> None:
+    processes, views = zip(*whole.encoded, strict=True)
+
+    assert len(set(processes)) == 2
+    assert len(set(views)) == len(views)
 
 
 def test_the_order_of_a_sum_of_more_than_two_changes_its_last_bits_only(company: Callable[[str], Company]) -> None:

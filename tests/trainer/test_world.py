@@ -39,6 +39,12 @@ def test_all_get_what_the_lead_gave(data: bytes) -> None:
     assert together(3, lambda world: world.from_lead(data if world.is_lead else b"others")) == [data] * 3
 
 
+def test_all_get_what_each_gave() -> None:
+    given = [b"one", b"", b"another"]
+
+    assert together(3, lambda world: list(world.from_each(given[world.rank]))) == [given] * 3
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_equal_weights_pass_and_one_other_bit_does_not(dtype: torch.dtype) -> None:
     def weights(change: float) -> dict[str, Tensor]:
@@ -60,6 +66,7 @@ def test_a_process_that_is_alone_needs_no_connection() -> None:
 
     assert world.is_lead
     assert (world.agree(Word.GO), world.any_of([True, False]), world.from_lead(b"x")) == (Word.GO, [True, False], b"x")
+    assert list(world.from_each(b"x")) == [b"x"]
     assert tensor.tolist() == [1.0, 1.0]
 
 

@@ -18,6 +18,7 @@ from lora_trainer.data.latent_store import UNUSED_DAYS, LatentFiles, remove_unus
 from lora_trainer.data.latents import (
     EncodedOnDemand,
     Encoder,
+    LatentsInMemory,
     LatentSource,
     encode_to_files,
     encode_to_memory,
@@ -215,11 +216,13 @@ def _latents(
         session.audience.tracker.set_reason("EncodingLatents", f"{done} of {total}")
         session.check_stop()
 
+    own = _share_of(views, dataset, session) if world.size > 1 else views
     if dataset.latent_cache == "Memory":
-        kept = encode_to_memory(source, views, workers=dataset.workers, on_progress=on_progress)
+        kept = encode_to_memory(source, own, workers=dataset.workers, on_progress=on_progress)
+        if world.size > 1:
+            kept = LatentsInMemory.from_bytes(world.from_each(kept.to_bytes()), views)
         return kept.to(device) if kept.size_bytes <= _LATENTS_ON_DEVICE_BYTES else kept
     files = _latent_files(prepared.training.spec, session)
-    own = _share_of(views, dataset, session) if world.size > 1 else views
     latents, counts = encode_to_files(source, files, own, workers=dataset.workers, on_progress=on_progress)
     logger.info("%s latents were encoded, %s lay in the cache", counts.encoded, counts.found)
     world.wait_for_all()
@@ -231,10 +234,10 @@ def _latents(
 
 
 def _share_of(views: Sequence[View], dataset: Dataset, session: Session) -> Sequence[View]:
-    """Those that this process encodes for all that read the same files: on this machine, or where a store is, all."""
+    """Those that this process encodes for all others; where files of a disk are shared, for those of its machine."""
     ranks = session.settings.ranks
     assert ranks is not None, "several processes without a number"
-    if dataset.latent_store_uri is None:
+    if dataset.latent_cache == "Disk":
         return views[ranks.local_rank :: ranks.local_size]
     return views[ranks.rank :: ranks.size]
 

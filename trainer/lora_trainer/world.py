@@ -7,7 +7,7 @@ so that a signal, or the loss of another process, ends it; it may last as long a
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 
 import torch
@@ -97,16 +97,11 @@ class World:
 
     def from_lead(self, data: bytes) -> bytes:
         """The bytes that the lead gave; those of the others do not count. Raises PeerLost."""
-        if self.size == 1:
-            return data
-        length = torch.tensor([len(data)])
-        self._broadcast(length)
-        content = torch.frombuffer(bytearray(data), dtype=torch.uint8) if self.is_lead and data else None
-        if content is None:
-            content = torch.empty(int(length), dtype=torch.uint8)
-        if len(content):
-            self._broadcast(content)
-        return content.numpy().tobytes()
+        return self._from(_LEAD, data)
+
+    def from_each(self, data: bytes) -> Iterator[bytes]:
+        """The bytes that each process gave, by rank; all must read them to the end. Raises PeerLost."""
+        return (self._from(rank, data) for rank in range(self.size))
 
     def wait_for_all(self) -> None:
         """Comes back when all processes are here. Raises PeerLost."""
@@ -136,8 +131,20 @@ class World:
         self._wait(self._ask(lambda: dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self._group, async_op=True)))
         return [int(value) for value in tensor.tolist()]
 
-    def _broadcast(self, tensor: Tensor) -> None:
-        self._wait(self._ask(lambda: dist.broadcast(tensor, group_src=_LEAD, group=self._group, async_op=True)))
+    def _from(self, rank: int, data: bytes) -> bytes:
+        if self.size == 1:
+            return data
+        length = torch.tensor([len(data)])
+        self._broadcast(length, rank)
+        content = torch.frombuffer(bytearray(data), dtype=torch.uint8) if self.rank == rank and data else None
+        if content is None:
+            content = torch.empty(int(length), dtype=torch.uint8)
+        if len(content):
+            self._broadcast(content, rank)
+        return content.numpy().tobytes()
+
+    def _broadcast(self, tensor: Tensor, rank: int) -> None:
+        self._wait(self._ask(lambda: dist.broadcast(tensor, group_src=rank, group=self._group, async_op=True)))
 
     def _ask(self, begin: Callable[[], "dist.Work | None"]) -> dist.Work:
         self._while_waiting()

@@ -13,6 +13,7 @@ from lora_trainer.data.latents import (
     EncodedOnDemand,
     Encoder,
     LatentsInFiles,
+    LatentsInMemory,
     encode_to_files,
     encode_to_memory,
     to_tensor,
@@ -83,6 +84,17 @@ def test_neither_workers_nor_order_nor_company_change_a_latent(pictures: tuple[P
     some = encode_to_memory(source, views[5:2:-1], workers=0, on_progress=ignore)
 
     assert all(torch.equal(some.load(view)(), everything.load(view)()) for view in views[3:6])
+
+
+def test_shares_that_were_encoded_apart_are_the_whole(pictures: tuple[Pictures, TrainingPlan]) -> None:
+    source, views = source_of(pictures[0], Vae()), pictures[0].kept_views(pictures[1])
+    shares = [encode_to_memory(source, views[part::5], workers=0, on_progress=ignore) for part in range(5)]
+    none = encode_to_memory(source, (), workers=0, on_progress=ignore)
+
+    together = LatentsInMemory.from_bytes((share.to_bytes() for share in (*shares, none)), views)
+
+    whole = encode_to_memory(source, views, workers=0, on_progress=ignore)
+    assert all(torch.equal(together.load(view)(), whole.load(view)()) for view in views)
 
 
 def test_both_sides_of_a_mirrored_picture_are_encoded(pictures: tuple[Pictures, TrainingPlan]) -> None:

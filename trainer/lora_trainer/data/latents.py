@@ -6,13 +6,14 @@ latent depends on its picture alone: not on the batch size, the order, or what e
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from lora_trainer.data.augment import Pixels, View
@@ -94,6 +95,16 @@ class LatentsInMemory:
     def to(self, device: torch.device | str) -> "LatentsInMemory":
         """The same on a device."""
         return LatentsInMemory({view: latent.to(device) for view, latent in self._latents.items()})
+
+    def to_bytes(self) -> bytes:
+        """All of them, for another process."""
+        return save({repr(view): latent for view, latent in self._latents.items()})
+
+    @staticmethod
+    def from_bytes(parts: Iterable[bytes], views: Sequence[View]) -> "LatentsInMemory":
+        """What processes have encoded of `views`, together."""
+        latents = {name: latent for data in parts for name, latent in load(data).items()}
+        return LatentsInMemory({view: latents[repr(view)] for view in views})
 
     @property
     def size_bytes(self) -> int:
