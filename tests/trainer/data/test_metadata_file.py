@@ -148,5 +148,22 @@ def test_another_encoding_is_a_problem(folder: Path) -> None:
     assert read_metadata(folder, is_root=True) == ({}, ["is not UTF-8 (position 10); save it as UTF-8"])
 
 
+def test_a_list_that_is_too_large_is_not_read(folder: Path) -> None:
+    with (folder / "metadata.jsonl").open("wb") as file:
+        file.truncate((64 << 20) + 1)
+
+    entries, problems = read_metadata(folder, is_root=True)
+
+    assert entries == {}
+    assert problems == ["has more than 67,108,864 bytes; shorten it, or use folders with caption files instead"]
+
+
+def test_a_caption_is_as_long_as_in_a_file_of_its_own_at_most(folder: Path) -> None:
+    assert problems_of(folder, {"file": "a.png", "caption": "ä" * (1 << 19)}) == []
+    assert problems_of(folder, {"file": "a.png", "caption": "ä" * (1 << 19) + "a"}) == [
+        "line 1 has a caption of more than 1,048,576 bytes; shorten it"
+    ]
+
+
 def test_all_problems_are_told_at_once(folder: Path) -> None:
     assert len(problems_of(folder, {"file": "x.png"}, "{", {"file": "a.png", "tags": "x"})) == 3

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lora_trainer.data.captions import MAX_BYTES as MAX_CAPTION_BYTES
 from lora_trainer.data.images import is_image
 
 FILE_NAME = "metadata.jsonl"
 MAX_REPEATS = 100_000
+_MAX_BYTES = 64 << 20
+"""Of the whole file, which is held in memory: a hundred thousand pictures with long captions."""
 _KINDS = {"file": str, "caption": str, "repeats": int, "mask": str, "regularization": bool}
 _KIND_NAMES = {str: "a text", int: "a whole number", bool: "true or false"}
 _SHOWN_CHARACTERS = 40
@@ -35,8 +38,12 @@ def read_metadata(folder: Path, *, is_root: bool) -> tuple[dict[Path, Entry], li
 
     Only the file at the root of a dataset may list pictures of folders inside and set `regularization`.
     """
+    with (folder / FILE_NAME).open("rb") as file:
+        data = file.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        return {}, [f"has more than {_MAX_BYTES:,} bytes; shorten it, or use folders with caption files instead"]
     try:
-        text = (folder / FILE_NAME).read_bytes().decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         return {}, [f"is not UTF-8 (position {error.start}); save it as UTF-8"]
     entries: dict[Path, Entry] = {}
@@ -90,6 +97,8 @@ def _check_field(key: str, value: object) -> None:
         raise _UnusableLine(f"has an empty {key}; write one or remove the key")
     if kind is str and not is_unicode(str(value)):
         raise _UnusableLine(f"has half of a surrogate pair (\\ud800 to \\udfff) in {key}; write the character itself")
+    if key == "caption" and len(str(value).encode()) > MAX_CAPTION_BYTES:
+        raise _UnusableLine(f"has a caption of more than {MAX_CAPTION_BYTES:,} bytes; shorten it")
     if key == "repeats" and not 1 <= int(str(value)) <= MAX_REPEATS:
         raise _UnusableLine(f"has repeats {value}; write a number from 1 to {MAX_REPEATS}")
 
