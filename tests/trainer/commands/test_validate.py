@@ -75,3 +75,34 @@ def test_a_warning_makes_no_file_invalid(app: typer.Typer, tmp_path: Path) -> No
 
     assert (result.exit_code, result.stdout) == (0, f"{path}: LoraTraining hina is valid\n")
     assert result.stderr.startswith(f"{path}: warning: spec.storage.endpoint is http://minio:9000: ")
+
+
+def test_the_file_is_judged_with_its_changes(app: typer.Typer, tmp_path: Path) -> None:
+    path = write_training(tmp_path, ("training.epochs", 0))
+
+    result = runner.invoke(app, ["validate", str(path), "--set", "training.epochs=3"])
+
+    assert (result.exit_code, result.stdout) == (0, f"{path}: LoraTraining hina is valid\n")
+
+
+def test_what_does_not_stand_in_the_file_has_no_line(app: typer.Typer, tmp_path: Path) -> None:
+    path = write_training(tmp_path)
+
+    result = runner.invoke(app, ["validate", str(path), "--set", "training.epochs=0", "--set", "trainng.x=1"])
+
+    assert result.exit_code == 64
+    assert result.stderr.splitlines() == [
+        f"{path}: spec.training.epochs is 0, but must be at least 1",
+        f"{path}: spec.trainng is no known field; did you mean training?",
+    ]
+
+
+def test_a_change_without_a_value_is_refused(app: typer.Typer, tmp_path: Path) -> None:
+    path = write_training(tmp_path)
+
+    result = runner.invoke(app, ["validate", str(path), "--set", "training.epochs"])
+
+    assert (result.exit_code, result.stderr) == (
+        64,
+        f"{path}: --set training.epochs is no override; write --set path=value\n",
+    )

@@ -19,16 +19,24 @@ def load_training_file(path: Path, overrides: Sequence[str] = ()) -> LoraTrainin
     Raises:
         InvalidConfiguration: the file cannot be read, or with everything that is wrong and its line.
     """
+    text = read_text(path)
     try:
-        document, lines = parse_yaml(read_text(path))
-        for override in overrides:
-            location, value = parse_override(override)
-            _set(document, location, value)
-            # The value does not stand in the file; 0 shows no line.
-            lines[location] = 0
-        return parse_training(document, lines)
+        return parse_with(text, overrides)
     except InvalidTraining as error:
         raise InvalidConfiguration(f"{path} is no valid LoraTraining:\n{error}") from error
+
+
+def parse_with(text: str, overrides: Sequence[str]) -> LoraTraining:
+    """The LoraTraining in `text` after `overrides`. Raises InvalidTraining with everything that is wrong."""
+    document, lines = parse_yaml(text)
+    for override in overrides:
+        location, value = parse_override(override)
+        _set(document, location, value)
+        # Neither the value nor a section made for it stands in the file; 0 shows no line.
+        lines[location] = 0
+        for depth in range(1, len(location)):
+            lines.setdefault(location[:depth], 0)
+    return parse_training(document, lines)
 
 
 def read_text(path: Path) -> str:

@@ -4,23 +4,24 @@ import typer
 
 from lora_api.advice import warnings_about
 from lora_api.exit_codes import ExitCode
-from lora_api.load import InvalidTraining, load_training
+from lora_api.load import InvalidTraining
 from lora_trainer.checks import problems_with
 from lora_trainer.commands.failures import exit_with_code
-from lora_trainer.commands.options import TrainingFile
-from lora_trainer.commands.overrides import read_text
+from lora_trainer.commands.options import Overrides, TrainingFile
+from lora_trainer.commands.overrides import parse_with, read_text
 
 
-def validate(file: TrainingFile) -> None:
+def validate(file: TrainingFile, *, overrides: Overrides = None) -> None:
     """Say everything that is wrong with a LoraTraining file, with line numbers, and what should be known."""
     with exit_with_code(of_training=True):
         text = read_text(file)
     try:
-        training = load_training(text)
+        training = parse_with(text, overrides or ())
     except InvalidTraining as error:
         for problem in sorted(error.problems, key=lambda problem: problem.line or 0):
             words = f"{problem.path} {problem.message}".strip()
-            typer.echo(f"{file}:{problem.line or 1}: {words}", err=True)
+            place = f"{file}:{problem.line}" if problem.line else str(file)
+            typer.echo(f"{place}: {words}", err=True)
         raise typer.Exit(int(ExitCode.INVALID_CONFIGURATION)) from error
     problems = list(problems_with(training.spec))
     for words in problems:
