@@ -1,5 +1,6 @@
 """`lora report` and `lora compare`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,18 @@ def test_a_run_in_a_bucket_is_reported_without_links(
     assert "Use epoch 1." in read((tmp_path / "r.html").read_text()).text
 
 
+def test_a_report_can_be_written_to_a_bucket(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with faulty_store() as store:
+        monkeypatch.setenv(names.ENV_CREDENTIALS_DIR, str(store.connection(tmp_path).settings.credentials_dir))
+        bucket = store.make_bucket()
+
+        result = run_command(report, run, "-o", f"s3://{bucket}/runs/r.html", "--endpoint", store.endpoint)
+        page = store.client.get_object(Bucket=bucket, Key="runs/r.html")["Body"].read()
+
+    assert (result.exit_code, result.stdout) == (0, f"s3://{bucket}/runs/r.html: {len(page):,} bytes\n")
+    assert b"Use epoch 1." in page
+
+
 def test_a_run_is_found_by_its_training_file(run: Path, tmp_path: Path) -> None:
     result = run_command(report, run / "training.yaml", "-o", tmp_path / "r.html")
 
@@ -90,10 +103,11 @@ def test_a_comparison_can_be_written_to_a_bucket(run: Path, tmp_path: Path, monk
     assert b"2 trainings compared" in page
 
 
-def test_a_comparison_needs_the_name_of_a_file(run: Path) -> None:
-    result = run_command(compare, run, run, "-o", "s3://bucket/runs/")
+@pytest.mark.parametrize(("command", "runs"), [(report, 1), (compare, 2)])
+def test_a_page_needs_the_name_of_a_file(command: Callable[..., None], runs: int, run: Path) -> None:
+    result = run_command(command, *[run] * runs, "-o", "s3://bucket/runs/")
 
-    assert (result.exit_code, "such as s3://bucket/runs/compare.html" in result.stderr) == (64, True)
+    assert (result.exit_code, "such as s3://bucket/runs/page.html" in result.stderr) == (64, True)
 
 
 def test_a_place_without_a_bucket_is_no_file_of_this_machine(
