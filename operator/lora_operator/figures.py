@@ -247,5 +247,7 @@ def _reason(condition: Condition | None) -> str:
 
 
 def _count_ends(pods: Iterable[Pod]) -> Mapping[str, int]:
-    causes = (diagnose(pod) for pod in pods if pod.phase == "Failed")
-    return Counter(cause.reason for cause in causes if cause is not None)
+    """Of pods that train together a reason counts once: their Job ends with the first of them."""
+    causes = ((pod.job_uid if pod.has_peers else pod.uid, diagnose(pod)) for pod in pods if pod.phase == "Failed")
+    ends = {(who, cause.reason) for who, cause in causes if cause is not None}
+    return Counter(reason for _, reason in ends)

@@ -141,9 +141,18 @@ def test_a_counter_falls_only_with_a_new_object(created: str, seconds: int) -> N
 
 def test_pods_that_ended_early_are_counted_by_reason() -> None:
     lost = make_pod(phase="Failed", conditions=disrupted("PreemptionByScheduler", "made room"))
-    pods = (dead_pod(69, uid="1"), dead_pod(69, uid="2"), lost, running_pod())
+    pods = (dead_pod(69, name="first"), dead_pod(69, name="second"), lost, running_pod())
 
     assert derive_figures(known(STATUS), pods).ended_pods == {"StorageUnavailable": 2, "Preempted": 1}
+
+
+def test_pods_that_train_together_and_end_for_one_reason_are_counted_once_an_attempt() -> None:
+    first = [dead_pod(69, name=f"a1-{index}", index=index, job_uid="1") for index in range(3)]
+    second = [dead_pod(code, name=f"a2-{index}", index=index, job_uid="2") for index, code in enumerate((69, 75))]
+
+    ended = derive_figures(known(STATUS), (*first, *second)).ended_pods
+
+    assert ended == {"StorageUnavailable": 2, "Interrupted": 1}
 
 
 def test_the_last_values_stay_when_only_the_end_of_a_training_is_kept() -> None:
