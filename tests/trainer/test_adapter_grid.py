@@ -1,5 +1,6 @@
 """A grid of adapter files of any shape; `lora grid` on files, folders and runs."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -95,20 +96,53 @@ def test_files_of_one_run_are_shown_by_their_epochs(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / f"{name}.safetensors").write_text(name)
 
-    rows = rows_of([tmp_path / f"{name}.safetensors" for name in names])
+    rows = rows_of({tmp_path / f"{name}.safetensors": "here" for name in names})
 
     assert [(row.adapter.epoch, row.file.stem) for row in rows] == [(2, "zwx-000002"), (10, "zwx-000010")]
 
 
-def test_equal_epochs_of_two_runs_are_two_rows(tmp_path: Path) -> None:
-    files = [tmp_path / run / "zwx-000002.safetensors" for run in ("first", "second")]
+@pytest.mark.parametrize(
+    ("places", "labels"),
+    [
+        (("s3://lora/runs/a", "s3://lora/runs/b"), ["a/zwx-000002", "b/zwx-000002"]),
+        (("/runs/1/out", "/runs/2/out"), ["1/out/zwx-000002", "2/out/zwx-000002"]),
+    ],
+)
+def test_equal_epochs_of_two_runs_are_told_apart_by_their_places(
+    places: tuple[str, str], labels: list[str], tmp_path: Path
+) -> None:
+    files = {tmp_path / str(number) / "zwx-000002.safetensors": place for number, place in enumerate(places)}
     for file in files:
         file.parent.mkdir()
-        file.write_text(file.parent.name)
+        file.write_text(str(file))
 
     rows = rows_of(files)
 
-    assert [(row.adapter.epoch, row.file.parent.name) for row in rows] == [(None, "first"), (None, "second")]
+    assert [row.adapter.label for row in rows] == [f"Adapter: {label}" for label in labels]
+    assert [(row.adapter.name, row.epoch, row.file) for row in rows] == [("zwx-000002", 2, file) for file in files]
+
+
+def test_of_each_of_several_runs_copies_are_left_out(tmp_path: Path) -> None:
+    files = {tmp_path / f"{run}{end}.safetensors": "here" for run in "ab" for end in ("-000001", "", "-best")}
+    for file in files:
+        file.touch()
+
+    assert [row.adapter.label for row in rows_of(files)] == ["Adapter: a-000001", "Adapter: b-000001"]
+
+
+def test_an_epoch_is_chosen_of_each_of_several_runs(adapters: Path, tiny_pipeline: Path, tmp_path: Path) -> None:
+    for run in ("first", "second"):
+        for epoch in (1, 2):
+            file = tmp_path / run / f"zwx-{epoch:06d}.safetensors"
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes((adapters / "style-a.safetensors").read_bytes())
+    runs = (tmp_path / "first", tmp_path / "second")
+
+    told = grid(*runs, "--base", tiny_pipeline, "-w", "1", "--epochs", "2", *OPTIONS, "-o", tmp_path / "out")
+
+    assert told.startswith("0 ") and "2 pictures" in told
+    shown = json.loads((tmp_path / "out/grid.json").read_text())["pictures"]
+    assert [picture["adapter"] for picture in shown] == ["first/zwx-000002", "second/zwx-000002"]
 
 
 def test_a_folder_that_cannot_be_written_is_told(adapters: Path, tiny_pipeline: Path, tmp_path: Path) -> None:
@@ -124,6 +158,6 @@ def test_files_of_several_runs_are_shown_by_their_names(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / f"{name}.safetensors").write_text(name)
 
-    rows = rows_of([tmp_path / f"{name}.safetensors" for name in names])
+    rows = rows_of({tmp_path / f"{name}.safetensors": "here" for name in names})
 
     assert [(row.adapter.epoch, row.adapter.name) for row in rows] == [(None, name) for name in names]

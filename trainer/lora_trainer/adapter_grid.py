@@ -5,10 +5,10 @@ Each adapter is merged into the model at each strength and taken out again, so t
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from PIL import Image
@@ -41,22 +41,47 @@ class Row:
 
     adapter: GridAdapter
     file: Path
+    epoch: int | None = None
+    """By the name of the file."""
 
 
-def rows_of(files: Sequence[Path]) -> list[Row]:
+def rows_of(files: Mapping[Path, str]) -> list[Row]:
     """A row for each file. Those of one run (`name-000003.safetensors`) are shown by their epochs, in that order.
 
     Copies of what is shown anyway are left out: the file of the run's end, that of its best epoch, other formats.
+
+    Args:
+        files: with the place that each is from, which tells files of the same name apart.
     """
-    matches = {file: _EPOCH.match(file.stem) for file in files if not _is_other_format(file, files)}
-    numbered = {file: match for file, match in matches.items() if match}
-    names, epochs = {match["name"] for match in numbered.values()}, {match["epoch"] for match in numbered.values()}
-    copies = {f"{name}{ending}" for name in names for ending in ("", "-best")}
-    others = {file.stem for file in matches if file not in numbered}
-    if len(names) != 1 or len(epochs) < len(numbered) or others - copies:
-        return [Row(GridAdapter(file.stem, sha256_of(file)), file) for file in matches]
-    rows = [Row(GridAdapter(file.stem, sha256_of(file), int(match["epoch"])), file) for file, match in numbered.items()]
-    return sorted(rows, key=lambda row: row.adapter.epoch or 0)
+    matches = {file: _EPOCH.match(file.stem) for file in files if not _is_other_format(file, tuple(files))}
+    runs = {(files[file], match["name"]) for file, match in matches.items() if match}
+    copies = {(place, f"{name}{ending}") for place, name in runs for ending in ("", "-best")}
+    shown = {
+        file: int(match["epoch"]) if match else None
+        for file, match in matches.items()
+        if match or (files[file], file.stem) not in copies
+    }
+    names, epochs = {name for _, name in runs}, set(shown.values())
+    if len(names) == 1 and None not in epochs and len(epochs) == len(shown):
+        rows = [Row(GridAdapter(file.stem, sha256_of(file), epoch), file, epoch) for file, epoch in shown.items()]
+        return sorted(rows, key=lambda row: row.epoch or 0)
+    titles = _titles({file: files[file] for file in shown})
+    return [
+        Row(GridAdapter(file.stem, sha256_of(file), title=titles[file]), file, epoch) for file, epoch in shown.items()
+    ]
+
+
+def _titles(files: Mapping[Path, str]) -> dict[Path, str]:
+    """The names of files, with as many folders of their places before them as tell equal names apart."""
+    parts = {file: (*PurePosixPath(place).parts, file.stem) for file, place in files.items()}
+    alike = {file: [other for other in files if other.stem == file.stem] for file in files}
+
+    def title(file: Path) -> str:
+        whole = range(1, len(parts[file]) + 1)
+        different = (n for n in whole if len({parts[other][-n:] for other in alike[file]}) == len(alike[file]))
+        return "/".join(parts[file][-next(different, len(whole)) :])
+
+    return {file: title(file) for file in files}
 
 
 def _is_other_format(file: Path, files: Sequence[Path]) -> bool:

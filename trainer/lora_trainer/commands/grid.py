@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,7 +63,7 @@ def grid(  # noqa: PLR0913
         from lora_trainer.families.opening import side_px_of  # noqa: PLC0415
         from lora_trainer.grid.axes import make_axes  # noqa: PLC0415
 
-        rows = _rows(_fetch(adapters, options, Path(folder)), wanted)
+        rows = _rows(_fetch(tuple(dict.fromkeys(adapters)), options, Path(folder)), wanted)
         files = _open_base(base, options)
         vectors = _vectors(block_weights or (), presets, files)
         side = side_px_of(files)
@@ -98,17 +98,17 @@ def _value(word: str) -> float | int | str:
     return text
 
 
-def _fetch(places: Sequence[str], options: S3Options, folder: Path) -> list[Path]:
-    """Local files: what is on this machine as it is, adapters of runs in `folder`."""
-    files: list[Path] = []
+def _fetch(places: Sequence[str], options: S3Options, folder: Path) -> dict[Path, str]:
+    """Local files, with the place of each: what is on this machine as it is, adapters of runs in `folder`."""
+    files: dict[Path, str] = {}
     for number, place in enumerate(places):
         path = Path(place)
         if path.is_file() and path.suffix == ".safetensors":
-            files.append(path)
+            files[path] = str(path.absolute().parent)
         elif path.is_dir() and not (path / "manifest.json").is_file():
-            files.extend(sorted(path.glob("*.safetensors")))
+            files |= {file: str(path.absolute()) for file in sorted(path.glob("*.safetensors"))}
         else:
-            files.extend(_of_run(place, options, folder / str(number)))
+            files |= dict.fromkeys(_of_run(place, options, folder / str(number)), uri_of(place))
     if not files:
         raise InvalidConfiguration(f"no .safetensors file lies in {', '.join(places)}; name some", hint="")
     return files
@@ -131,12 +131,12 @@ def _of_run(place: str, options: S3Options, folder: Path) -> list[Path]:
     return fetched
 
 
-def _rows(files: Sequence[Path], grid: Grid) -> "list[Row]":
+def _rows(files: Mapping[Path, str], grid: Grid) -> "list[Row]":
     """The rows, without epochs that are not asked for."""
     from lora_trainer.adapter_grid import rows_of  # noqa: PLC0415  (torch)
 
     rows = rows_of(files)
-    known = {row.adapter.epoch for row in rows}
+    known = {row.epoch for row in rows}
     absent = [epoch for epoch in grid.epochs if epoch not in known]
     if absent:
         raise InvalidConfiguration(
@@ -144,7 +144,7 @@ def _rows(files: Sequence[Path], grid: Grid) -> "list[Row]":
             "name epochs of files such as name-000003.safetensors",
             hint="",
         )
-    return [row for row in rows if not grid.epochs or row.adapter.epoch in grid.epochs]
+    return [row for row in rows if not grid.epochs or row.epoch in grid.epochs]
 
 
 def _open_base(base: str, options: S3Options) -> "ModelFiles":

@@ -30,11 +30,13 @@ class GridAdapter:
     sha256: str
     """Digest of the file."""
     epoch: int | None = None
+    title: str = ""
+    """What tells it from others of the same name; empty: its name."""
 
     @property
     def label(self) -> str:
         """What stands before the row."""
-        return f"Adapter: {self.name}" if self.epoch is None else f"Epoch: {self.epoch}"
+        return f"Adapter: {self.title or self.name}" if self.epoch is None else f"Epoch: {self.epoch}"
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def _described(cell: Cell, path: str) -> dict[str, object]:
     return {
         "path": path,
         "epoch": cell.adapter.epoch,
-        "adapter": cell.adapter.name,
+        "adapter": cell.adapter.title or cell.adapter.name,
         "weight": cell.weight,
         "prompt": picture.prompt,
         "negativePrompt": picture.negative_prompt,
