@@ -7,6 +7,10 @@ _WHICH = "LoraTraining {{ $labels.namespace }}/{{ $labels.name }}"
 _DESCRIBE = "`kubectl describe lt -n {{ $labels.namespace }} {{ $labels.name }}`"
 _WITH_REASON = f"{TRAINING}, reason"
 
+_RELEASE = "namespace, job"
+"""Of the scrape: they tell releases of the operator apart, as their metrics have no such labels of their own."""
+_OF_RELEASE = "{{ with $labels.namespace }} (operator in {{ . }}){{ end }}"
+
 
 def _of(metric: str, *, by: str = TRAINING) -> str:
     """The value of each training, whichever replica of the operator tells it."""
@@ -17,12 +21,15 @@ _RUNNING = _of('lora_training_state{phase="Running"}')
 _GOES_ON = _of('lora_training_state{phase!~"Succeeded|Failed"}')
 _RAN_FOR_TWO_HOURS = f"count_over_time(({_RUNNING})[2h:5m]) > 22"
 """Of 24 looks; in a pause or a queue a state gets old and nothing is lost."""
+_PENDING = 'lora_training_state{phase="Pending"}'
+_PENDING_FOR_30_MINUTES = f"count_over_time(({_of(_PENDING, by=_WITH_REASON)})[30m:1m]) > 27"
+"""Of 30 looks: when another replica begins to lead, nobody tells anything for a moment, and `for` would begin anew."""
 _FAILED = _of('lora_training_state{phase="Failed", reason!="Cancelled"}', by=_WITH_REASON)
 _ENDED_LATELY = f"time() - {_of('lora_training_completion_timestamp_seconds')} < 3600"
 
 
 def _ended_pods(reasons: str) -> str:
-    """Pods of a training that ended for one of these reasons."""
+    """Pods of a training that ended for one of these reasons, or attempts of pods that train together."""
     pods = f'lora_training_ended_pods{{reason=~"{reasons}"}}'
     return f"sum by ({TRAINING}) ({_of(pods, by=_WITH_REASON)})"
 
@@ -65,18 +72,17 @@ OUT_OF_MEMORY = Alert(
     "LoraTrainingOutOfMemory",
     f"{_ended_pods('OutOfMemory|HostOutOfMemory')} >= 2 and {_GOES_ON}",
     "warning",
-    f"{_WHICH}: {{{{ $value }}}} pods have run out of memory",
+    f"{_WHICH} has run out of memory {{{{ $value }}}} times",
     "Pod after pod ends for want of memory, and the next one most likely will. Each costs the time to load the model. "
     "Raise the limit, or lower what the training needs.",
 )
 PENDING = Alert(
     "LoraTrainingPending",
-    _of('lora_training_state{phase="Pending"}', by=_WITH_REASON),
+    f'{_PENDING_FOR_30_MINUTES} unless on ({TRAINING}) lora_training_state{{phase!="Pending"}}',
     "warning",
     f"{_WHICH} has not begun for 30 minutes: {{{{ $labels.reason }}}}",
     f"It waits for something that does not come by itself, such as a node, an image or a Secret. {_DESCRIBE} has the "
     "words of the scheduler or the kubelet.",
-    wait="30m",
 )
 QUEUED = Alert(
     "LoraTrainingQueued",
@@ -107,29 +113,31 @@ UNSAVED = Alert(
 )
 OPERATOR_DOWN = Alert(
     "LoraOperatorDown",
-    "absent(lora_operator_leader == 1)",
+    # Whoever told anything lately and has no leader now; one that never told anything is only missed as a whole.
+    f"(max by ({_RELEASE}) (max_over_time(lora_operator_leader[6h])) unless on ({_RELEASE}) lora_operator_leader == 1)"
+    " or on () absent(lora_operator_leader)",
     "critical",
-    "No operator looks after LoraTrainings",
+    f"No operator looks after LoraTrainings{_OF_RELEASE}",
     "No replica that holds the Lease answers the scrape. Running pods go on and lose nothing; nothing new begins, and "
     "no status is written.",
     wait="5m",
 )
 OPERATOR_ERRORS = Alert(
     "LoraOperatorErrors",
-    'sum(rate(lora_operator_reconciles_total{result="error"}[10m]))'
-    " / sum(rate(lora_operator_reconciles_total[10m])) > 0.1"
-    ' or sum(increase(lora_operator_errors_total{kind="bug"}[10m])) > 0',
+    f'sum by ({_RELEASE}) (rate(lora_operator_reconciles_total{{result="error"}}[10m]))'
+    f" / sum by ({_RELEASE}) (rate(lora_operator_reconciles_total[10m])) > 0.1"
+    f' or sum by ({_RELEASE}) (increase(lora_operator_errors_total{{kind="bug"}}[10m])) > 0',
     "warning",
-    "The operator's looks at trainings fail",
+    f"The operator's looks at trainings fail{_OF_RELEASE}",
     "More than a tenth of them ended in an error within 10 minutes, or there was an error of ours. "
     "`lora_operator_errors_total` says which kind; the log of the operator has the words.",
     wait="5m",
 )
 OPERATOR_BEHIND = Alert(
     "LoraOperatorBehind",
-    "sum(lora_operator_queue_depth) > 100",
+    f"sum by ({_RELEASE}) (lora_operator_queue_depth) > 100",
     "warning",
-    "{{ $value }} LoraTrainings wait for the operator",
+    f"{{{{ $value }}}} LoraTrainings wait for the operator{_OF_RELEASE}",
     "It does not keep up: the API server is slow or asks for patience, or the operator has too little CPU.",
     wait="15m",
 )

@@ -2,13 +2,16 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from lora_api import names
+from lora_monitoring.alerts import OPERATOR_DOWN
 from tests.support.chart import CHART, NAMESPACE, Manifest, Values, of_kind, only, refusal, render
+from tests.support.promtool import Case, Firing, judge
 
 KINDS = ("ServiceMonitor", "PodMonitor", "PrometheusRule")
 SWITCHES = {"ServiceMonitor": "serviceMonitor", "PodMonitor": "podMonitor", "PrometheusRule": "prometheusRule"}
@@ -129,6 +132,28 @@ def test_the_alerts_are_the_generated_ones() -> None:
     generated = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
 
     assert rendered("PrometheusRule")["spec"] == generated
+
+
+def missed(release: str) -> Firing:
+    """The alert that the operator in this namespace is down."""
+    texts = {
+        **OPERATOR_DOWN.to_json()["annotations"],
+        "summary": f"No operator looks after LoraTrainings (operator in {release})",
+    }
+    return Firing({"severity": "critical", "namespace": release}, texts)
+
+
+def test_a_release_that_its_own_monitor_scrapes_is_missed_for_as_long_as_it_is_away(tmp_path: Path) -> None:
+    rules = tmp_path / "alerts.yaml"
+    [rule] = [one for one in render(kinds=KINDS) if one["kind"] == "PrometheusRule"]
+    rules.write_text(yaml.safe_dump(rule["spec"]))
+    other = {'lora_operator_leader{namespace="other", job="o", pod="b"}': "1x900"}
+    own = {f'lora_operator_leader{{namespace="{NAMESPACE}", job="o", pod="a"}}': "1x900"}
+
+    gone = judge(Case("LoraOperatorDown", other, 800, (missed(NAMESPACE),)), tmp_path, rules)
+    there = judge(Case("LoraOperatorDown", own, 800), tmp_path, rules)
+
+    assert (gone, there) == ("", "")
 
 
 def test_runbooks_can_lie_elsewhere() -> None:

@@ -31,6 +31,14 @@ def of_training(name: str, values: str) -> dict[str, str]:
     return {f"{name}{{{WHO}}}": values}
 
 
+def leader(pod: str, release: str = "lora") -> str:
+    """Whether this replica leads; the labels are those of the scrape."""
+    return f'lora_operator_leader{{namespace="{release}", job="lora-operator-metrics", pod="{pod}"}}'
+
+
+DOWN = "No operator looks after LoraTrainings"
+
+
 @dataclass(frozen=True)
 class Situation:
     """What is exported, and when it is looked at."""
@@ -43,6 +51,8 @@ class Situation:
     value: str = ""
     """The value as the text shows it."""
     reason: str = ""
+    release: str = ""
+    """Namespace of the operator."""
 
 
 LOSSES = of_training("lora_training_loss", "0.10x30 0.09x30 0.25x200")
@@ -71,7 +81,7 @@ FIRING = [
         "LoraTrainingOutOfMemory",
         ended_pods("HostOutOfMemory", "1x5 2x20") | state("Starting", "LoadingModel"),
         10,
-        "LoraTraining ml/hina: 2 pods have run out of memory",
+        "LoraTraining ml/hina has run out of memory 2 times",
         "2",
     ),
     Situation(
@@ -118,9 +128,37 @@ FIRING = [
         150,
         "LoraTraining ml/hina has stored no state for 2h 30m 0s",
     ),
-    Situation("LoraOperatorDown", {}, 6, "No operator looks after LoraTrainings"),
+    # The leader ends; the next one lists everything before it tells of it.
     Situation(
-        "LoraOperatorDown", {'lora_operator_leader{pod="a"}': "0x20"}, 6, "No operator looks after LoraTrainings"
+        "LoraTrainingPending",
+        {
+            f'lora_training_state{{{WHO}, pod="a", phase="Pending", reason="Unschedulable"}}': "1x20 stale",
+            f'lora_training_state{{{WHO}, pod="b", phase="Pending", reason="Unschedulable"}}': "_x22 1x20",
+        },
+        31,
+        "LoraTraining ml/hina has not begun for 30 minutes: Unschedulable",
+        reason="Unschedulable",
+    ),
+    # Nobody was ever there, and nobody is there any more.
+    Situation("LoraOperatorDown", {}, 6, "No operator looks after LoraTrainings"),
+    Situation("LoraOperatorDown", {leader("a"): "1x30 stale"}, 45, f"{DOWN} (operator in lora)", release="lora"),
+    Situation("LoraOperatorDown", {leader("a"): "1x30 stale"}, 600, DOWN),
+    # All stand by.
+    Situation("LoraOperatorDown", {leader("a"): "0x20"}, 6, f"{DOWN} (operator in lora)", release="lora"),
+    # Of two releases one is scaled to nothing, or stands by.
+    Situation(
+        "LoraOperatorDown",
+        {leader("a"): "1x30 stale", leader("b", "other"): "1x60"},
+        45,
+        f"{DOWN} (operator in lora)",
+        release="lora",
+    ),
+    Situation(
+        "LoraOperatorDown",
+        {leader("a"): "1x30 0x30", leader("b", "other"): "1x60"},
+        45,
+        f"{DOWN} (operator in lora)",
+        release="lora",
     ),
     Situation(
         "LoraOperatorErrors",
@@ -169,6 +207,23 @@ QUIET = [
     Situation("LoraTrainingOutOfMemory", ended_pods("HostOutOfMemory", "4x20") | state("Failed", "x"), 10),
     Situation("LoraTrainingPending", state("Pending", "Unschedulable"), 20),
     Situation("LoraTrainingPending", state("Queued", "Queued"), 60),
+    # It waited for something else before, or begins in time.
+    Situation(
+        "LoraTrainingPending",
+        {
+            f'lora_training_state{{{WHO}, phase="Pending", reason="ImagePullFailed"}}': "1x20 stale",
+            f'lora_training_state{{{WHO}, phase="Pending", reason="Unschedulable"}}': "_x20 1x40",
+        },
+        40,
+    ),
+    Situation(
+        "LoraTrainingPending",
+        {
+            f'lora_training_state{{{WHO}, phase="Pending", reason="Unschedulable"}}': "1x28 stale",
+            f'lora_training_state{{{WHO}, phase="Running", reason="Training"}}': "_x28 1x40",
+        },
+        30,
+    ),
     Situation("LoraTrainingQueued", state("Queued", "Queued"), 700),
     Situation("LoraStorageErrors", of_training("lora_trainer_storage_retries_total", "0x5 1x60") | RUNNING, 20),
     Situation("LoraStorageErrors", ended_pods("StorageUnavailable", "1x20") | ENDED, 10),
@@ -191,9 +246,13 @@ QUIET = [
         },
         1170,
     ),
-    Situation(
-        "LoraOperatorDown", {'lora_operator_leader{pod="a"}': "0x20", 'lora_operator_leader{pod="b"}': "1x20"}, 10
-    ),
+    # Two replicas: one is lost.
+    Situation("LoraOperatorDown", {leader("a"): "1x60", leader("b"): "0x20 stale"}, 40),
+    # Another replica begins to lead, at once or after a moment without any.
+    Situation("LoraOperatorDown", {leader("a"): "1x20 stale", leader("b"): "0x20 1x40"}, 30),
+    Situation("LoraOperatorDown", {leader("a"): "1x20 stale", leader("b"): "0x23 1x40"}, 26),
+    # A release that is long gone is no longer missed.
+    Situation("LoraOperatorDown", {leader("a"): "1x30 stale", leader("b", "other"): "1x600"}, 420),
     Situation(
         "LoraOperatorErrors",
         {
@@ -212,6 +271,7 @@ def expected(situation: Situation) -> Firing:
     who = {"namespace": "ml", "name": "hina"} if alert.name.startswith("LoraTraining") else {}
     who = {"namespace": "ml", "name": "hina"} if alert.name == "LoraStorageErrors" else who
     labels = who | ({"reason": situation.reason} if situation.reason else {})
+    labels |= {"namespace": situation.release, "job": "lora-operator-metrics"} if situation.release else {}
     description = re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda found: labels[found[1]], alert.description)
     description = re.sub(r"\{\{ \$value[^}]*\}\}", situation.value, description)
     annotations = {"summary": situation.summary, "description": description}

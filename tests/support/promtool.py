@@ -30,11 +30,11 @@ class Case:
     expected: tuple[Firing, ...] = field(default=())
 
 
-def judge(case: Case, folder: Path) -> str:
+def judge(case: Case, folder: Path, rules: Path = ALERTS) -> str:
     """What promtool finds wrong; nothing when the alert behaves as expected."""
     expected = [{"exp_labels": firing.labels, "exp_annotations": firing.annotations} for firing in case.expected]
     test = {"eval_time": f"{case.minutes}m", "alertname": case.alert, "exp_alerts": expected}
-    return _run(folder, case.series, {"alert_rule_test": [test]}, rules=[str(ALERTS)])
+    return _run(folder, case.series, {"alert_rule_test": [test]}, rules=[str(rules)])
 
 
 def evaluate(expression: str, series: dict[str, str], *, minutes: int, samples: dict[str, float], folder: Path) -> str:
