@@ -23,7 +23,7 @@ _KEPT = ("type", "description", "enum", "pattern", "format", "minimum", "maximum
 _COLUMNS = (
     ("Phase", "string", ".status.phase", 0, "What the training is doing, in one word."),
     ("Epoch", "string", ".status.summary.epoch", 0, "Epochs completed and planned."),
-    ("Progress", "string", ".status.summary.progress", 0, "Share of the steps that is done."),
+    ("Progress", "string", ".status.summary.progress", 0, "Share of the steps that is done; 100% after success."),
     ("Loss", "string", ".status.summary.loss", 0, "Mean loss of the last epoch's worth of steps."),
     ("Left", "string", ".status.summary.left", 0, "Estimated time left."),
     (
@@ -31,12 +31,12 @@ _COLUMNS = (
         "string",
         ".status.summary.best",
         0,
-        "Best epoch on held-out pictures; ? where that is not sure.",
+        "Best epoch by spec.evaluation; ? where that is not sure.",
     ),
     ("Age", "date", ".metadata.creationTimestamp", 0, "Time since the object was created."),
     ("Step", "string", ".status.summary.step", 1, "Steps made and planned."),
     ("Rate", "string", ".status.summary.rate", 1, "Steps per second."),
-    ("Attempts", "string", ".status.summary.attempts", 1, "Attempts, failures and preemptions."),
+    ("Attempts", "string", ".status.summary.attempts", 1, "Attempts, failures and interruptions."),
     ("Queue", "string", ".spec.scheduling.queueName", 1, "Kueue LocalQueue."),
     ("Output", "string", ".spec.output.uri", 1, "Where the results lie."),
 )
@@ -104,6 +104,9 @@ def _root_schema() -> Schema:
     _add_immutability(spec, ())
     _drop_markers(spec)
     _drop_markers(status)
+    # With it an object that no operator has seen says `observedGeneration: 0`, which no generation is: without any,
+    # kstatus calls it Current. A server fills it in whenever it reads an object that has no status.
+    status["default"] = {}
     return {
         "type": "object",
         "description": source["description"],

@@ -26,7 +26,7 @@ local function told(kind)
 end
 
 local status = obj.status
-if status == nil or status.observedGeneration == nil then
+if status == nil or (status.observedGeneration or 0) == 0 then
   return health("Progressing", "the operator has not seen it yet")
 end
 if holds("Finished", "True") then
