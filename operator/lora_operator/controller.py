@@ -309,8 +309,9 @@ class Controller:
         known = Known(status, created=subject.created, gpus=subject.gpus, now=self._clock())
         figures = derive_figures(known, observed.pods)
         pod, report = observed.pod, observed.report
-        if pod is not None and pod.stage == names.STAGE_TRAINING and report is not None:
-            # The status may be told less often than the trainer is heard.
+        goes_on = status.completion_time is None and pod is not None and pod.stage == names.STAGE_TRAINING
+        if goes_on and report is not None:
+            # The status may be told less often than the trainer is heard; of the end it knows more.
             figures = figures.with_report(report)
         self._world.metrics.trainings.set(subject.key, figures)
 

@@ -48,6 +48,9 @@ def _of_progress(read: Callable[[Progress], float | None]) -> Callable[[Told], f
 
 
 def _ratio(progress: Progress) -> float | None:
+    if progress.percent == 100:
+        # Also of a training that stopped early.
+        return 1.0
     return progress.step / progress.total_steps if progress.total_steps else None
 
 
@@ -147,12 +150,12 @@ KNOWN: tuple[Figure[Known], ...] = (
     ),
     Figure(
         "lora_training_failures",
-        "Pods that failed and were counted.",
+        "Failures that count against retry.maxFailures.",
         _of_attempts(lambda a: a.failures),
     ),
     Figure(
         "lora_training_preemptions",
-        "Pods that were interrupted and not counted.",
+        "Interruptions, which count against nothing.",
         _of_attempts(lambda a: a.preemptions),
     ),
     Figure(

@@ -27,7 +27,7 @@ class Used:
     """What earlier Jobs of a training used up, and taught."""
 
     failures: int = 0
-    """Pods that failed and were counted."""
+    """Failures that count against `retry.maxFailures`."""
     active_seconds: int = 0
     """Running time."""
     save_seconds: float | None = None

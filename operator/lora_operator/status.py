@@ -57,6 +57,7 @@ def derive_status(subject: Subject, observed: Observed, *, acceptance: Acceptanc
         conditions = derive_conditions(view, previous=before.conditions, generation=subject.generation)
     best = (report.best_checkpoint if report else None) or before.best_checkpoint
     job, ending = observed.current_job, view.ending
+    progress = _at_end(view.progress, ending) if ending else view.progress
     return LoraTrainingStatus(
         observed_generation=subject.generation,
         phase=derive_phase(conditions, view.pod),
@@ -64,7 +65,7 @@ def derive_status(subject: Subject, observed: Observed, *, acceptance: Acceptanc
         completion_time=ending.time if ending else None,
         conditions=conditions,
         plan=view.plan,
-        progress=view.progress,
+        progress=progress,
         checkpoints=view.checkpoints,
         best_checkpoint=best,
         evaluation=view.evaluation,
@@ -76,7 +77,7 @@ def derive_status(subject: Subject, observed: Observed, *, acceptance: Acceptanc
         attempts=stop_clocks(attempts, ending.time) if ending else attempts,
         notices=merge_notices(before.notices, report.notices if report else ()),
         failure=ending.failure if ending else None,
-        summary=derive_summary(view.progress, attempts, best=best, evaluation=view.evaluation),
+        summary=derive_summary(progress, attempts, best=best, evaluation=view.evaluation),
     )
 
 
@@ -266,6 +267,12 @@ def _progress(report: ProgressReport | None, before: Progress | None) -> Progres
     if told.updated_time and before.updated_time and parse_time(told.updated_time) < parse_time(before.updated_time):
         return before
     return told
+
+
+def _at_end(progress: Progress | None, ending: Ending) -> Progress | None:
+    """Nothing is left after a success, however many steps it took; what a failure leaves takes no more time."""
+    end = {"percent": 100, "remaining_seconds": 0} if ending.succeeded else {"remaining_seconds": None}
+    return progress and progress.model_copy(update=end)
 
 
 def _plan(report: ProgressReport | None, before: Plan | None) -> Plan | None:

@@ -100,6 +100,12 @@ def test_every_figure_is_tested() -> None:
     assert INDEX.keys() == EXPECTED.keys()
 
 
+def test_a_training_that_stopped_early_is_done() -> None:
+    done = STATUS.model_copy(update={"progress": Progress(step=400, total_steps=1000, percent=100)})
+
+    assert value(derive_figures(known(done)), "lora_training_progress_ratio") == 1
+
+
 @pytest.mark.parametrize(("name", "expected"), EXPECTED.items())
 def test_a_training_is_told_in_numbers(name: str, expected: float) -> None:
     assert value(derive_figures(known(STATUS)), name) == pytest.approx(expected)

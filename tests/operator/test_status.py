@@ -168,6 +168,35 @@ def test_an_end_is_told_with_time_and_failure() -> None:
     )
 
 
+def test_a_training_that_stopped_early_has_nothing_left_and_tells_the_steps_that_it_made() -> None:
+    said = progress(400).model_copy(update={"remaining_seconds": 0}).to_document()
+
+    status = derive(observed(make_job(status=COMPLETE), dead_pod(0, {"progress": said})))
+
+    assert status.progress is not None and status.summary is not None
+    assert (status.progress.percent, status.progress.step, status.progress.total_steps) == (100, 400, 1000)
+    assert (status.summary.progress, status.summary.epoch, status.summary.left) == ("100%", "4/10", "0s")
+
+
+def test_a_success_whose_last_word_was_lost_has_nothing_left() -> None:
+    before = LoraTrainingStatus(progress=progress(970).model_copy(update={"remaining_seconds": 12}))
+
+    status = derive(observed(make_job(status=COMPLETE)), before)
+
+    assert status.progress is not None
+    assert (status.progress.percent, status.progress.remaining_seconds) == (100, 0)
+
+
+def test_a_training_that_failed_tells_how_far_it_came_and_no_time_left() -> None:
+    said = progress(400).model_copy(update={"remaining_seconds": 3900}).to_document()
+
+    status = derive(observed(make_job(status=FAILED), dead_pod(71, {"progress": said})))
+
+    assert status.progress is not None and status.summary is not None
+    assert (status.progress.percent, status.progress.remaining_seconds) == (40, None)
+    assert (status.summary.progress, status.summary.left) == ("40%", "")
+
+
 def test_a_training_that_goes_on_has_no_failure() -> None:
     assert derive(observed(make_job(status={"failed": 1}), dead_pod(69))).failure is None
 
