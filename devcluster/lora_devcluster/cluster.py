@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from lora_devcluster.api import Api, WriteOptions
+from lora_devcluster.claims import ClaimController, EphemeralVolumeController
 from lora_devcluster.controller import Controller
 from lora_devcluster.deployments import DeploymentController, ReplicaSetController
 from lora_devcluster.disruptions import Disruptions
@@ -18,7 +19,7 @@ from lora_devcluster.images import Table
 from lora_devcluster.jobs import JobController
 from lora_devcluster.kubelet import Kubelet, KubeletSetting, kubeconfig
 from lora_devcluster.kueue import QueueController, QueueSetting
-from lora_devcluster.lifecycle import ClaimController, DefinitionController, NamespaceController
+from lora_devcluster.lifecycle import DefinitionController, NamespaceController
 from lora_devcluster.requests import RequestInfo
 from lora_devcluster.resources import Registry
 from lora_devcluster.scheduler import NodeSpec, Scheduler
@@ -81,7 +82,8 @@ class DevCluster:
         self._controllers: tuple[Controller, ...] = (
             DefinitionController(self.api),
             NamespaceController(self.api),
-            ClaimController(self.api),
+            ClaimController(self.api, kubelet.claims),
+            EphemeralVolumeController(self.api),
             GarbageCollector(self.api),
             JobController(self.api, recorder, setting.job_backoff_seconds),
             DeploymentController(self.api),

@@ -38,6 +38,11 @@ class KubeletSetting:
     retry_seconds: float = 0.5
     restart_seconds: float = 10.0
 
+    @property
+    def claims(self) -> Path:
+        """Where the files of volume claims lie: `<namespace>/<name>`."""
+        return self.folder / "claims"
+
 
 class Kubelet:
     """Runs the pods of the node as local processes. There is no isolation: they run as this user, on this machine."""
@@ -127,7 +132,7 @@ class Kubelet:
         environment = {**inherited, "PATH": path, **self._setting.environment, **self._api_access(pod)}
         return PodSetting(
             self._pods,
-            self._setting.folder / "claims",
+            self._setting.claims,
             self._setting.images,
             environment,
             self._setting.retry_seconds,

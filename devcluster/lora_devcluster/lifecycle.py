@@ -1,4 +1,4 @@
-"""Namespaces, CustomResourceDefinitions and volume claims: how they come into use, and how they go."""
+"""Namespaces and CustomResourceDefinitions: how they come into use, and how they go."""
 
 from lora_devcluster.api import Api, DeleteOptions, WriteOptions, key_for
 from lora_devcluster.conditions import set_condition
@@ -107,24 +107,3 @@ def _establish(definition: Json) -> None:
 def _release(definition: Json) -> None:
     finalizers = definition["metadata"].get("finalizers") or []
     definition["metadata"]["finalizers"] = [name for name in finalizers if name != _CLEANUP]
-
-
-class ClaimController(Controller):
-    """Binds every volume claim at once: the kubelet gives each a directory."""
-
-    def __init__(self, api: Api) -> None:
-        super().__init__()
-        self._api = api
-        api.store.subscribe(self._listen)
-
-    def _listen(self, change: Change) -> None:
-        if change.key.collection == ("", "persistentvolumeclaims") and change.type == "ADDED":
-            self.enqueue(change.key)
-
-    def reconcile(self, key: Key) -> None:
-        def bind(claim: Json) -> None:
-            capacity = (claim["spec"].get("resources") or {}).get("requests") or {}
-            claim["spec"].setdefault("volumeName", f"pvc-{claim['metadata']['uid']}")
-            claim["status"] = {"phase": "Bound", "accessModes": claim["spec"].get("accessModes"), "capacity": capacity}
-
-        self._api.modify(key, bind)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from lora_devcluster.claims import claim_name
 from lora_devcluster.downward import field_value, resource_value
 from lora_devcluster.errors import Json
 
@@ -53,9 +54,8 @@ def _make(volume: Json, context: VolumeContext) -> Path:
     }
     if volume.get("hostPath") is not None:
         return _host_path(volume["name"], volume["hostPath"])
-    if volume.get("persistentVolumeClaim") is not None:
-        names = context.pod["metadata"]["namespace"], volume["persistentVolumeClaim"]["claimName"]
-        claim = context.claims.joinpath(*names)
+    if name := claim_name(context.pod, volume):
+        claim = context.claims / context.pod["metadata"]["namespace"] / name
         claim.mkdir(parents=True, exist_ok=True)
         return claim
     kind = next((name for name in sources if volume.get(name) is not None), None)

@@ -117,6 +117,7 @@ def _volume_faults(volumes: list[Json], path: str) -> Iterator[Cause]:
             ("configMap", "name"),
             ("persistentVolumeClaim", "claimName"),
             ("hostPath", "path"),
+            ("ephemeral", "volumeClaimTemplate"),
         ):
             if volume.get(source) is not None and not volume[source].get(field):
                 yield required(f"{where}.{source}.{field}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from lora_devcluster.api import Api
+from lora_devcluster.claims import CLAIMS, claim_name, claim_obstacle
 from lora_devcluster.conditions import condition, set_condition
 from lora_devcluster.controller import Controller
 from lora_devcluster.errors import Json
@@ -69,7 +70,7 @@ class Scheduler(Controller):
         api.store.subscribe(self._listen)
 
     def _listen(self, change: Change) -> None:
-        if change.key.collection in (("", "persistentvolumeclaims"), ("", "nodes")) and self._pending:
+        if change.key.collection in (CLAIMS, ("", "nodes")) and self._pending:
             self.enqueue(self._ROUND)
         if change.key.collection != ("", "pods"):
             return
@@ -138,12 +139,10 @@ class Scheduler(Controller):
             if taint["effect"] != "PreferNoSchedule" and not _tolerates(spec, taint):
                 return _nowhere(f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}")
         for volume in spec.get("volumes") or ():
-            claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
-            if (
-                claim
-                and self._api.store.get(Key("", "persistentvolumeclaims", pod["metadata"]["namespace"], claim)) is None
-            ):
-                return f'0/1 nodes are available: persistentvolumeclaim "{claim}" not found.' + _unhelpful()
+            name = claim_name(pod, volume)
+            claim = self._api.store.get(Key(*CLAIMS, pod["metadata"]["namespace"], name))
+            if name and (words := claim_obstacle(pod, volume, claim)):
+                return f"0/1 nodes are available: {words}." + _unhelpful()
         return ""
 
     @staticmethod
