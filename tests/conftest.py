@@ -7,6 +7,7 @@ _LONG = (
     "tests/e2e/test_real_trainer.py",
     "tests/e2e/test_two_nodes.py",
     "tests/chart/test_variants.py",
+    "tests/chart/test_repeated_test.py",
     "tests/trainer/test_several_processes.py",
     "tests/security/test_rights.py",
     "tests/benchmarks/",

@@ -76,6 +76,10 @@ class Installer:
     def test(self) -> str:
         return self._helm("test", RELEASE)
 
+    def hooks(self) -> str:
+        """The manifests of the objects that `helm test` makes."""
+        return self._helm("get", "hooks", RELEASE)
+
     def uninstall(self) -> str:
         """Waits until the operators have ended."""
         told = self._helm("uninstall", RELEASE, "--wait")
@@ -85,5 +89,6 @@ class Installer:
 
     def _helm(self, *arguments: str, values: Values | None = None) -> str:
         given = ["--values", "-"] if values is not None else []
-        options = ["--namespace", NAMESPACE, "--timeout", "300s", *given]
+        patience = [] if arguments[0] == "get" else ["--timeout", "300s"]
+        options = ["--namespace", NAMESPACE, *patience, *given]
         return self.run(helm(), *arguments, *options, text=yaml.safe_dump(values or {}))

@@ -14,6 +14,11 @@
 {{ include "lora-operator.fullname" . | trunc 45 | trimSuffix "-" }}-test
 {{- end -}}
 
+{{- /* The claim of the volume `data` of the pod that makes model and pictures; Kubernetes names it so. */ -}}
+{{- define "lora-operator.test.claim" -}}
+{{ include "lora-operator.test.name" . }}-inputs-data
+{{- end -}}
+
 {{- /* Annotations of an object of the test; `weight` says when it is made. What is left after a failure can be looked at. */ -}}
 {{- define "lora-operator.test.hook" -}}
 helm.sh/hook: test
