@@ -14,6 +14,7 @@ from lora_operator.decision import Action, Create, Decision, Delete, PatchJob
 from lora_operator.evaluation_status import derive_evaluation, is_begun, is_over
 from lora_operator.observed import Job, Observed
 from lora_operator.profiles import Profile, Profiles
+from lora_operator.stall import seconds_to_stall
 from lora_operator.subject import Subject
 from lora_operator.telling import seconds_too_early, tell
 
@@ -39,7 +40,7 @@ def decide_evaluation(
         if not obsolete and (start := _start(subject, seen, training, profile)) is not None:
             return Decision((start,))
         actions += _adjust(training.spec, seen)
-    wait = _seconds_until_due(seen, now)
+    wait = _seconds_until_due(subject, seen, now)
     if (early := seconds_too_early(subject, seen, status, now, status_interval_seconds)) is not None:
         return Decision(actions, requeue_after_seconds=early if wait is None else min(wait, early))
     return tell(subject, status, actions=actions, wait_seconds=wait)
@@ -80,12 +81,13 @@ def _adjust(spec: LoraTrainingSpec, observed: Observed) -> tuple[Action, ...]:
     return (PatchJob(job.name, patch),) if patch else ()
 
 
-def _seconds_until_due(observed: Observed, now: datetime) -> float | None:
+def _seconds_until_due(subject: Subject, observed: Observed, now: datetime) -> float | None:
     """When to look again although nothing changed; None: at the next round over all trainings."""
     job, pod = observed.job, observed.pod
     if job is None:
         return WAIT_SECONDS if any(not pod.is_over for pod in observed.pods) else None
     if job.failing is not None:
         return seconds_to_save(observed.job_pods, since=job.failing.time, now=now) or None
-    waits = pod is None or pod.waiting is not None
-    return WAIT_SECONDS if waits and job.is_active and not job.suspend else None
+    if (pod is None or pod.waiting is not None) and job.is_active and not job.suspend:
+        return WAIT_SECONDS
+    return seconds_to_stall(subject, observed, now)

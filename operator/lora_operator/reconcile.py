@@ -17,7 +17,7 @@ from lora_operator.gang import follow_up, is_in_the_way, seconds_to_retry
 from lora_operator.observed import Observed
 from lora_operator.outcome import MOST_IN_VAIN
 from lora_operator.profiles import Profiles
-from lora_operator.stall import measure_silence
+from lora_operator.stall import seconds_to_stall
 from lora_operator.status import derive_status, is_finished
 from lora_operator.subject import Subject
 from lora_operator.telling import seconds_too_early, tell
@@ -182,12 +182,11 @@ def _delete_surplus(subject: Subject, observed: Observed) -> tuple[Action, ...]:
 def _seconds_until_due(subject: Subject, observed: Observed, status: LoraTrainingStatus, now: datetime) -> float | None:
     """When to look again although nothing changed; None: at the next round over all trainings."""
     waits: list[float] = []
-    job, pod = observed.current_job, observed.pod
-    pods = observed.newest_pods
+    job, pods = observed.current_job, observed.newest_pods
     lacks_pods = job is not None and len(pods) < job.nodes and job.is_active and not job.suspend
     if lacks_pods or any(pod.waiting is not None for pod in pods):
         waits.append(_seconds_to_ask(observed, now))
-    if pod is not None and (silence := _seconds_to_stall(subject, observed, now)) is not None:
+    if (silence := seconds_to_stall(subject, observed, now)) is not None:
         waits.append(silence)
     is_stopping = _is_to_stop(subject, status, now)
     if is_stopping or (job is None and observed.pods):
@@ -207,15 +206,3 @@ def _seconds_to_ask(observed: Observed, now: datetime) -> float:
     since = max(waiting) if waiting else job.start_time if job is not None else None
     waited = (now - parse_time(since)).total_seconds() if since else 0.0
     return min(max(WAIT_FOR_START_SECONDS, WAIT_SHARE * waited), LONGEST_WAIT_FOR_START_SECONDS)
-
-
-def _seconds_to_stall(subject: Subject, observed: Observed, now: datetime) -> float | None:
-    """When a running pod that says nothing more will have been silent for too long; None: it does not run, or was."""
-    pod, training = observed.pod, subject.training
-    if pod is None or training is None or not (pod.is_running or pod.is_checking):
-        return None
-    limit = training.spec.limits.stall_seconds
-    silence = measure_silence(observed.report, running_since=pod.running_since, stall_seconds=limit, now=now)
-    if silence is None or silence.is_too_long:
-        return None
-    return silence.patience_seconds - silence.seconds + 1

@@ -1,4 +1,5 @@
-"""Whether a trainer has fallen silent for longer than its work explains; pure. Used by `conditions` and `reconcile`.
+"""Whether a trainer has fallen silent for longer than its work explains; pure. Used by `conditions`, `reconcile` and
+`evaluation`.
 
 The trainer gives a sign of life for every step, picture and byte, and says how long a silence is usual for what it
 does: loading a model takes longer than a step. The operator judges by its own clock, for a process that hangs may not
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from lora_api import ProgressReport
+from lora_operator.observed import Observed
+from lora_operator.subject import Subject
 from lora_operator.timestamps import parse_time
 
 DEFAULT_PATIENCE_SECONDS = 900
@@ -44,6 +47,18 @@ def measure_silence(
     told = report.patience_seconds if report is not None else None
     patience = min(told or stall_seconds or DEFAULT_PATIENCE_SECONDS, _LONGEST_PATIENCE_SECONDS)
     return Silence(since, (now - parse_time(since)).total_seconds(), patience)
+
+
+def seconds_to_stall(subject: Subject, observed: Observed, now: datetime) -> float | None:
+    """When a running pod that says nothing more will have been silent for too long; None: it does not run, or was."""
+    pod = observed.pod
+    if pod is None or not (pod.is_running or pod.is_checking):
+        return None
+    limit = subject.training.spec.limits.stall_seconds if subject.training is not None else None
+    silence = measure_silence(observed.report, running_since=pod.running_since, stall_seconds=limit, now=now)
+    if silence is None or silence.is_too_long:
+        return None
+    return silence.patience_seconds - silence.seconds + 1
 
 
 def _last_sign(report: ProgressReport) -> str | None:

@@ -14,6 +14,7 @@ from lora_operator.profiles import load_profiles
 from lora_operator.reconcile import decide
 from lora_operator.status import derive_status, without_report
 from lora_operator.subject import Subject
+from lora_operator.timestamps import format_time
 from lora_operator.view import ACCEPTED
 from tests.support.documents import make_document
 from tests.support.observations import (
@@ -208,6 +209,20 @@ def test_pictures_that_are_drawn_are_told_of_once_per_interval() -> None:
 
     assert (early.status, early.requeue_after_seconds) == (None, 20)
     assert evaluated(told(due)).message == "grid 2 of 2"
+
+
+@pytest.mark.parametrize(("limits", "seconds"), [((), 1741), ((("limits.stallSeconds", 600),), 541)])
+def test_a_pod_that_says_nothing_is_looked_at_when_it_is_to_be_called_stalled(
+    limits: tuple[tuple[str, Any], ...], seconds: float
+) -> None:
+    patience = None if limits else 1800
+    said = ProgressReport(reason="Evaluating", active_time=format_time(moment(-60)), patience_seconds=patience)
+
+    decision = look(begun(*limits), observed(job(), pod(), report=said))
+    late = look(begun(*limits), observed(job(), pod(), report=said), seconds=seconds)
+
+    assert decision.requeue_after_seconds == seconds
+    assert evaluated(told(late)).reason == "Stalled"
 
 
 WORD = {
