@@ -18,6 +18,7 @@ from lora_api.run_manifest import EVALUATION_MANIFEST_NAME, MANIFEST_NAME, Evalu
 from lora_trainer.commands.app import app
 from lora_trainer.errors import Interrupted, InvalidConfiguration, StorageUnavailable
 from lora_trainer.evaluate import evaluate_training
+from lora_trainer.lora.formats import read_adapter
 from lora_trainer.preflight import check_before_training
 from lora_trainer.progress import ProgressTracker
 from lora_trainer.run import run_training
@@ -99,6 +100,12 @@ def test_the_manifest_names_every_file_with_the_digest_it_has(evaluated: Evaluat
     singles = [path for path in digests if path.startswith("evaluation/grid/")]
     others = {"adapters/tiny-best.safetensors", "evaluation/grid.png", "evaluation/grid.webp", "evaluation/grid.json"}
     assert len(singles) == 2 * 2 * 2 * 2 and digests.keys() - {*singles} == {*others, "evaluation/report.html"}
+
+
+def test_the_adapter_tells_how_many_pictures_were_held_out(evaluated: Evaluated) -> None:
+    metadata = read_adapter(evaluated.output / "adapters/tiny.safetensors").metadata
+
+    assert (metadata["ss_num_validation_images"], metadata["ss_validation_split"]) == ("2", "0.34")
 
 
 def test_the_best_file_is_the_best_epochs_to_the_byte(evaluated: Evaluated) -> None:

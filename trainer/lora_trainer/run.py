@@ -257,6 +257,7 @@ def _facts(prepared: Prepared) -> RunFacts:
         vae_name=None if vae_uri is None else vae_uri.rstrip("/").rpartition("/")[2],
         vae_digest=vae_digest,
         vae_old_hash=vae_hash,
+        held_out_images=plan.held_out_images,
     )
 
 

@@ -52,6 +52,11 @@ def arguments(*changes: tuple[str, Any], **facts: Any) -> dict[str, str]:
     return found
 
 
+def test_pictures_that_are_held_out_are_counted_as_validation_images() -> None:
+    assert metadata()["ss_num_validation_images"] == "0"
+    assert metadata(held_out_images=3)["ss_num_validation_images"] == "3"
+
+
 def test_every_key_that_users_know_is_there() -> None:
     assert {f"ss_{key}" for key in USERS_KEYS} <= set(metadata())
     assert len(USERS_KEYS) == 40
@@ -62,6 +67,8 @@ def test_every_key_that_users_know_is_there() -> None:
     [
         ("ss_resolution", [("dataset.resolution", "768x512")], "(768, 512)"),
         ("ss_clip_skip", [("baseModel.clipSkip", 2)], "2"),
+        ("ss_validation_split", [("dataset.validationFraction", 0.2)], "0.2"),
+        ("ss_validation_split", [], "0.0"),
         ("ss_flip_aug", [("dataset.augmentation.flip", True)], "True"),
         ("ss_face_crop_aug_range", [], "None"),
         ("ss_unet_lr", [("optimizer.unetLearningRate", 1e-4)], "0.0001"),

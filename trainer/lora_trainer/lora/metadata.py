@@ -51,6 +51,8 @@ class RunFacts:
     base_old_hash: str | None = None
     """The 8 hex digits by which web UIs first told models; None: the first of the digest."""
     vae_old_hash: str | None = None
+    held_out_images: int = 0
+    """Pictures that are measured and never trained on; each counts once."""
 
 
 def adapter_metadata(training: LoraTraining, facts: RunFacts, *, epoch: int, step: int) -> dict[str, str]:
@@ -109,6 +111,8 @@ def _statistics(training: LoraTraining, facts: RunFacts) -> dict[str, Any]:
     values = {
         "ss_num_train_images": facts.training_samples,
         "ss_num_reg_images": facts.regularization_samples,
+        "ss_num_validation_images": facts.held_out_images,
+        "ss_validation_split": training.spec.dataset.validation_fraction or 0.0,
         "ss_bucket_info": _compact(facts.bucket_info) if training.spec.dataset.buckets.enabled else "null",
         "ss_dataset_dirs": _compact(facts.dataset_dirs),
         "ss_reg_dataset_dirs": _compact(facts.regularization_dirs),
@@ -280,9 +284,7 @@ def _not_settable() -> dict[str, Any]:
     return {
         "ss_fp8_base": False,
         "ss_fp8_base_unet": False,
-        "ss_num_validation_images": 0,
         "ss_validation_seed": None,
-        "ss_validation_split": 0.0,
         "ss_validate_every_n_epochs": None,
         "ss_validate_every_n_steps": None,
         "ss_max_validation_steps": None,
