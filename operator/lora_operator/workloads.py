@@ -1,5 +1,6 @@
 """Reads Kueue's Workloads, at a bounded rate and only while Kueue is there. Used by `controller`."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class WorkloadReader:
         self._looks: dict[Key, _Look] = {}
         self._version = ""
         self._probed: float | None = None
+        self._asking = asyncio.Lock()
 
     async def read(self, key: Key, job: Job) -> QueueState | None:
         """What the queue says about the Job; None: it names no queue, and no queue has taken it."""
@@ -81,10 +83,10 @@ class WorkloadReader:
         self._looks.pop(key, None)
 
     async def _read(self, key: Key, job: Job) -> QueueState | None:
-        if not await self._is_there():
-            return kueue.absent(job.queue_name) if job.queue_name else None
-        resource = Resource(f"apis/{kueue.GROUP}/{self._version}", "workloads", "Workload", "")
         try:
+            if not await self._is_there():
+                return kueue.absent(job.queue_name) if job.queue_name else None
+            resource = Resource(f"apis/{kueue.GROUP}/{self._version}", "workloads", "Workload", "")
             found = await self._cluster.list(resource, key.namespace, labels=f"{kueue.LABEL_JOB_UID}={job.uid}")
         except Refused as error:
             return kueue.unreadable(job.queue_name, str(error)) if job.queue_name else None
@@ -100,10 +102,12 @@ class WorkloadReader:
 
     async def _is_there(self) -> bool:
         """Whether the API server knows Workloads, and in which version."""
-        now = self._clock()
-        if not self._version and (self._probed is None or now - self._probed >= PROBE_SECONDS):
-            self._probed = now
-            group = await self._cluster.get(_API_GROUP, "", "") or {}
-            served = {entry["version"] for entry in group.get("versions") or ()}
-            self._version = next((version for version in kueue.VERSIONS if version in served), "")
-        return bool(self._version)
+        # Whoever comes while another one asks waits for the answer: not to know is not to have none.
+        async with self._asking:
+            now = self._clock()
+            if not self._version and (self._probed is None or now - self._probed >= PROBE_SECONDS):
+                group = await self._cluster.get(_API_GROUP, "", "") or {}
+                served = {entry["version"] for entry in group.get("versions") or ()}
+                self._version = next((version for version in kueue.VERSIONS if version in served), "")
+                self._probed = now
+            return bool(self._version)

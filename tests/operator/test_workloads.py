@@ -1,5 +1,7 @@
 """How often Workloads are read, and what is said where there are none."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -30,9 +32,17 @@ class FakeCluster:
     workloads: list[dict[str, Any]] = field(default_factory=lambda: [WORKLOAD])
     error: Exception | None = None
     asked: list[str] = field(default_factory=list)
+    unknown: Exception | None = None
+    """Why it does not say which versions there are."""
+    until: Callable[[], Awaitable[object]] | None = None
+    """What it waits for before it says so."""
 
     async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any] | None:
         self.asked.append(resource.path(namespace, name))
+        if self.until:
+            await self.until()
+        if self.unknown:
+            raise self.unknown
         return {"versions": [{"version": v} for v in self.versions]} if self.versions else None
 
     async def list(self, resource: Resource, namespace: str, *, labels: str) -> list[dict[str, Any]]:
@@ -198,3 +208,40 @@ async def test_what_is_forgotten_is_read_anew() -> None:
     await reader.read(KEY, QUEUED)
 
     assert len(cluster.asked) == 3
+
+
+async def test_who_asks_while_kueue_is_looked_for_waits_for_the_answer() -> None:
+    reader, _ = make_reader(cluster := FakeCluster())
+    arrived = asyncio.Event()
+    cluster.until = arrived.wait
+
+    looks = [asyncio.create_task(reader.read(Key("ml", name), QUEUED)) for name in ("one", "two")]
+    await asyncio.sleep(0)
+    arrived.set()
+    found = await asyncio.gather(*looks)
+
+    assert [state and state.workload for state in found] == ["job-hina-a1-4f2c1"] * 2
+    assert cluster.asked.count("/apis/kueue.x-k8s.io") == 1
+
+
+async def test_a_look_for_kueue_that_failed_is_no_proof_that_it_is_not_there() -> None:
+    reader, _ = make_reader(cluster := FakeCluster())
+    cluster.unknown = ClusterUnavailable("the server does not answer")
+    with pytest.raises(ClusterUnavailable):
+        await reader.read(KEY, QUEUED)
+
+    cluster.unknown = None
+    state = await reader.read(KEY, QUEUED)
+
+    assert state is not None
+    assert state.workload == "job-hina-a1-4f2c1"
+
+
+async def test_an_operator_that_may_not_look_for_kueue_says_so() -> None:
+    reader, _ = make_reader(cluster := FakeCluster())
+    cluster.unknown = Refused("apis is forbidden")
+
+    state = await reader.read(KEY, QUEUED)
+
+    assert state is not None
+    assert "apis is forbidden" in state.message
