@@ -5,7 +5,7 @@ A watch may lose deletions (an expired one starts again without them), so the li
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lora_operator.cache import KINDS, Cache, Kind
 from lora_operator.cluster import JOBS, PODS, TRAININGS, Cluster, Resource
@@ -39,11 +39,11 @@ class Informer:
     def handle(self, kind: Kind, change: str | None, body: Manifest) -> None:
         """Takes in one event of a watch; `change` is None for what was there when the watch began."""
         self._metrics.loop.note_event(kind)
+        take = self._cache.put
         if change == "DELETED":
             self._dropped.add(body["metadata"]["uid"])
-            key = self._cache.drop(kind, body)
-        else:
-            key = self._cache.put(kind, body)
+            take = self._cache.drop
+        key = self._try(take, kind, body)
         if key is None:
             return
         if kind == "training":
@@ -90,11 +90,21 @@ class Informer:
         for body in found:
             # Deleted while the list was on its way: the list is older than that.
             if body["metadata"]["uid"] not in self._dropped:
-                self._cache.put(kind, _typed(body, resource))
+                self._try(self._cache.put, kind, _typed(body, resource))
         gone = known - listed
         if gone:
             log.info("%d objects of kind %s are gone without notice", len(gone), resource.kind)
             self._cache.prune(kind, gone)
+
+    def _try(self, take: Callable[[Kind, Manifest], Key | None], kind: Kind, body: Manifest) -> Key | None:
+        try:
+            return take(kind, body)
+        except Exception:
+            # A bug that one object triggers must not hide the others.
+            self._metrics.errors.labels("bug").inc()
+            meta = body["metadata"]
+            log.exception("%s %s/%s cannot be understood", kind, meta["namespace"], meta["name"])
+            return None
 
 
 def _typed(body: Manifest, resource: Resource) -> Manifest:

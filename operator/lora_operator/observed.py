@@ -119,7 +119,8 @@ def parse_job(body: Manifest) -> Job:
 
 
 def _count(text: object) -> int:
-    return int(text) if isinstance(text, str) and text.isdecimal() else 0
+    """A number by label or annotation; anybody may write anything there, and Python refuses very long ones."""
+    return int(text) if isinstance(text, str) and text.isdecimal() and len(text) < 10 else 0
 
 
 def _job_end(status: Manifest, *found: Manifest | None) -> JobEnd | None:

@@ -202,3 +202,28 @@ async def test_an_unanswered_list_forgets_nothing() -> None:
         await informer.resync(())
 
     assert cache.subject(KEY) is not None
+
+
+def broken_pod() -> dict[str, Any]:
+    """A pod that nobody can make sense of."""
+    body = pod_body(name="broken")
+    return {**body, "status": {"conditions": [{}]}}
+
+
+async def test_an_object_that_triggers_a_bug_does_not_hide_the_others() -> None:
+    informer, cache, _ = build(Lists(pods=[broken_pod(), pod_body()]))
+
+    await informer.relist("pod", None)
+
+    assert cache.uids("pod") == {"uid-of-hina-a1-0-abcde"}
+
+
+async def test_an_event_that_triggers_a_bug_is_counted() -> None:
+    _, cache, queue = build(Lists())
+    metrics = Metrics()
+    informer = Informer(Lists(), cache, queue, metrics)  # type: ignore[arg-type]
+
+    informer.handle("pod", "ADDED", broken_pod())
+    informer.handle("pod", "DELETED", broken_pod())
+
+    assert metrics.registry.get_sample_value("lora_operator_errors_total", {"kind": "bug"}) == 2

@@ -7,7 +7,16 @@ import pytest
 
 from lora_api import ProgressReport, names
 from lora_operator.errors import OperatorError
-from lora_operator.observed import ANNOTATION_FAILURES_BEFORE, Observed, Pod, Waiting, parse_job, parse_report
+from lora_operator.observed import (
+    ANNOTATION_FAILURES_BEFORE,
+    ANNOTATION_INDEX,
+    Observed,
+    Pod,
+    Waiting,
+    parse_job,
+    parse_pod,
+    parse_report,
+)
 from lora_operator.subject import parse_subject
 from tests.support.observations import (
     COMPLETE,
@@ -22,6 +31,7 @@ from tests.support.observations import (
     make_preflight_job,
     make_subject,
     observed,
+    pod_body,
     running_pod,
     training_body,
     waiting_pod,
@@ -182,6 +192,14 @@ def test_the_attempt_is_read_from_the_label_only() -> None:
     body["metadata"]["labels"][names.LABEL_ATTEMPT] = "one"
 
     assert parse_job(body).attempt == 0
+
+
+@pytest.mark.parametrize("number", ["9" * 10, "9" * 5000])
+def test_a_number_that_is_too_long_to_be_one_of_ours_is_none(number: str) -> None:
+    body = pod_body(index=0)
+    body["metadata"]["annotations"][ANNOTATION_INDEX] = number
+
+    assert parse_pod(body).index == 0
 
 
 def test_failures_that_are_not_in_the_number_yet_count() -> None:
