@@ -69,6 +69,7 @@ def test_a_second_start_draws_nothing_again(adapters: Path, tiny_pipeline: Path,
         (["--sampler", "lms"], "--sampler is 'lms'"),
         (["--epochs", "3"], "--epochs names 3"),
         (["-b", "MIDDLE"], "--block-weights: MIDDLE is no preset"),
+        (["-b", "OWN", "--presets", "none.txt"], "--presets: none.txt cannot be read: No such file or directory\n"),
         (["--width", "100"], "--width is 100"),
         (["--clip-skip", "9"], "has only 2 layers"),
     ],
@@ -80,6 +81,15 @@ def test_wrong_options_are_refused_by_their_names(
 
     assert told.startswith("64 ") and message in told
     assert not (tmp_path / "out").exists()
+
+
+def test_a_uri_is_no_folder_for_pictures(adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    told = grid(adapters, "--base", "none", *OPTIONS, "-o", "s3://bucket/grid")
+
+    assert told.startswith("64 ") and "name a folder of this machine" in told
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_adapter_for_another_model_is_refused_before_anything_is_drawn(

@@ -56,3 +56,12 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
     assert result.exit_code == 64
     assert f"{tmp_path / 'file' / 'try'} cannot be written" in result.stderr
+
+
+def test_a_uri_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    result = lora("example", "s3://bucket/example")
+
+    assert (result.exit_code, list(tmp_path.iterdir())) == (64, [])
+    assert "name a folder of this machine" in result.stderr

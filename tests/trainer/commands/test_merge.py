@@ -44,7 +44,7 @@ def test_nothing_is_written_into_the_base_model(adapters: list[Path], tmp_path: 
 
     result = run_command(merge, adapters[0], "--into", tmp_path / "base", "--out", tmp_path / "base" / "new")
 
-    assert (result.exit_code, "lies inside the base model" in result.stderr) == (66, True)
+    assert (result.exit_code, "lies inside the base model" in result.stderr) == (64, True)
 
 
 def test_a_strength_left_out_is_1(adapters: list[Path], tmp_path: Path) -> None:
@@ -121,3 +121,12 @@ def test_a_base_that_is_none_is_refused(adapters: list[Path], tmp_path: Path) ->
 
     assert result.exit_code == 66
     assert "neither a diffusers folder" in result.stderr
+
+
+def test_a_place_that_cannot_be_written_is_told(adapters: list[Path], base: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    result = run_command(merge, adapters[0], "--into", base, "--out", tmp_path / "file" / "out")
+
+    assert result.exit_code == 64
+    assert "out cannot be written: Not a directory; choose another place" in result.stderr

@@ -110,6 +110,23 @@ def test_a_page_needs_the_name_of_a_file(command: Callable[..., None], runs: int
     assert (result.exit_code, "such as s3://bucket/runs/page.html" in result.stderr) == (64, True)
 
 
+@pytest.mark.parametrize("out", ["", "."])
+def test_a_page_needs_a_name(out: str, run: Path) -> None:
+    result = run_command(report, run, "-o", out)
+
+    assert (result.exit_code, "names no file; write page.html" in result.stderr) == (64, True)
+
+
+def test_hints_name_options_where_there_is_no_spec(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+    result = run_command(report, "s3://bucket/run", "-o", "r.html")
+
+    assert result.exit_code == 77
+    assert "RUN: no credentials to read s3://bucket/run/manifest.json" in result.stderr
+    assert "spec." not in result.stderr and "AWS_ACCESS_KEY_ID" in result.stderr
+
+
 def test_a_place_without_a_bucket_is_no_file_of_this_machine(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lora_api.model_spec import Family
 from lora_trainer.conditioning import Part
-from lora_trainer.errors import BaseModelUnavailable
+from lora_trainer.errors import BaseModelUnavailable, InvalidConfiguration
 from lora_trainer.lora.adapter import DORA_SCALE, DOWN, UP, AdapterFile, AdapterModule, InvalidAdapterFile, keyed
 from lora_trainer.lora.base_files import BaseFiles
 from lora_trainer.lora.keys import ModuleName, canonical_path
@@ -172,7 +172,7 @@ def test_an_adapter_of_another_size_writes_nothing(bases: dict[Family, Path], tm
 def test_nothing_is_overwritten(bases: dict[Family, Path], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
 
-    with pytest.raises(BaseModelUnavailable, match="exists; remove it or choose another name"):
+    with pytest.raises(InvalidConfiguration, match="exists; remove it or choose another name"):
         BaseFiles.open(bases["sd15"], "sd15").add([], tmp_path / "out")
 
 

@@ -8,8 +8,9 @@ import typer
 
 from lora_api.model_spec import Family
 from lora_trainer.commands.failures import exit_with_code
+from lora_trainer.commands.presets import PresetsFile, read_presets
 from lora_trainer.errors import InvalidConfiguration
-from lora_trainer.lora.block_weights import BlockVector, parse_block_weights, parse_presets
+from lora_trainer.lora.block_weights import BlockVector, parse_block_weights
 
 
 def bake(
@@ -21,9 +22,7 @@ def bake(
         typer.Option("--block-weights", "-b", help="A preset such as INALL, or numbers: 1,0,… or HINA4:0.25,…"),
     ] = None,
     weight: Annotated[float, typer.Option("--weight", "-w", help="Weight of the whole, as in <lora:name:0.8>.")] = 1.0,
-    presets: Annotated[
-        Path | None, typer.Option("--presets", help="Presets of your own: the extension's lbwpresets.txt.")
-    ] = None,
+    presets: PresetsFile = None,
     base: Annotated[Path | None, typer.Option("--base", help="Base model, which a dora is computed from.")] = None,
 ) -> None:
     """Work a weight and block weights into an adapter, which then needs no extension."""
@@ -54,11 +53,7 @@ def _check(block_weights: str | None, weight: float) -> None:
 
 
 def _vector(text: str, family: Family, presets: Path | None) -> BlockVector:
-    try:
-        known = parse_presets(presets.read_text(encoding="utf-8")) if presets else {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfiguration(f"--presets: {presets} cannot be read: {error}", hint="") from error
-    return parse_block_weights(text, family, presets=known, field="--block-weights")
+    return parse_block_weights(text, family, presets=read_presets(presets), field="--block-weights")
 
 
 def _shown(blocks: BlockVector, family: Family) -> str:

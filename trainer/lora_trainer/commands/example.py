@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from lora_api import names
 from lora_trainer.commands.failures import exit_with_code
+from lora_trainer.commands.options import check_local
 from lora_trainer.errors import InvalidConfiguration
 
 MODEL, PICTURES, OUTPUT, FILE = "base", "train", "run", "training.yaml"
@@ -26,6 +27,7 @@ def example(folder: Annotated[Path, typer.Argument(help="Where to write; made if
     from lora_trainer.commands.example_model import write_example_model  # noqa: PLC0415
 
     with exit_with_code():
+        check_local(folder, "FOLDER")
         training = _training(folder.resolve())
         _check_free(folder, training)
         try:

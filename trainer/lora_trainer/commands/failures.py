@@ -27,7 +27,7 @@ def exit_with_code(*, of_training: bool = False) -> Iterator[None]:
     except TrainingError as error:
         typer.echo(f"{error.reason}: {error}", err=True)
         hint = error.hint
-        if not of_training and hint == outcome_of(error.exit_code).hint:
+        if not of_training and ("spec." in hint or hint == outcome_of(error.exit_code).hint):
             hint = _HINTS_OF_TOOLS.get(error.exit_code, "")
         if hint:
             typer.echo(f"  → {hint}", err=True)

@@ -13,9 +13,11 @@ from rich.progress import Progress
 
 from lora_api.evaluation_spec import Grid
 from lora_trainer.commands.failures import exit_with_code
+from lora_trainer.commands.options import check_local
+from lora_trainer.commands.presets import PresetsFile, read_presets
 from lora_trainer.commands.stores import Anonymous, Endpoint, Region, S3Options, open_place, uri_of
 from lora_trainer.errors import BaseModelUnavailable, InvalidConfiguration
-from lora_trainer.lora.block_weights import BlockVector, parse_block_weights, parse_presets
+from lora_trainer.lora.block_weights import BlockVector, parse_block_weights
 
 if TYPE_CHECKING:
     # torch and boto3 take seconds to import; `lora --help` does without them.
@@ -40,9 +42,7 @@ def grid(  # noqa: PLR0913
     block_weights: Annotated[
         list[str] | None, typer.Option("--block-weights", "-b", help="A preset such as INALL, or HINA4:1,0.25,…")
     ] = None,
-    presets: Annotated[
-        Path | None, typer.Option("--presets", help="Presets of your own: the extension's lbwpresets.txt.")
-    ] = None,
+    presets: PresetsFile = None,
     seeds: Annotated[str, typer.Option("--seed", help="Seeds: 42 or 1,2,3")] = "42",
     samplers: Annotated[str, typer.Option("--sampler", help="Samplers: euler_a, dpmpp_2m_karras, …")] = "euler_a",
     guidances: Annotated[str, typer.Option("--guidance", help="CFG scales: 7 or 5,7,9")] = "7",
@@ -57,6 +57,7 @@ def grid(  # noqa: PLR0913
     """Draw adapters at several weights, as the WebUI's X/Y/Z plot does. Started again, it goes on where it stopped."""
     options = S3Options(endpoint, region, anonymous)
     with exit_with_code(), tempfile.TemporaryDirectory() as folder:
+        check_local(out, "--out")
         wanted = _read_grid(weights=weights, epochs=epochs, seeds=seeds, samplers=samplers, guidances=guidances)
         # torch takes seconds to import; `lora --help`, `plan` and `validate` do without it.
         from lora_trainer.adapter_grid import AdapterGrid  # noqa: PLC0415
@@ -118,7 +119,7 @@ def _of_run(place: str, options: S3Options, folder: Path) -> list[Path]:
     """The adapters of a run's epochs."""
     from lora_trainer.results import epoch_adapters, find_manifest  # noqa: PLC0415  (boto3)
 
-    store = open_place(place, options)
+    store = open_place(place, options, field="ADAPTERS")
     manifest = find_manifest(store)
     if manifest is None:
         raise InvalidConfiguration(
@@ -157,10 +158,7 @@ def _open_base(base: str, options: S3Options) -> "ModelFiles":
 
 
 def _vectors(texts: Sequence[str], presets: Path | None, files: "ModelFiles") -> list[BlockVector]:
-    try:
-        known = parse_presets(presets.read_text(encoding="utf-8")) if presets else {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfiguration(f"--presets: {presets} cannot be read: {error}", hint="") from error
+    known = read_presets(presets)
     return [parse_block_weights(text, files.family, presets=known, field="--block-weights") for text in texts]
 
 

@@ -10,6 +10,7 @@ from lora_api.spec import LoraTraining
 from lora_trainer.errors import InvalidConfiguration
 
 _TOP_LEVEL = {"apiVersion", "kind", "metadata", "spec"}
+_CURE = "Correct the file, or what --set says."
 _STEP = re.compile(r"(?P<name>[^.\[\]]+)(?P<indices>(\[[0-9]+\])*)")
 
 
@@ -23,7 +24,7 @@ def load_training_file(path: Path, overrides: Sequence[str] = ()) -> LoraTrainin
     try:
         return parse_with(text, overrides)
     except InvalidTraining as error:
-        raise InvalidConfiguration(f"{path} is no valid LoraTraining:\n{error}") from error
+        raise InvalidConfiguration(f"{path} is no valid LoraTraining:\n{error}", hint=_CURE) from error
 
 
 def parse_with(text: str, overrides: Sequence[str]) -> LoraTraining:
@@ -44,7 +45,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidConfiguration(f"{path} is not UTF-8; save it as UTF-8") from error
+        raise InvalidConfiguration(f"{path} is not UTF-8; save it as UTF-8", hint="") from error
     except OSError as error:
         raise InvalidConfiguration(f"{path} cannot be read: {error.strerror}", hint="Check the path.") from error
 

@@ -23,6 +23,10 @@ def write_page(out: str, write: Callable[[Path], None], options: S3Options) -> i
         TrainingError: as `write` and the store say.
     """
     if "://" not in out:
+        if not Path(out).name:
+            raise InvalidConfiguration(
+                f"--out is {out!r}, which names no file; write {Path(out, 'page.html')}", hint=""
+            )
         write(Path(out))
         return Path(out).stat().st_size
     folder, _, name = out.rpartition("/")
@@ -30,7 +34,7 @@ def write_page(out: str, write: Callable[[Path], None], options: S3Options) -> i
         raise InvalidConfiguration(f"--out is {out}, a folder; name a file in it, such as {out}page.html", hint="")
     if "://" not in folder:
         raise InvalidConfiguration(f"--out is {out}, which names no bucket; write s3://bucket/{name}", hint="")
-    target = open_place(folder, options)
+    target = open_place(folder, options, field="--out")
     with tempfile.TemporaryDirectory() as place:
         page = Path(place, name)
         write(page)

@@ -57,8 +57,10 @@ def uri_of(place: str) -> str:
     return place if "://" in place else Path(place).absolute().as_uri()
 
 
-def open_place(place: str, options: S3Options) -> "Store":
+def open_place(place: str, options: S3Options, *, field: str = "RUN") -> "Store":
     """The store at `place`: a URI, a folder, or the LoraTraining file of which it is the output.
+
+    `field` is the argument that names it, for errors.
 
     Raises:
         InvalidConfiguration: the place cannot be read so.
@@ -70,7 +72,7 @@ def open_place(place: str, options: S3Options) -> "Store":
         spec = load_training_file(Path(place)).spec
         connection = Connection.for_section(spec, Settings.from_environment(), "output")
         return open_store(spec.output.uri, connection, field="spec.output.uri", on_bytes=_not_counted)
-    return open_store(uri_of(place), options.connection(), field=place, on_bytes=_not_counted)
+    return open_store(uri_of(place), options.connection(), field=field, on_bytes=_not_counted)
 
 
 def _not_counted(count: int) -> None:

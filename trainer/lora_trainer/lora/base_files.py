@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lora_api.model_spec import Family
-from lora_trainer.errors import BaseModelUnavailable
+from lora_trainer.errors import BaseModelUnavailable, InvalidConfiguration
 from lora_trainer.lora.adapter import AdapterModule, check_finite
 from lora_trainer.lora.keys import ModuleName, ldm_path, text_model_path
 from lora_trainer.lora.merge import Weighted, check_fits
@@ -78,12 +78,13 @@ class BaseFiles:
 
         Raises:
             BaseModelUnavailable: a module that the base lacks; then nothing is written.
-            InvalidAdapterFile: a module of another size, or `out` exists.
+            InvalidAdapterFile: a module of another size.
+            InvalidConfiguration: `out` exists, lies in the base model or cannot be written.
         """
         if out.exists():
-            raise BaseModelUnavailable(f"{out} exists; remove it or choose another name", hint="")
+            raise InvalidConfiguration(f"{out} exists; remove it or choose another name", hint="")
         if self.root.is_dir() and out.resolve().is_relative_to(self.root.resolve()):
-            raise BaseModelUnavailable(f"{out} lies inside the base model; choose another folder", hint="")
+            raise InvalidConfiguration(f"{out} lies inside the base model; choose another folder", hint="")
         for term in terms:
             check_finite(term.adapter, term.name)
         places = {module.name: self._places(module.name) for term in terms for module in term.adapter.modules.values()}
@@ -92,7 +93,9 @@ class BaseFiles:
             self._write(terms, places, partial)
             partial.rename(out)
         except OSError as error:
-            raise BaseModelUnavailable(f"{out} cannot be written: {error}; choose another place", hint="") from error
+            raise InvalidConfiguration(
+                f"{out} cannot be written: {error.strerror}; choose another place", hint=""
+            ) from error
         finally:
             _remove(partial)
 
@@ -173,5 +176,5 @@ def _names_in(file: Path) -> frozenset[str]:
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    elif path.exists():
+        path.unlink()
