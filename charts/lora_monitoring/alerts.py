@@ -1,14 +1,12 @@
 """The alerts: about trainings for those who train, about the operator for those who run it. Written by `__main__`."""
 
-from lora_monitoring.queries import TRAINING
+from lora_monitoring.queries import RELEASE, TRAINING
 from lora_monitoring.rules import Alert, Group
 
 _WHICH = "LoraTraining {{ $labels.namespace }}/{{ $labels.name }}"
 _DESCRIBE = "`kubectl describe lt -n {{ $labels.namespace }} {{ $labels.name }}`"
 _WITH_REASON = f"{TRAINING}, reason"
 
-_RELEASE = "namespace, job"
-"""Of the scrape: they tell releases of the operator apart, as their metrics have no such labels of their own."""
 _OF_RELEASE = "{{ with $labels.namespace }} (operator in {{ . }}){{ end }}"
 
 
@@ -114,7 +112,7 @@ UNSAVED = Alert(
 OPERATOR_DOWN = Alert(
     "LoraOperatorDown",
     # Whoever told anything lately and has no leader now; one that never told anything is only missed as a whole.
-    f"(max by ({_RELEASE}) (max_over_time(lora_operator_leader[6h])) unless on ({_RELEASE}) lora_operator_leader == 1)"
+    f"(max by ({RELEASE}) (max_over_time(lora_operator_leader[6h])) unless on ({RELEASE}) lora_operator_leader == 1)"
     " or on () absent(lora_operator_leader)",
     "critical",
     f"No operator looks after LoraTrainings{_OF_RELEASE}",
@@ -124,9 +122,9 @@ OPERATOR_DOWN = Alert(
 )
 OPERATOR_ERRORS = Alert(
     "LoraOperatorErrors",
-    f'sum by ({_RELEASE}) (rate(lora_operator_reconciles_total{{result="error"}}[10m]))'
-    f" / sum by ({_RELEASE}) (rate(lora_operator_reconciles_total[10m])) > 0.1"
-    f' or sum by ({_RELEASE}) (increase(lora_operator_errors_total{{kind="bug"}}[10m])) > 0',
+    f'sum by ({RELEASE}) (rate(lora_operator_reconciles_total{{result="error"}}[10m]))'
+    f" / sum by ({RELEASE}) (rate(lora_operator_reconciles_total[10m])) > 0.1"
+    f' or sum by ({RELEASE}) (increase(lora_operator_errors_total{{kind="bug"}}[10m])) > 0',
     "warning",
     f"The operator's looks at trainings fail{_OF_RELEASE}",
     "More than a tenth of them ended in an error within 10 minutes, or there was an error of ours. "
@@ -135,7 +133,7 @@ OPERATOR_ERRORS = Alert(
 )
 OPERATOR_BEHIND = Alert(
     "LoraOperatorBehind",
-    f"sum by ({_RELEASE}) (lora_operator_queue_depth) > 100",
+    f"sum by ({RELEASE}) (lora_operator_queue_depth) > 100",
     "warning",
     f"{{{{ $value }}}} LoraTrainings wait for the operator{_OF_RELEASE}",
     "It does not keep up: the API server is slow or asks for patience, or the operator has too little CPU.",

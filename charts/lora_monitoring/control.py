@@ -2,7 +2,8 @@
 
 from lora_monitoring.grafana import Dashboard, Section
 from lora_monitoring.panels import Panel, Query, Scale, Stat, Step, TimeSeries
-from lora_monitoring.queries import RATE, or_none
+from lora_monitoring.queries import RATE, RELEASE, trainings_by_phase
+from lora_monitoring.runs import PHASE_COLORS
 
 _SECONDS = "lora_operator_reconcile_duration_seconds_bucket"
 
@@ -28,8 +29,9 @@ def _who_leads() -> tuple[Panel, ...]:
     return (
         Stat(
             "Leader",
-            "Replicas that act: exactly one should. 0: none holds the Lease; see alert LoraOperatorDown.",
-            (Query("sum(lora_operator_leader)", "leaders"),),
+            "Replicas that act: exactly one should, of each operator where there are several. 0: none holds the Lease; "
+            "see alert LoraOperatorDown.",
+            (Query(f"sum by ({RELEASE}) (lora_operator_leader)", "{{namespace}} {{job}}"),),
             width=4,
             height=5,
             scale=Scale("none", decimals=0, steps=(Step(None, "red"), Step(1, "green"), Step(2, "red"))),
@@ -45,7 +47,7 @@ def _who_leads() -> tuple[Panel, ...]:
         Stat(
             "Trainings",
             "LoraTrainings that the leader looks after, ended ones included.",
-            (Query("sum(max by (phase) (lora_operator_trainings))", "trainings"),),
+            (Query(f"sum({trainings_by_phase()})", "trainings"),),
             width=4,
             height=5,
             scale=Scale("none", decimals=0, steps=quiet),
@@ -123,7 +125,7 @@ def _work() -> tuple[Panel, ...]:
         TimeSeries(
             "Errors",
             "Errors per second by kind; docs/metrics.md explains the kinds. `bug` is ours, please report it.",
-            (Query(or_none(f"sum by (kind) (rate(lora_operator_errors_total{RATE}))", "kind"), "{{kind}}"),),
+            (Query(f"sum by (kind) (rate(lora_operator_errors_total{RATE}))", "{{kind}}"),),
             scale=Scale("ops", minimum=0),
         ),
         TimeSeries(
@@ -131,14 +133,16 @@ def _work() -> tuple[Panel, ...]:
             "Time since the watch of each kind delivered something. It grows in a quiet cluster too; while trainings "
             "run it should not.",
             (Query("min by (kind) (lora_operator_last_event_age_seconds)", "{{kind}}"),),
-            scale=Scale("dtdurations", minimum=0),
+            scale=Scale("dtdhms", minimum=0),
         ),
         TimeSeries(
             "Trainings by phase",
             "How many LoraTrainings there are in each phase, as the leader counts them.",
-            (Query("max by (phase) (lora_operator_trainings)", "{{phase}}"),),
+            (Query(trainings_by_phase(), "{{phase}}"),),
             stacked=True,
             scale=Scale("none", decimals=0, minimum=0),
+            overrides=PHASE_COLORS,
+            legend="right",
         ),
     )
 
@@ -179,14 +183,14 @@ def _process() -> tuple[Panel, ...]:
         TimeSeries(
             "CPU",
             "Processor time that each replica uses, in cores.",
-            (Query(f"rate(process_cpu_seconds_total{RATE}) {this}", "{{instance}}"),),
+            (Query(f"rate(process_cpu_seconds_total{RATE}) {this}", "{{pod}}"),),
             width=12,
             scale=Scale("none", decimals=3, minimum=0),
         ),
         TimeSeries(
             "Memory",
             "Memory that each replica holds.",
-            (Query(f"process_resident_memory_bytes {this}", "{{instance}}"),),
+            (Query(f"process_resident_memory_bytes {this}", "{{pod}}"),),
             width=12,
             scale=Scale("bytes", minimum=0),
         ),

@@ -2,8 +2,18 @@
 
 from lora_monitoring.grafana import Dashboard, Section
 from lora_monitoring.panels import Bars, Override, Panel, Query, Scale, Stat, Step, TimeSeries
-from lora_monitoring.queries import IN_NAMESPACE, LEGEND, RATE, TRAINING, of_training, or_none, or_zero, summed
-from lora_monitoring.runs import NAMESPACES, PHASES
+from lora_monitoring.queries import (
+    IN_NAMESPACE,
+    LEGEND,
+    RATE,
+    TRAINING,
+    of_training,
+    or_none,
+    or_zero,
+    summed,
+    trainings_by_phase,
+)
+from lora_monitoring.runs import NAMESPACES, PHASE_COLORS
 
 _STATE = "lora_training_state"
 
@@ -88,34 +98,35 @@ def _gpu_seconds(by: str = TRAINING) -> str:
 
 
 def _phases() -> tuple[Panel, ...]:
-    colours = tuple(Override(mapped.value, color=mapped.color) for mapped in PHASES)
+    phases = f"max by ({TRAINING}, phase) ({_STATE}{{{IN_NAMESPACE}}})"
     waiting = f'max by ({TRAINING}, reason) ({_STATE}{{{IN_NAMESPACE}, phase=~"Pending|Queued|Starting"}})'
     longest = f"time() - {of_training('lora_training_created_timestamp_seconds', chosen=IN_NAMESPACE)}"
     return (
         TimeSeries(
             "Trainings by phase",
             "How many LoraTrainings there are in each phase.",
-            (Query(f"count by (phase) (max by ({TRAINING}, phase) ({_STATE}{{{IN_NAMESPACE}}}))", "{{phase}}"),),
-            width=12,
+            # With zeros: a phase that no training is in any more would keep its last number in the legend.
+            (Query(f"count by (phase) ({phases}) or 0 * {trainings_by_phase()}", "{{phase}}"),),
             stacked=True,
             scale=Scale("none", decimals=0, minimum=0),
-            overrides=colours,
+            overrides=PHASE_COLORS,
+            legend="right",
         ),
         TimeSeries(
             "Waiting, by reason",
             "Why trainings have not begun: reasons of the condition Scheduled, or what the trainer does before its "
             "first step.",
             (Query(or_none(f"count by (reason) ({waiting})", "reason"), "{{reason}}"),),
-            width=6,
             stacked=True,
             scale=Scale("none", decimals=0, minimum=0),
+            calculations=("max",),
+            legend="right",
         ),
         TimeSeries(
             "Longest wait",
             "Time since the creation of the oldest training that has not begun; see alert LoraTrainingPending.",
             (Query(or_zero(f"max({longest} and {_in_phase('Pending|Queued')})"), "longest wait"),),
-            width=6,
-            scale=Scale("dtdurations", minimum=0, steps=(Step(None, "green"), Step(3600, "orange"))),
+            scale=Scale("dtdhms", minimum=0, steps=(Step(None, "green"), Step(3600, "orange"))),
         ),
     )
 
@@ -146,7 +157,7 @@ def _throughput() -> tuple[Panel, ...]:
             "GPU time, most first",
             "GPU time of the ten trainings that used most of it within the time that is shown.",
             (Query(used, LEGEND, instant=True),),
-            scale=Scale("dtdurations", minimum=0, steps=(Step(None, "blue"),)),
+            scale=Scale("dtdhms", minimum=0, steps=(Step(None, "blue"),)),
         ),
         TimeSeries(
             "Ended per hour",
@@ -155,6 +166,7 @@ def _throughput() -> tuple[Panel, ...]:
             stacked=True,
             scale=Scale("none", decimals=0, minimum=0),
             overrides=(Override("Succeeded", color="green"), Override("Failed", color="red")),
+            calculations=("max",),
         ),
         TimeSeries(
             "Time from creation to the first Job",
@@ -200,7 +212,7 @@ def _retries() -> tuple[Panel, ...]:
         ),
         TimeSeries(
             "Pods that ended early, by reason",
-            "Pods that did not complete, as long as they can be seen; the reasons are those of docs/errors.md.",
+            "Pods that did not complete, of trainings that go on; the reasons are those of docs/errors.md.",
             (Query(or_none(f"sum by (reason) ({ended})", "reason"), "{{reason}}"),),
             stacked=True,
             scale=Scale("none", decimals=0, minimum=0),

@@ -182,6 +182,8 @@ class TimeSeries(Panel):
     log_scale: bool = False
     points: bool = False
     calculations: tuple[Calculation, ...] = ("lastNotNull",)
+    legend: Literal["bottom", "right"] = "bottom"
+    """On the right many names leave the graph its height."""
 
     kind = "timeseries"
 
@@ -208,12 +210,12 @@ class TimeSeries(Panel):
         }
 
     def options(self) -> Json:
-        """Legend below with numbers, one tooltip for all lines."""
+        """A legend with numbers, one tooltip for all lines."""
         return {
             "legend": {
                 "showLegend": True,
                 "displayMode": "table",
-                "placement": "bottom",
+                "placement": self.legend,
                 "calcs": list(self.calculations),
             },
             "tooltip": {"mode": "multi", "sort": "desc"},

@@ -8,6 +8,8 @@ CHOSEN = 'namespace=~"$namespace", name=~"$training"'
 """The trainings that are chosen at the head of a dashboard."""
 IN_NAMESPACE = 'namespace=~"$namespace"'
 TRAINING = "namespace, name"
+RELEASE = "namespace, job"
+"""Of the scrape: they tell operators apart, as their own metrics have no such labels."""
 LEGEND = "{{namespace}}/{{name}}"
 RATE = "[$__rate_interval]"
 
@@ -31,3 +33,8 @@ def or_zero(expression: str) -> str:
 def or_none(expression: str, label: str) -> str:
     """The expression, or 0 of the kind `none` where there is none of any kind."""
     return f'{expression} or on () label_replace(vector(0), "{label}", "none", "", "")'
+
+
+def trainings_by_phase() -> str:
+    """How many trainings are in each phase, as the replicas of each operator count them."""
+    return f"sum by (phase) (max by ({RELEASE}, phase) (lora_operator_trainings))"

@@ -13,6 +13,7 @@ PHASES = (
     Mapped("Succeeded", "Succeeded", "text"),
     Mapped("Failed", "Failed", "red"),
 )
+PHASE_COLORS = tuple(Override(phase.value, color=phase.color) for phase in PHASES)
 NAMESPACES = Variable(
     "namespace",
     "Namespace",
@@ -56,7 +57,7 @@ _MARKS = (
     ),
     Mark(
         "Pod failed",
-        f"{_FAILURES} > max by ({TRAINING}) (lora_training_failures{{{CHOSEN}}} offset 1m)",
+        f"{_FAILURES} > (max by ({TRAINING}) (lora_training_failures{{{CHOSEN}}} offset 1m) or 0 * {_FAILURES})",
         "a pod of {{namespace}}/{{name}} failed",
         "red",
     ),
@@ -105,8 +106,8 @@ def _overview() -> Panel:
             Override("Loss", decimals=4),
             Override("Held-out loss", decimals=4),
             Override("Pictures/s", decimals=2),
-            Override("Left", unit="dtdurations"),
-            Override("GPU time", unit="dtdurations"),
+            Override("Left", unit="dtdhms"),
+            Override("GPU time", unit="dtdhms"),
         ),
         scale=Scale(minimum=0),
     )
@@ -128,7 +129,7 @@ def _stats() -> tuple[Panel, ...]:
             (Query(of_training("lora_training_remaining_seconds"), LEGEND),),
             width=6,
             height=5,
-            scale=Scale("dtdurations", minimum=0, steps=(Step(None, "text"),)),
+            scale=Scale("dtdhms", minimum=0, steps=(Step(None, "text"),)),
         ),
         Stat(
             "Best epoch",
@@ -225,7 +226,7 @@ def _speed() -> tuple[Panel, ...]:
             "Estimated time until the last step. It should fall by a minute a minute; a line that stays level means "
             "that the training gets slower.",
             (Query(of_training("lora_training_remaining_seconds"), LEGEND),),
-            scale=Scale("dtdurations", minimum=0),
+            scale=Scale("dtdhms", minimum=0),
         ),
         TimeSeries(
             "GPU memory",
@@ -238,20 +239,20 @@ def _speed() -> tuple[Panel, ...]:
             "GPU time",
             "Running time of all attempts, times the GPUs that were asked for. Pauses and waiting do not count.",
             (Query(of_training("lora_training_gpu_seconds_total"), LEGEND),),
-            scale=Scale("dtdurations", minimum=0),
+            scale=Scale("dtdhms", minimum=0),
         ),
         TimeSeries(
             "Age of the newest state",
             "What would have to be made again if the pod were lost now: time since the newest state, or running time "
             "where there is none yet; 0 once the training has ended. `checkpoints.everySeconds` bounds it.",
             (Query(_STATE_AGE, LEGEND),),
-            scale=Scale("dtdurations", minimum=0),
+            scale=Scale("dtdhms", minimum=0),
         ),
         TimeSeries(
             "Last word of the trainer",
             "Time since the trainer last told its progress; 0 once the training has ended.",
             (Query(_SILENCE, LEGEND),),
-            scale=Scale("dtdurations", minimum=0),
+            scale=Scale("dtdhms", minimum=0),
         ),
     )
 
@@ -295,8 +296,8 @@ def _trouble() -> tuple[Panel, ...]:
         ),
         TimeSeries(
             "Pods that ended early, by reason",
-            "Pods of the chosen trainings that did not complete, as long as they can be seen. The reasons are those "
-            "of docs/errors.md.",
+            "Pods that did not complete, of the chosen trainings that go on; why one failed is told by its reason "
+            "above. The words are those of docs/errors.md.",
             (Query(or_none(f"sum by (reason) ({ended})", "reason"), "{{reason}}"),),
             width=6,
             stacked=True,

@@ -53,7 +53,7 @@ MAPPING = closed(
     options={"type": "object", "additionalProperties": closed("text index", text=TEXT, color=TEXT, index=WHOLE)},
 )
 UNITS = one_of(
-    "short", "none", "s", "dtdurations", "bytes", "Bps", "ops", "reqps", "percentunit", "sci",
+    "short", "none", "s", "dtdhms", "bytes", "Bps", "ops", "reqps", "percentunit", "sci",
 )  # fmt: skip
 THRESHOLDS = closed(
     "mode steps",

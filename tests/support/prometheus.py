@@ -75,15 +75,17 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-def query(url: str, expression: str) -> list[dict[str, Any]]:
-    """The result of an instant query."""
-    return _ask(f"{url}/api/v1/query", {"query": expression})
+def query(url: str, expression: str, *, at: float | None = None) -> list[dict[str, Any]]:
+    """The result of an instant query; `at`: seconds since the epoch, now by default."""
+    return _ask(f"{url}/api/v1/query", {"query": expression, "time": str(at or time.time())})
 
 
-def query_range(url: str, expression: str, *, seconds: float, step: float = 2) -> list[dict[str, Any]]:
-    """The result of a query over the time that has just passed, as a graph asks for it."""
-    now = time.time()
-    span = {"start": str(now - seconds), "end": str(now), "step": str(step)}
+def query_range(
+    url: str, expression: str, *, seconds: float, step: float = 2, end: float | None = None
+) -> list[dict[str, Any]]:
+    """The result of a query over the time before `end`, now by default, as a graph asks for it."""
+    until = end or time.time()
+    span = {"start": str(until - seconds), "end": str(until), "step": str(step)}
     return _ask(f"{url}/api/v1/query_range", {"query": expression, **span})
 
 
