@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from lora_api import LoraTraining, TerminationMessage, names, parse_training
 from lora_api.run_manifest import EVALUATION_MANIFEST_NAME, MANIFEST_NAME, EvaluationManifest, RunManifest
 from lora_trainer.commands.app import app
-from lora_trainer.errors import Interrupted, InvalidConfiguration, StorageUnavailable
+from lora_trainer.errors import Interrupted, InvalidConfiguration, InvalidDataset, StorageUnavailable
 from lora_trainer.evaluate import evaluate_training
 from lora_trainer.lora.formats import read_adapter
 from lora_trainer.preflight import check_before_training
@@ -182,6 +182,41 @@ def test_other_settings_make_only_the_evaluation_again(copy: Callable[..., LoraT
         name.replace("-s2-", "-s3-") for name in before if "-s2-" in name
     }
     assert "evaluation/report.html" not in {file.path for file in manifest_at(tmp_path / "out").files}
+
+
+def without_pictures(training: LoraTraining) -> LoraTraining:
+    document = training.to_document()
+    document["spec"]["dataset"]["uri"] = "file:///nowhere"
+    return parse_training(document)
+
+
+def test_a_grid_needs_no_training_pictures(copy: Callable[..., LoraTraining], tmp_path: Path) -> None:
+    ended = evaluate_training(
+        without_pictures(copy(grid={"weights": [0.25], "epochs": [2]})), make_session(tmp_path / "work").session
+    )
+
+    assert ended.reason == "Evaluated"
+    manifest = manifest_at(tmp_path / "out")
+    assert manifest.status.reason == "Completed" and manifest.status.best_epoch is not None
+    assert {"evaluation/grid.png", "evaluation/report.html"} <= {file.path for file in manifest.files}
+
+
+def test_a_likeness_to_the_training_pictures_needs_them(copy: Callable[..., LoraTraining], tmp_path: Path) -> None:
+    training = without_pictures(copy(similarity={"dinoUri": "file:///dino"}))
+
+    with pytest.raises(InvalidDataset, match="file:///nowhere does not exist"):
+        evaluate_training(training, make_session(tmp_path / "work").session)
+
+
+def test_a_run_without_its_plan_is_told_by_its_pictures(
+    copy: Callable[..., LoraTraining], evaluated: Evaluated, tmp_path: Path
+) -> None:
+    (tmp_path / "out/plan.json").write_text("{")
+    observed = make_session(tmp_path / "work")
+
+    evaluate_training(copy(bestEpoch={"by": "None"}, grid=None), observed.session)
+
+    assert observed.tracker.snapshot().plan == evaluated.tracker.snapshot().plan
 
 
 def test_what_is_no_longer_asked_for_is_removed(copy: Callable[..., LoraTraining], tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from lora_trainer.lora.inject import add_adapters
 from lora_trainer.lora.merge import merge_into
 from lora_trainer.measuring import measured_examples
 from lora_trainer.optim import learning_rates
-from lora_trainer.prepare import Prepared, Session
+from lora_trainer.prepare import Known, Prepared, Session
 from lora_trainer.storage import Connection, MissingFile, Store, open_store
 from lora_trainer.world import World
 
@@ -77,7 +77,7 @@ class Residence:
         self.model.place(*self._visiting, device=torch.device("cpu"))
 
 
-def load_model(prepared: Prepared, device: torch.device, session: Session) -> BaseModel:
+def load_model(prepared: Known, device: torch.device, session: Session) -> BaseModel:
     """The base model on `device`, other adapters merged into it.
 
     Raises:
@@ -136,7 +136,7 @@ def make_learner(model: BaseModel, spec: LoraTrainingSpec, *, prepared: Prepared
     return Learner(model, adapters, Objective(schedule, model.prediction, spec.training.loss))
 
 
-def base_name(prepared: Prepared) -> str:
+def base_name(prepared: Known) -> str:
     """The hub's name of the model or its file's; other URIs say where it lies, not what it is, so the digest does."""
     uri: str = prepared.training.spec.base_model.uri
     model = prepared.base.model

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import torch
@@ -38,18 +38,18 @@ from lora_trainer.evaluation.measures import Measure, from_lines
 from lora_trainer.grid.axes import FOLDER, Axes, Cell, GridAdapter, make_axes
 from lora_trainer.grid.pictures import Base, Listener, draw_grid, index_of
 from lora_trainer.grid.sheet import write_sheet
-from lora_trainer.late_measures import as_trained, heading, measure_epochs
+from lora_trainer.late_measures import as_trained, heading, lines_below, measure_epochs, measured_while_training
 from lora_trainer.lora.block_weights import BlockVector, block_vector
 from lora_trainer.lora.formats import read_adapter
 from lora_trainer.lora.inject import Adapters
 from lora_trainer.lora.strength import Strength
 from lora_trainer.output import RunOutput
-from lora_trainer.prepare import Prepared, Session, make_fetcher, open_output, prepare
+from lora_trainer.prepare import Known, Prepared, Session, make_fetcher, open_output, prepare
+from lora_trainer.recall import recall
 from lora_trainer.report import write_report
 from lora_trainer.results import (
     GRID_PATH,
     MEASURES_PATH,
-    METRICS_PATH,
     REPORT_PATH,
     SIMILARITY_PATH,
     Ended,
@@ -93,10 +93,12 @@ class Studio:
 class CompletedRun:
     """A run that has ended well, and the right to write beside it."""
 
-    prepared: Prepared
+    prepared: Known
     store: Store
     output: RunOutput
     manifest: RunManifest
+    look: Callable[[], Prepared]
+    """The same with its pictures."""
 
     @property
     def spec(self) -> LoraTrainingSpec:
@@ -117,19 +119,24 @@ def evaluate_training(training: LoraTraining, session: Session) -> Ended:
     make_accelerator(training.spec)  # Without a GPU nothing needs to be fetched.
     prefer_determinism(cpu_threads=session.settings.cpu_threads)
     store = open_output(training.spec, session)
-    prepared = prepare(training, session, planned_as=as_trained(training.spec, store))
+    look = cache(partial(prepare, training, session, planned_as=as_trained(training.spec, store)))
+    recalled = None if _looks_at_pictures(training.spec, store) else recall(training, store, session)
+    prepared: Known = recalled or look()
     manifest = completed_apart_from_evaluation(store, prepared.identity, prepared.provenance)
     if manifest is None:
         raise InvalidConfiguration(
             f"spec.output.uri is {training.spec.output.uri}, where no completed run of this training lies; "
             "train first (`lora run`)"
         )
-    ended = evaluate_finished(manifest, store, prepared, session)
+    ended = evaluate_finished(manifest, store, prepared, session, look=look)
     return replace(ended, reason="Evaluated")
 
 
-def evaluate_finished(manifest: RunManifest, store: Store, prepared: Prepared, session: Session) -> Ended:
-    """Evaluates a run that has ended before, unless that was done, and tells all that it made. Raises as `evaluate`."""
+def evaluate_finished(
+    manifest: RunManifest, store: Store, prepared: Known, session: Session, *, look: Callable[[], Prepared]
+) -> Ended:
+    """Evaluates a run that has ended before, unless that was done, and tells all that it made; `look` fetches its
+    pictures where they are needed. Raises as `evaluate`."""
     spec, tracker = prepared.training.spec, session.audience.tracker
     if is_evaluated(store, spec):
         evaluation = None if spec.evaluation is None else evaluation_of(store, spec)
@@ -137,7 +144,7 @@ def evaluate_finished(manifest: RunManifest, store: Store, prepared: Prepared, s
         return ended if evaluation is None else _with_findings(ended, evaluation.status)
     ended = tell_already_trained(manifest, tracker, store)
     with taking_over(store, prepared, manifest.memory_rungs, session) as output:
-        run = CompletedRun(prepared, store, output, manifest)
+        run = CompletedRun(prepared, store, output, manifest, look)
         return _with_findings(ended, evaluate(run, partial(open_studio, prepared, session), session))
 
 
@@ -145,7 +152,7 @@ def _with_findings(ended: Ended, status: EvaluationStatus) -> Ended:
     return replace(ended, message=f"{ended.message}; evaluated: {status.message}")
 
 
-def open_studio(prepared: Prepared, session: Session) -> Studio:
+def open_studio(prepared: Known, session: Session) -> Studio:
     """The base model, loaded anew, with adapters of the run's network in it."""
     accelerator = make_accelerator(prepared.training.spec)
     model = load_model(prepared, accelerator.device, session)
@@ -250,30 +257,19 @@ class _Evaluation:
 
     def _measure_late(self) -> None:
         """Measures a run that was not measured while it was trained, unless an earlier evaluation did."""
-        first = heading(run_sha256(self._store), self._run.prepared)
-        try:
-            lines = self._store.get_bytes(MEASURES_PATH).decode().splitlines()
-        except MissingFile:
-            lines = []
-        if lines[:1] != [first]:
+        first = heading(run_sha256(self._store), self._spec)
+        lines = lines_below(first, self._store)
+        if not lines:
             adapters = epoch_adapters(self._run.manifest)
-            lines = [first, *measure_epochs(self._run.prepared, adapters, self._easel.fetch, self._session)]
-        self._late_lines = lines[1:]
-        text = "".join(f"{line.rstrip()}\n" for line in lines)
+            lines = measure_epochs(self._run.look(), adapters, self._easel.fetch, self._session)
+        self._late_lines = lines
+        text = "".join(f"{line.rstrip()}\n" for line in (first, *lines))
         self._output.write(MEASURES_PATH, lambda path: path.write_text(text, encoding="utf-8"))
         self._output.publish(MEASURES_PATH, "measures")
 
     @cached_property
     def _measures_of_training(self) -> tuple[Measure, ...]:
-        try:
-            lines = self._store.get_bytes(METRICS_PATH).decode().splitlines()
-            return from_lines(lines)[0]
-        except MissingFile:
-            return ()
-        except ValueError as error:
-            message = f"{self._store.uri_of(METRICS_PATH)} is damaged: {error}"
-            cure = "Put back the file that manifest.json names; or delete it, and the adapters are measured anew."
-            raise DamagedFile(message, hint=cure) from error
+        return measured_while_training(self._store)
 
     @cached_property
     def _chosen(self) -> EvaluationStatus:
@@ -362,7 +358,8 @@ class _Evaluation:
         device = make_accelerator(self._spec).device
         clip = load_clip(self._fetch_judge(wanted.clip_uri, "clipUri"), device) if wanted.clip_uri else None
         dino = load_dino(self._fetch_judge(wanted.dino_uri, "dinoUri"), device) if wanted.dino_uri else None
-        found = measure(self._drawn(), self._trained(), clip=clip, dino=dino, on_picture=self._session.check_stop)
+        trained = self._trained() if dino else []
+        found = measure(self._drawn(), trained, clip=clip, dino=dino, on_picture=self._session.check_stop)
         content = {"clip": {"uri": wanted.clip_uri}, "dino": {"uri": wanted.dino_uri}} | found
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         self._output.write(SIMILARITY_PATH, lambda path: path.write_text(text, encoding="utf-8"))
@@ -389,7 +386,7 @@ class _Evaluation:
         """What was trained on, without regularisation pictures and what is held out."""
         return [
             TrainingPicture(example.key, partial(read_rgb, example.path, drop_alpha=example.drops_alpha))
-            for example in self._run.prepared.dataset.scanned.examples
+            for example in self._run.look().dataset.scanned.examples
             if not example.is_regularization and not example.is_held_out
         ]
 
@@ -453,6 +450,20 @@ class _Easel:
         self._loaded = file.sha256
 
 
+def _looks_at_pictures(spec: LoraTrainingSpec, store: Store) -> bool:
+    """Whether an evaluation of the run at `store` needs its pictures."""
+    evaluation = spec.evaluation
+    assert evaluation is not None, "nothing is asked for"
+    if evaluation.similarity is not None and evaluation.similarity.dino_uri is not None:
+        return True
+    if evaluation.best_epoch.by == "None":
+        return False
+    try:
+        return not (measured_while_training(store) or lines_below(heading(run_sha256(store), spec), store))
+    except (DamagedFile, MissingFile):
+        return False  # Whoever needs that file says what is wrong.
+
+
 def check_grid(spec: LoraTrainingSpec, painter: Painter) -> None:
     """Raises InvalidConfiguration if the model cannot draw the grid: better before the training than after it."""
     grid = spec.evaluation.grid if spec.evaluation is not None else None
@@ -476,7 +487,7 @@ def grid_blocks(grid: Grid, family: Family) -> tuple[BlockVector, ...]:
     )
 
 
-def _base(prepared: Prepared) -> Base:
+def _base(prepared: Known) -> Base:
     """The base model, and everything in the spec on which a picture depends beside its own settings."""
     spec = prepared.training.spec
     reading = (spec.training.precision, spec.dataset.captions.max_tokens, spec.dataset.captions.weighted)

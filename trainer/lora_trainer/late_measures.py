@@ -11,12 +11,12 @@ from lora_api.run_manifest import ManifestFile
 from lora_api.spec import LoraTrainingSpec
 from lora_trainer.assembly import load_model, make_learner, make_residence, open_inputs
 from lora_trainer.compute import make_accelerator
-from lora_trainer.evaluation.measures import to_line
+from lora_trainer.evaluation.measures import Measure, from_lines, to_line
 from lora_trainer.lora.formats import read_adapter
 from lora_trainer.measuring import make_bench, wanted_measure
 from lora_trainer.prepare import Prepared, Session
-from lora_trainer.results import read_provenance
-from lora_trainer.storage import Store
+from lora_trainer.results import MEASURES_PATH, METRICS_PATH, read_provenance
+from lora_trainer.storage import DamagedFile, MissingFile, Store
 
 
 def as_trained(spec: LoraTrainingSpec, store: Store) -> LoraTrainingSpec:
@@ -33,11 +33,32 @@ def as_trained(spec: LoraTrainingSpec, store: Store) -> LoraTrainingSpec:
     return spec.model_copy(update={"dataset": dataset, "evaluation": Evaluation()})
 
 
-def heading(run_sha256: str, prepared: Prepared) -> str:
+def measured_while_training(store: Store) -> tuple[Measure, ...]:
+    """What the run at `store` has measured itself. Raises DamagedFile."""
+    try:
+        return from_lines(store.get_bytes(METRICS_PATH).decode().splitlines())[0]
+    except MissingFile:
+        return ()
+    except ValueError as error:
+        message = f"{store.uri_of(METRICS_PATH)} is damaged: {error}"
+        cure = "Put back the file that manifest.json names; or delete it, and the adapters are measured anew."
+        raise DamagedFile(message, hint=cure) from error
+
+
+def heading(run_sha256: str, spec: LoraTrainingSpec) -> str:
     """First line of the file of late measures: they are used again as long as it stays the same."""
-    best = wanted_measure(prepared.training.spec)
+    best = wanted_measure(spec)
     wanted = best.to_document() if best is not None else None
     return json.dumps({"run": run_sha256, "bestEpoch": wanted}, sort_keys=True)
+
+
+def lines_below(heading: str, store: Store) -> list[str]:
+    """What an earlier evaluation has measured under the same heading; nothing where there is none."""
+    try:
+        first, *lines = store.get_bytes(MEASURES_PATH).decode().splitlines() or [""]
+    except MissingFile:
+        return []
+    return lines if first == heading else []
 
 
 def measure_epochs(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from lora_api.run_manifest import result_settings, spec_digest
 from lora_api.spec import LoraTraining, LoraTrainingSpec
@@ -78,6 +79,30 @@ class BaseFiles:
         if self.captioner is not None:
             digests |= captioning.digests_of(self.captioner, field=CAPTIONER)
         return digests if self.initial is None else {**digests, "initial": sha256_of(self.initial)}
+
+
+class Known(Protocol):
+    """What is known of a run beside its pictures."""
+
+    @property
+    def training(self) -> LoraTraining:
+        """What was asked for."""
+        ...
+
+    @property
+    def base(self) -> BaseFiles:
+        """Local copies of the base model and of what is added to it."""
+        ...
+
+    @property
+    def provenance(self) -> Provenance:
+        """Everything that the result depends on."""
+        ...
+
+    @property
+    def identity(self) -> RunIdentity:
+        """The same in short."""
+        ...
 
 
 @dataclass(frozen=True)

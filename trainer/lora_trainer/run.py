@@ -94,7 +94,7 @@ def _lead(world: World, training: LoraTraining, session: Session) -> Ended:
     finished = completed(store, prepared.identity, prepared.provenance)
     if finished is not None:
         brief(world, None)
-        return evaluate_finished(finished, store, prepared, session)
+        return evaluate_finished(finished, store, prepared, session, look=lambda: prepared)
     # Before the output is taken over: a run of other settings or data may still be writing to it.
     if (found := newest_state(store)) is not None:
         is_changed(store, *found, Wanted(prepared.identity, prepared.provenance, spec.resume.on_change))
@@ -160,7 +160,7 @@ def _train(
             )
             manifest = recorder.finish()
     studio = Studio(painter, learner.adapters)
-    evaluate(CompletedRun(prepared, store, output, manifest), lambda: studio, session)
+    evaluate(CompletedRun(prepared, store, output, manifest, lambda: prepared), lambda: studio, session)
     adapter_uri = recorder.artifacts().adapter_uri
     early = f", stopped early of {trainer.plan.epochs}" if trainer.epoch < trainer.plan.epochs else ""
     return Ended("Completed", f"{trainer.step} steps in {trainer.epoch} epochs{early}: {adapter_uri}")

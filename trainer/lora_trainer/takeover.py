@@ -13,7 +13,7 @@ from lora_trainer import memory
 from lora_trainer.errors import TrainingError
 from lora_trainer.memory import StepTooLarge
 from lora_trainer.output import OutputSettings, RunOutput
-from lora_trainer.prepare import Prepared, Session
+from lora_trainer.prepare import Known, Session
 from lora_trainer.results import Run
 from lora_trainer.run_log import record_failure
 from lora_trainer.state_places import next_start
@@ -24,7 +24,7 @@ from lora_trainer.uploads import StillUploading
 
 @contextmanager
 def taking_over(
-    store: Store, prepared: Prepared, rungs: tuple[MemoryRung, ...], session: Session
+    store: Store, prepared: Known, rungs: tuple[MemoryRung, ...], session: Session
 ) -> Iterator[RunOutput]:
     """The output, which from now on belongs to this process; whatever happens, its log is kept there."""
     settings, spec, tracker = session.settings, prepared.training.spec, session.audience.tracker
