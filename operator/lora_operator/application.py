@@ -61,7 +61,8 @@ class Application:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._metrics = Metrics()
-        self._queue: WorkQueue[Key] = WorkQueue()
+        self._queue: WorkQueue[Key] = WorkQueue(is_open=False)
+        self._metrics.loop.queue_length = self._queue.__len__
         self._cache = Cache()
         self._profiles = ProfileFile.open(settings.profiles_file)
         self._mirror: Mirror | None = None
@@ -138,8 +139,9 @@ class Application:
         if leader is not None:
             await leader.acquire()
         self._metrics.leader.set(1)
-        # Whoever stands by collects what it will look at when its turn comes: nothing waits for it.
-        self._metrics.loop.queue_length = self._queue.__len__
+        # Whoever stood by has kept no keys: in months they would be those of all trainings that ever were.
+        self._queue.open()
+        self._add_all()
         if leader is None:
             return await until_first(*(start() for start in work))
         try:
@@ -165,8 +167,11 @@ class Application:
     async def _refresh_profiles(self) -> None:
         if await asyncio.to_thread(self._profiles.refresh):
             log.info("the profiles are now %s", ", ".join(sorted(self._profiles.current)))
-            for key in self._cache:
-                self._queue.add(key, can_wait=self._cache.is_settled(key))
+            self._add_all()
+
+    def _add_all(self) -> None:
+        for key in self._cache:
+            self._queue.add(key, can_wait=self._cache.is_settled(key))
 
     async def _keep_alive(self) -> None:
         """Beats for the liveness probe, and ends when the watches have ended."""

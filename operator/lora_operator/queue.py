@@ -21,10 +21,11 @@ class WorkQueue(Generic[Key]):
     """Keys that need a look, in order of arrival; those that can wait come when no other one is left.
 
     A key added while a worker has it comes again when that worker is done; a key added twice comes once.
-    Lives on one event loop.
+    One that is not open yet keeps nothing: whoever opens it adds what there is. Lives on one event loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_open: bool = True) -> None:
+        self._is_open = is_open
         self._ready: deque[Key] = deque()
         self._patient: dict[Key, None] = {}
         self._waiting: set[Key] = set()
@@ -37,8 +38,14 @@ class WorkQueue(Generic[Key]):
     def __len__(self) -> int:
         return len(self._ready) + len(self._patient)
 
+    def open(self) -> None:
+        """From now on keys are kept."""
+        self._is_open = True
+
     def add(self, key: Key, *, can_wait: bool = False) -> None:
         """The key needs a look now; one that `can_wait` after all that cannot."""
+        if not self._is_open:
+            return
         if key in self._taken:
             self._again.add(key)
         elif can_wait and key not in self._waiting:
@@ -52,6 +59,8 @@ class WorkQueue(Generic[Key]):
 
     def add_after(self, key: Key, seconds: float) -> None:
         """The key needs a look after so many seconds; of several such wishes the earliest counts."""
+        if not self._is_open:
+            return
         loop = asyncio.get_running_loop()
         timer = self._timers.get(key)
         if timer is not None:

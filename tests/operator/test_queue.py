@@ -138,3 +138,19 @@ async def test_failures_are_counted_until_a_success() -> None:
 
     assert (counted, queue.failures("a"), queue.failures("b")) == (2, 0, 0)
     queue.forget("a")
+
+
+async def test_what_comes_before_the_queue_is_opened_is_not_kept() -> None:
+    queue: WorkQueue[str] = WorkQueue(is_open=False)
+
+    queue.add("a")
+    queue.add("b", can_wait=True)
+    queue.add_after("c", 0.0)
+    await asyncio.sleep(0)
+    queue.open()
+    await asyncio.sleep(0)
+    length = len(queue)
+    queue.add("d")
+
+    assert length == 0
+    assert await queue.get() == "d"
