@@ -54,6 +54,11 @@ class _Family:
         if pod.stage not in self.words or self.words[pod.stage][0] <= pod.created:
             self.words[pod.stage] = (pod.created, message)
 
+    def own_jobs(self) -> set[str]:
+        """Uids of the Jobs that belong to the training."""
+        owners = {entry.uid for entry in self.members["training"].values()}
+        return {entry.uid for entry in self.members["job"].values() if entry.value.owner_uid in owners}
+
     def remembers(self, value: Any) -> bool:
         """Whether a pod that is gone still tells why others of its Job ended; the Job is not forgotten before."""
         jobs = self.members["job"].values()
@@ -200,10 +205,11 @@ class Cache:
         return "" if wish == (entry.value.get("status") or {}).get("checkpointRequest") else wish
 
     def running_pods(self) -> Iterable[tuple[Key, Pod]]:
-        """Pods that can be asked for their progress."""
+        """Pods of a training's own Jobs that can be asked for their progress; anybody may label others like them."""
         for key, family in tuple(self._families.items()):
+            jobs = family.own_jobs()
             for entry in tuple(family.members["pod"].values()):
-                if entry.value.answers:
+                if entry.value.answers and entry.value.job_uid in jobs:
                     yield key, entry.value
 
 

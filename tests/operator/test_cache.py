@@ -199,6 +199,17 @@ def test_only_running_pods_can_be_asked() -> None:
     assert [pod.name for _, pod in cache.running_pods()] == ["hina-a1-0-abcde"]
 
 
+@pytest.mark.parametrize("job_uid", ["", "job-of-somebody-else"])
+def test_a_pod_that_no_job_of_the_training_made_is_not_asked(job_uid: str) -> None:
+    cache = filled()
+    foreign = job_body(2)
+    foreign["metadata"] |= {"uid": "job-of-somebody-else", "ownerReferences": []}
+    cache.put("job", foreign)
+    cache.put("pod", pod_body(name="foreign", job_uid=job_uid, state={"running": {}}, phase="Running"))
+
+    assert [pod.name for _, pod in cache.running_pods()] == ["hina-a1-0-abcde"]
+
+
 FINISHED = {
     "phase": "Succeeded",
     "observedGeneration": 1,

@@ -16,7 +16,7 @@ from lora_operator.queue import WorkQueue
 from lora_operator.status import derive_status, is_urgent
 from lora_operator.subject import Key, Manifest, Subject, parse_subject
 from lora_operator.view import ACCEPTED
-from tests.support.observations import EARLIER, NOW, make_job, observed, pod_body, running_pod, training_body
+from tests.support.observations import EARLIER, NOW, job_body, make_job, observed, pod_body, running_pod, training_body
 from tests.support.scenario import Scenario
 
 ADDRESS = "127.77.0.3"
@@ -82,6 +82,7 @@ async def test_a_pod_is_asked_round_after_round_until_the_state_is_stored(
 ) -> None:
     cache = Cache()
     cache.put("training", training)
+    cache.put("job", job_body())
     cache.put("pod", pod_body(state={"running": {}}, phase="Running", podIP=ADDRESS, stage=stage))
     async with pod_that_says(answered, monkeypatch) as found, open_progress_reader() as reader:
         poller = ProgressPoller(reader, cache, WorkQueue[Key](), Metrics())

@@ -393,6 +393,7 @@ def test_the_first_pod_has_the_last_word() -> None:
 def test_only_the_first_pod_is_asked_for_progress() -> None:
     bodies = [pod_body(state=RUNNING, phase="Running", name=f"n{index}", index=index) for index in (0, 1)]
     cache = seen_in_cluster(*bodies)
+    cache.put("job", job_body(completions=2))
 
     assert [pod.name for _, pod in cache.running_pods()] == ["n0"]
 

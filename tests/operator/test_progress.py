@@ -17,7 +17,7 @@ from lora_operator.poller import ProgressPoller, goes_on
 from lora_operator.progress import MAX_BYTES, open_progress_reader
 from lora_operator.queue import WorkQueue
 from lora_operator.subject import Key
-from tests.support.observations import EARLIER, NOW, pod_body, training_body
+from tests.support.observations import EARLIER, NOW, job_body, pod_body, training_body
 
 ADDRESS = "127.77.0.1"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -112,6 +112,7 @@ async def test_a_training_that_goes_on_has_its_look_in_time_and_any_other_at_onc
 
     key, cache, queue, waiting = Key("ml", "hina"), Cache(), WorkQueue[Key](), []
     cache.put("training", training_body())
+    cache.put("job", job_body())
     cache.put("pod", pod_body(state={"running": {}}, phase="Running", podIP=ADDRESS))
     async with answering(handler, monkeypatch), open_progress_reader() as reader:
         poller = ProgressPoller(reader, cache, queue, Metrics(), status_interval_seconds=30)
@@ -132,6 +133,7 @@ async def test_a_round_brings_news_to_cache_queue_and_metrics(monkeypatch: pytes
 
     key, cache, queue, metrics = Key("ml", "hina"), Cache(), WorkQueue[Key](), Metrics()
     cache.put("training", training_body())
+    cache.put("job", job_body())
     cache.put("pod", pod_body(state={"running": {}}, phase="Running", podIP=ADDRESS))
     metrics.trainings.set(key, derive_figures(Known(LoraTrainingStatus(), created=EARLIER, gpus=1, now=NOW)))
     async with answering(handler, monkeypatch), open_progress_reader() as reader:
@@ -149,10 +151,14 @@ async def test_a_round_brings_news_to_cache_queue_and_metrics(monkeypatch: pytes
 async def test_a_bug_that_one_pod_triggers_stops_no_other_and_hides_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
     cache, queue, metrics = Cache(), WorkQueue[Key](), Metrics()
     for name in ("hina", "mio"):
-        labels = {names.LABEL_TRAINING: name}
-        body = pod_body(name=f"{name}-a1-0-x", state={"running": {}}, phase="Running", podIP=ADDRESS)
-        body["metadata"]["labels"] |= labels
-        cache.put("pod", body)
+        training, job = training_body(), job_body()
+        pod = pod_body(name=f"{name}-a1-0-x", state={"running": {}}, phase="Running", podIP=ADDRESS)
+        training["metadata"]["name"] = name
+        for body in (job, pod):
+            body["metadata"]["labels"] |= {names.LABEL_TRAINING: name}
+        cache.put("training", training)
+        cache.put("job", job)
+        cache.put("pod", pod)
 
     class Reader:
         async def read(self, _: str) -> ProgressReport:
