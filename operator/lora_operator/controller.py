@@ -16,6 +16,7 @@ from lora_operator.errors import ClusterUnavailable, Conflict, OperatorError, Re
 from lora_operator.figures import Known, derive_figures
 from lora_operator.metrics import Metrics
 from lora_operator.observed import CREATING_REASONS, Job, Observed, Pod, controller_uid
+from lora_operator.pod_problems import POD_REFUSALS
 from lora_operator.profiles import ProfileFile
 from lora_operator.queue import WorkQueue
 from lora_operator.reconcile import decide
@@ -34,6 +35,9 @@ MOUNT_PATIENCE_SECONDS = 3.0
 """A pod whose volumes are not mounted after this time is asked for the reason."""
 POD_PATIENCE_SECONDS = 3.0
 """A Job that has no pod after this time is asked for the reason."""
+PODS_PER_SECOND = 20
+"""What kube-controller-manager makes at most unless it is told otherwise (--kube-api-qps): in a burst Jobs have no pods
+because it is busy, and to ask for each would keep the server busier still."""
 
 
 def utc_now() -> datetime:
@@ -69,6 +73,8 @@ class Controller:
         self._status_interval_seconds = status_interval_seconds
         self._clock = clock
         self._written: dict[Key, datetime] = {}
+        self._podless: set[Key] = set()
+        """Trainings whose Jobs wait for pods."""
         self._workloads = WorkloadReader(world.cluster, now=clock)
 
     async def work(self) -> None:
@@ -118,6 +124,7 @@ class Controller:
             world.queue.forget(key)
             self._workloads.forget(key)
             self._written.pop(key, None)
+            self._podless.discard(key)
             return None
         try:
             observed = await self._ask_queue(subject, await self._observe(subject))
@@ -151,6 +158,7 @@ class Controller:
     async def _observe(self, subject: Subject) -> Observed:
         """What the cache shows; where that is not to be trusted, what the API server shows."""
         observed = self._world.cache.observed(subject)
+        is_podless = self._note_podless(subject, observed)
         if subject.is_deleting:
             return observed
         job, pods = observed.current_job, observed.newest_pods
@@ -171,12 +179,25 @@ class Controller:
             await self._list_pods(subject)
         elif (stuck := next((pod for pod in pods if _is_stuck(pod, self._clock())), None)) is not None:
             return replace(observed, mount_problem=await self._last_words(subject, stuck.uid, "FailedMount"))
-        elif job is not None and len(pods) < job.nodes and _lacks_pods(job, self._clock()):
+        elif job is not None and is_podless:
             words = await self._last_words(subject, job.uid, "FailedCreate")
             return replace(observed, pod_refusal=words)
         else:
             return observed
         return self._world.cache.observed(subject)
+
+    def _note_podless(self, subject: Subject, observed: Observed) -> bool:
+        """Whether the training's Job has lacked pods for longer than it takes to make those of all that wait."""
+        job = observed.current_job
+        if job is None or not _lacks_pods(job, len(observed.newest_pods)):
+            self._podless.discard(subject.key)
+            return False
+        self._podless.add(subject.key)
+        patience = POD_PATIENCE_SECONDS
+        if not _is_refused(subject):
+            # What is told is asked for again: else it would come and go with the bursts of others.
+            patience = max(patience, len(self._podless) / PODS_PER_SECOND)
+        return (self._clock() - parse_time(job.start_time or job.created)).total_seconds() > patience
 
     async def _ask_queue(self, subject: Subject, observed: Observed) -> Observed:
         """With what the queue says about the current Job, if one does or may decide about it."""
@@ -388,7 +409,11 @@ def _is_stuck(pod: Pod, now: datetime) -> bool:
     return waits and (now - parse_time(pod.created)).total_seconds() > MOUNT_PATIENCE_SECONDS
 
 
-def _lacks_pods(job: Job, now: datetime) -> bool:
-    if not job.is_active or job.suspend or job.start_time is None:
-        return False
-    return (now - parse_time(job.start_time)).total_seconds() > POD_PATIENCE_SECONDS
+def _lacks_pods(job: Job, pods: int) -> bool:
+    """Whether the Job should have more pods than it has."""
+    return pods < job.nodes and job.is_active and not job.suspend and job.start_time is not None
+
+
+def _is_refused(subject: Subject) -> bool:
+    """Whether it is told that the API server refuses the pods."""
+    return any(c.type == ConditionType.SCHEDULED and c.reason in POD_REFUSALS for c in subject.status.conditions)

@@ -60,6 +60,10 @@ def explain_unschedulable(words: str, training: LoraTraining | None) -> Finding:
     return Finding("False", "Unschedulable", f"{words.rstrip('. ')}{cure}; {WILL_START}")
 
 
+POD_REFUSALS = {"PodRefused", "QuotaExceeded"}
+"""What `explain_refused_pod` may find."""
+
+
 def explain_refused_pod(words: str) -> Finding:
     """Why the API server refuses the pod that the Job controller wants to create."""
     said = words.removeprefix("Error creating: ")

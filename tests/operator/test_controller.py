@@ -9,11 +9,13 @@ from prometheus_client import generate_latest
 
 from lora_api import LoraTrainingStatus, ProgressReport, TerminationMessage
 from lora_api.status import Phase, Progress
-from lora_operator.controller import LAST_WORD_TRIES
+from lora_operator.controller import LAST_WORD_TRIES, PODS_PER_SECOND
 from lora_operator.errors import ClusterUnavailable, Conflict, Refused
 from lora_operator.figures import Known, derive_figures
 from lora_operator.metrics import Metrics
-from tests.support.controller_bench import KEY, Bench
+from lora_operator.subject import Key
+from lora_operator.timestamps import format_time
+from tests.support.controller_bench import KEY, Bench, named
 from tests.support.observations import (
     COMPLETE,
     EARLIER,
@@ -296,6 +298,68 @@ async def test_a_volume_that_cannot_be_mounted_is_told_from_the_kubelets_event(b
 
     assert bench.reason("Scheduled") == "SecretMissing"
     assert delay == 5
+
+
+WITHOUT_PODS = {"startTime": format_time(moment(-4))}
+"""The status of a Job that has waited for its pod for four seconds."""
+
+
+async def test_a_job_without_a_pod_is_asked_for_the_reason(bench: Bench) -> None:
+    bench.training()
+    bench.job(status=WITHOUT_PODS)
+    bench.cluster.events = [{"message": 'Error creating: pods "hina-a1-0-" is forbidden: no account', "reason": "x"}]
+
+    await bench.look()
+
+    assert bench.reason("Scheduled") == "PodRefused"
+
+
+async def wait_for_pods(bench: Bench) -> list[Key]:
+    """So many other Jobs without pods that making these takes five seconds."""
+    keys = [Key("ml", f"other-{number}") for number in range(5 * PODS_PER_SECOND)]
+    for key in keys:
+        bench.add(key, status=WITHOUT_PODS)
+        await bench.controller.reconcile(key)
+    return keys
+
+
+async def test_in_a_burst_jobs_are_given_the_time_that_so_many_pods_take(bench: Bench) -> None:
+    keys = await wait_for_pods(bench)
+    bench.training()
+    bench.job(status=WITHOUT_PODS)
+
+    await bench.look()
+    in_burst = "list events" in bench.cluster.calls
+    for key in keys:
+        bench.cache.put("pod", named(pod_body(), key))
+        await bench.controller.reconcile(key)
+    await bench.look()
+
+    assert (in_burst, "list events" in bench.cluster.calls) == (False, True)
+
+
+async def test_a_refusal_that_is_told_is_asked_for_in_a_burst_too(bench: Bench) -> None:
+    bench.training()
+    bench.job(status=WITHOUT_PODS)
+    bench.cluster.events = [{"message": "Error creating: pods is forbidden: no account"}]
+    await bench.look()
+    await wait_for_pods(bench)
+
+    await bench.look()
+
+    assert "list events" in bench.cluster.calls
+
+
+async def test_a_training_that_is_gone_waits_for_no_pod(bench: Bench) -> None:
+    for key in await wait_for_pods(bench):
+        bench.cache.drop_name("training", key, key.name)
+        await bench.controller.reconcile(key)
+    bench.training()
+    bench.job(status=WITHOUT_PODS)
+
+    await bench.look()
+
+    assert "list events" in bench.cluster.calls
 
 
 async def test_a_pod_that_is_just_being_created_is_given_time(bench: Bench) -> None:

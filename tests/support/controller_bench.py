@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lora_api import LoraTrainingStatus
+from lora_api import LoraTrainingStatus, names
 from lora_operator.cache import Cache
 from lora_operator.controller import Controller, World
 from lora_operator.errors import Conflict
@@ -91,6 +91,12 @@ def _merged(old: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
     return new
 
 
+def named(body: dict[str, Any], key: Key) -> dict[str, Any]:
+    """The same of another training."""
+    labels = {**body["metadata"].get("labels", {}), names.LABEL_TRAINING: key.name}
+    return {**body, "metadata": {**body["metadata"], "name": key.name, "labels": labels}}
+
+
 class Bench:
     """A controller with everything around it."""
 
@@ -110,6 +116,11 @@ class Bench:
         body = self.cluster.put("loratrainings", training_body(*changes, **state))
         self.cache.put("training", body)
         return body
+
+    def add(self, key: Key, **job: Any) -> None:
+        """Another training with its Job."""
+        for kind, plural, body in (("training", "loratrainings", training_body()), ("job", "jobs", job_body(**job))):
+            self.cache.put(kind, self.cluster.put(plural, named(body, key)))  # type: ignore[arg-type]
 
     def job(self, attempt: int = 1, **changes: Any) -> None:
         self.cache.put("job", self.cluster.put("jobs", job_body(attempt, **changes)))
