@@ -92,6 +92,12 @@ def test_a_uri_is_no_folder_for_pictures(adapters: Path, tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_base_that_is_none_is_told_by_its_option(adapters: Path, tmp_path: Path) -> None:
+    told = grid(adapters, "--base", adapters, *OPTIONS, "-o", tmp_path / "out")
+
+    assert told.startswith("66 ") and "--base holds no model_index.json" in told
+
+
 def test_an_adapter_for_another_model_is_refused_before_anything_is_drawn(
     adapters: Path, tiny_sdxl: Path, tmp_path: Path
 ) -> None:

@@ -154,7 +154,12 @@ def _open_base(base: str, options: S3Options) -> "ModelFiles":
 
     connection, uri = options.connection(), uri_of(base)
     source = Source(uri, "--base", BaseModelUnavailable, FILES)
-    return open_model(fetch(source, connection.folder_for(uri), connection, on_bytes=lambda count: None))
+    local = fetch(source, connection.folder_for(uri), connection, on_bytes=lambda count: None)
+    try:
+        return open_model(local)
+    except BaseModelUnavailable as error:
+        # Everywhere else a field of the spec names the model.
+        raise BaseModelUnavailable(str(error).replace("spec.baseModel.uri", "--base"), hint="") from error
 
 
 def _vectors(texts: Sequence[str], presets: Path | None, files: "ModelFiles") -> list[BlockVector]:
