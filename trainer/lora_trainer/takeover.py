@@ -23,9 +23,7 @@ from lora_trainer.uploads import StillUploading
 
 
 @contextmanager
-def taking_over(
-    store: Store, prepared: Known, rungs: tuple[MemoryRung, ...], session: Session
-) -> Iterator[RunOutput]:
+def taking_over(store: Store, prepared: Known, rungs: tuple[MemoryRung, ...], session: Session) -> Iterator[RunOutput]:
     """The output, which from now on belongs to this process; whatever happens, its log is kept there."""
     settings, spec, tracker = session.settings, prepared.training.spec, session.audience.tracker
     owner = prepared.training.metadata.uid or prepared.identity.spec_digest
