@@ -13,6 +13,8 @@ from lora_operator.subject import Key, Manifest, Subject, checkpoint_request, is
 
 Kind = Literal["training", "job", "pod"]
 KINDS: tuple[Kind, ...] = ("training", "job", "pod")
+GONE_KEPT = 4096
+"""Of so many objects that are gone it is remembered: more than go while one answer is on its way."""
 SPEC_OF_SETTLED = ("ttlSecondsAfterFinished", "evaluation", "cancel", "parallelism")
 STATUS_OF_SETTLED = (
     "observedGeneration", "phase", "startTime", "completionTime", "conditions", "progress", "evaluation", "plan",
@@ -39,9 +41,9 @@ class _Family:
     members: dict[Kind, dict[str, _Entry]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     report: tuple[str, ProgressReport] | None = None
     """Uid of the pod, and what it said last."""
-    words: dict[str, tuple[str, TerminationMessage]] = field(default_factory=dict)
-    """By stage: when the newest pod was created that left a last word, and the word: a pod goes within moments of its
-    end."""
+    words: dict[str, tuple[tuple[str, str], TerminationMessage]] = field(default_factory=dict)
+    """By stage: when the newest pod that left a last word was created and ended, and the word: a pod goes within moments
+    of its end."""
     is_settled: bool = False
     parsed: tuple[_Entry, Subject] | None = None
     """The training as it was parsed last, and from what."""
@@ -51,8 +53,9 @@ class _Family:
         message = pod.terminated.message if pod.terminated else None
         if message is None or pod.stage == names.STAGE_PREFLIGHT or pod.index:
             return
-        if pod.stage not in self.words or self.words[pod.stage][0] <= pod.created:
-            self.words[pod.stage] = (pod.created, message)
+        times = pod.created, pod.ended
+        if pod.stage not in self.words or self.words[pod.stage][0] <= times:
+            self.words[pod.stage] = times, message
 
     def own_jobs(self) -> set[str]:
         """Uids of the Jobs that belong to the training."""
@@ -70,6 +73,8 @@ class Cache:
 
     def __init__(self) -> None:
         self._families: dict[Key, _Family] = {}
+        self._gone: dict[str, int] = {}
+        """Version at its end, by uid: an answer that was on its way may still tell of the object."""
 
     def __iter__(self) -> Iterator[Key]:
         return iter(tuple(self._families))
@@ -80,10 +85,12 @@ class Cache:
         if key is None:
             return None
         meta = body["metadata"]
+        version = int(meta["resourceVersion"])
+        if self._gone.get(meta["uid"], 0) >= version:
+            return None
         family = self._families.setdefault(key, _Family())
         members = family.members[kind]
         known = members.get(meta["name"])
-        version = int(meta["resourceVersion"])
         if known is not None and known.version >= version:
             # Also of another object that had its name before: what was asked for is answered later than watches tell.
             return None
@@ -106,6 +113,7 @@ class Cache:
     def drop(self, kind: Kind, body: Manifest) -> Key | None:
         """Forgets the object, unless another one has taken its name; the training to look at, if any."""
         key, meta = key_of(kind, body), body["metadata"]
+        self._bury(meta["uid"], int(meta["resourceVersion"]))
         family = self._families.get(key) if key else None
         if key is None or family is None:
             return None
@@ -121,6 +129,11 @@ class Cache:
         if is_known:
             self._remove(key, kind, meta["name"])
         return key
+
+    def _bury(self, uid: str, version: int) -> None:
+        self._gone[uid] = version
+        if len(self._gone) > GONE_KEPT:
+            del self._gone[next(iter(self._gone))]
 
     def drop_name(self, kind: Kind, key: Key, name: str, *, uid: str | None = None) -> None:
         """Forgets an object found to be gone; with a uid only that very one, for another may have taken its name."""
@@ -177,7 +190,7 @@ class Cache:
         family = self._families[subject.key]
         jobs = [entry.value for entry in family.members["job"].values() if entry.value.owner_uid == subject.uid]
         pods = [entry.value for entry in family.members["pod"].values()]
-        created, word = family.words.get(_stage(subject), ("", None))
+        (created, _), word = family.words.get(_stage(subject), (("", ""), None))
         see = Observed.of_finished if subject.is_finished else Observed.of
         return replace(see(jobs, pods, family.report), last_word=word if created >= subject.created else None)
 

@@ -7,7 +7,7 @@ import pytest
 from lora_api import ProgressReport, names
 from lora_api.evaluation_spec import Evaluation
 from lora_api.run_manifest import digest_of_evaluation
-from lora_operator.cache import Cache, Kind, key_of
+from lora_operator.cache import GONE_KEPT, Cache, Kind, key_of
 from lora_operator.subject import Key
 from tests.support.observations import EARLIER, job_body, pod_body, training_body
 
@@ -108,6 +108,51 @@ def test_a_late_deletion_of_an_old_object_does_not_hide_the_new_one() -> None:
     cache.drop("training", training_body())
 
     assert cache.subject(KEY) is not None
+
+
+@pytest.mark.parametrize(("kind", "body"), [("training", training_body()), ("job", job_body()), ("pod", pod_body())])
+def test_a_late_answer_does_not_bring_back_what_is_gone(kind: Kind, body: dict[str, Any]) -> None:
+    cache = filled()
+    cache.drop(kind, version(body, 20))
+
+    news = cache.put(kind, version(body, 19))
+
+    assert (news, cache.uids(kind)) == (None, set())
+
+
+def test_a_job_that_gets_back_the_label_that_it_had_lost_is_seen_again() -> None:
+    cache = filled()
+    cache.drop("job", version(job_body(), 20))
+
+    assert cache.put("job", version(job_body(), 21)) == KEY
+
+
+def test_only_the_newest_of_those_that_are_gone_are_remembered() -> None:
+    cache = Cache()
+    for number in range(GONE_KEPT + 1):
+        cache.drop("job", version(job_body(), 100 + number, uid=f"uid-{number}"))
+
+    oldest, newest = (cache.put("job", version(job_body(), 10, uid=f"uid-{number}")) for number in (0, GONE_KEPT))
+
+    assert (oldest, newest) == (KEY, None)
+
+
+def test_the_last_word_is_that_of_the_pod_that_ended_last_of_those_of_one_second() -> None:
+    cache = filled()
+    subject = cache.subject(KEY)
+    assert subject is not None
+    for name, end in (("second", "11:00:09Z"), ("first", "11:00:05Z")):
+        state = {
+            "exitCode": 75,
+            "finishedAt": f"2026-11-22T{end}",
+            "message": f'{{"exitCode": 75, "message": "{name}"}}',
+        }
+        cache.put("pod", pod_body(name=name, state={"terminated": state}, phase="Failed"))
+
+    word = cache.observed(subject).last_word
+
+    assert word is not None
+    assert word.message == "second"
 
 
 def test_jobs_of_an_object_that_had_the_same_name_are_not_ours() -> None:
