@@ -42,8 +42,8 @@ class _Family:
     report: tuple[str, ProgressReport] | None = None
     """Uid of the pod, and what it said last."""
     words: dict[str, tuple[tuple[str, str], TerminationMessage]] = field(default_factory=dict)
-    """By stage: when the newest pod that left a last word was created and ended, and the word: a pod goes within moments
-    of its end."""
+    """By stage: when the newest pod that left a last word was created and ended, and the word: a pod goes within
+    moments of its end."""
     is_settled: bool = False
     parsed: tuple[_Entry, Subject] | None = None
     """The training as it was parsed last, and from what."""
