@@ -110,11 +110,14 @@ def test_a_page_needs_the_name_of_a_file(command: Callable[..., None], runs: int
     assert (result.exit_code, "such as s3://bucket/runs/page.html" in result.stderr) == (64, True)
 
 
-@pytest.mark.parametrize("out", ["", "."])
-def test_a_page_needs_a_name(out: str, run: Path) -> None:
+@pytest.mark.parametrize(("out", "better"), [("", "page.html"), (".", "page.html"), ("folder/", "folder/page.html")])
+def test_a_page_needs_a_name(out: str, better: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+
     result = run_command(report, run, "-o", out)
 
-    assert (result.exit_code, "names no file; write page.html" in result.stderr) == (64, True)
+    assert (result.exit_code, f"names no file; write {better}" in result.stderr) == (64, True)
 
 
 def test_hints_name_options_where_there_is_no_spec(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ def write_page(out: str, write: Callable[[Path], None], options: S3Options) -> i
         TrainingError: as `write` and the store say.
     """
     if "://" not in out:
-        if not Path(out).name:
+        if not Path(out).name or Path(out).is_dir():
             raise InvalidConfiguration(
                 f"--out is {out!r}, which names no file; write {Path(out, 'page.html')}", hint=""
             )
