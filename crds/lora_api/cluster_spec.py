@@ -399,7 +399,8 @@ class Limits(ApiModel):
     """When a training is given up."""
 
     active_seconds: Annotated[int, Field(ge=60, le=31536000)] | None = None
-    """Total running time over all attempts and retries, in seconds; pauses and waiting in a queue do not count."""
+    """Total running time over all attempts and retries, in seconds. Pauses and waiting in a queue do not count; waiting
+    for a node does, as for any Job."""
     stall_seconds: Annotated[int, Field(ge=60, le=86400)] | None = None
     """A trainer that gives no sign of life for this long (no step, no picture, no byte) is called Stalled; after as
     long again it ends and is started anew from its newest state. Default: found from how long each kind of work
