@@ -129,6 +129,7 @@ def whole(tiny_pipeline: Path, tiny_pictures: Path, tmp_path_factory: pytest.Tem
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EncodedOnDemand, "encode", encode)
+        patch.setattr("lora_trainer.assembly._SENT_AT_ONCE", 1)
         made.run(2)
     return made
 

@@ -51,6 +51,10 @@ _LATENTS_ON_DEVICE_BYTES = 2 << 30
 """Latents up to this size move to the device; more would take the room of activations."""
 
 
+_SENT_AT_ONCE = 256
+"""Latents that a process sends in one piece, which lies in memory several times: 64 MiB for pictures of 1024 px."""
+
+
 class Residence:
     """Where the parts of the model live: all on the device, or with `lowMemory` only while they are used."""
 
@@ -220,7 +224,7 @@ def _latents(
     if dataset.latent_cache == "Memory":
         kept = encode_to_memory(source, own, workers=dataset.workers, on_progress=on_progress)
         if world.size > 1:
-            kept = LatentsInMemory.from_bytes(world.from_each(kept.to_bytes()), views)
+            kept = _exchanged(kept, views, world)
         return kept.to(device) if kept.size_bytes <= _LATENTS_ON_DEVICE_BYTES else kept
     files = _latent_files(prepared.training.spec, session)
     latents, counts = encode_to_files(source, files, own, workers=dataset.workers, on_progress=on_progress)
@@ -240,6 +244,14 @@ def _share_of(views: Sequence[View], dataset: Dataset, session: Session) -> Sequ
     if dataset.latent_cache == "Disk":
         return views[ranks.local_rank :: ranks.local_size]
     return views[ranks.rank :: ranks.size]
+
+
+def _exchanged(kept: LatentsInMemory, views: Sequence[View], world: World) -> LatentsInMemory:
+    """All `views`, of which each process has encoded its share."""
+    count = _SENT_AT_ONCE * world.size
+    pieces = (views[start : start + count] for start in range(0, len(views), count))
+    shares = (kept.to_bytes(piece[world.rank :: world.size]) for piece in pieces)
+    return LatentsInMemory.from_bytes((part for share in shares for part in world.from_each(share)), views)
 
 
 def _latents_folder(session: Session) -> Path:

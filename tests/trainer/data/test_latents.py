@@ -88,10 +88,10 @@ def test_neither_workers_nor_order_nor_company_change_a_latent(pictures: tuple[P
 
 def test_shares_that_were_encoded_apart_are_the_whole(pictures: tuple[Pictures, TrainingPlan]) -> None:
     source, views = source_of(pictures[0], Vae()), pictures[0].kept_views(pictures[1])
-    shares = [encode_to_memory(source, views[part::5], workers=0, on_progress=ignore) for part in range(5)]
-    none = encode_to_memory(source, (), workers=0, on_progress=ignore)
+    shares = [views[part::5] for part in range(5)] + [()]
 
-    together = LatentsInMemory.from_bytes((share.to_bytes() for share in (*shares, none)), views)
+    encoded = (encode_to_memory(source, share, workers=0, on_progress=ignore).to_bytes(share) for share in shares)
+    together = LatentsInMemory.from_bytes(encoded, views)
 
     whole = encode_to_memory(source, views, workers=0, on_progress=ignore)
     assert all(torch.equal(together.load(view)(), whole.load(view)()) for view in views)

@@ -96,9 +96,9 @@ class LatentsInMemory:
         """The same on a device."""
         return LatentsInMemory({view: latent.to(device) for view, latent in self._latents.items()})
 
-    def to_bytes(self) -> bytes:
-        """All of them, for another process."""
-        return save({repr(view): latent for view, latent in self._latents.items()})
+    def to_bytes(self, views: Sequence[View]) -> bytes:
+        """Some of them, for another process."""
+        return save({repr(view): self._latents[view] for view in views})
 
     @staticmethod
     def from_bytes(parts: Iterable[bytes], views: Sequence[View]) -> "LatentsInMemory":
