@@ -177,6 +177,9 @@ class Controller:
             # The watch of pods may lag behind that of Jobs; the last word decides the status for ever, and a pod that
             # is seen only when its training goes on again looks as if it had been interrupted.
             await self._list_pods(subject)
+        elif job is not None and _may_be_suspended(job, observed.job_pods):
+            # Its pod is told to stop before that is seen: what looks like an interruption is the queue's.
+            await self._confirm(subject, (job,))
         elif (stuck := next((pod for pod in pods if _is_stuck(pod, self._clock())), None)) is not None:
             return replace(observed, mount_problem=await self._last_words(subject, stuck.uid, "FailedMount"))
         elif job is not None and is_podless:
@@ -209,7 +212,8 @@ class Controller:
         is_odd = job.suspend != training.spec.suspend
         if not (job.queue_name or is_odd or subject.status.queue):
             return observed
-        return replace(observed, queue=await self._workloads.read(subject.key, job))
+        pod = observed.pod.uid if observed.pod is not None else ""
+        return replace(observed, queue=await self._workloads.read(subject.key, job, pod=pod))
 
     async def _look_for_job(self, subject: Subject) -> None:
         """No Job is in the cache: there was none yet, it was deleted, or was not seen yet.
@@ -402,6 +406,12 @@ def _is_pausing(subject: Subject, job: Job, pods: tuple[Pod, ...]) -> bool:
     told = any(c.type == ConditionType.SUSPENDED and c.status == "True" for c in subject.status.conditions)
     has_stopped = job.is_suspended and all(pod.is_over for pod in pods)
     return job.is_active and asked and not told and (has_stopped or not job.suspend)
+
+
+def _may_be_suspended(job: Job, pods: tuple[Pod, ...]) -> bool:
+    """Whether a queue may have suspended the Job, and only that its pod ends is seen."""
+    is_running = bool(job.queue_name) and job.is_active and not job.suspend
+    return is_running and any(pod.is_deleting and not pod.is_disrupted and not pod.is_over for pod in pods)
 
 
 def _is_stuck(pod: Pod, now: datetime) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from lora_operator import kueue
@@ -35,10 +35,16 @@ def utc_now() -> datetime:
 class _Look:
     uid: str
     suspend: bool
+    pod: str
     since: float
     """When this state of the Job was first seen."""
     time: float
     state: QueueState | None
+
+
+def _is_of(look: _Look, job: Job, pod: str) -> bool:
+    """Whether nobody has started or stopped the Job since; one that was both meanwhile, unseen, has another pod."""
+    return (look.uid, look.suspend) == (job.uid, job.suspend) and look.pod in {"", pod}
 
 
 class WorkloadReader:
@@ -59,15 +65,18 @@ class WorkloadReader:
         self._probed: float | None = None
         self._asking = asyncio.Lock()
 
-    async def read(self, key: Key, job: Job) -> QueueState | None:
-        """What the queue says about the Job; None: it names no queue, and no queue has taken it."""
+    async def read(self, key: Key, job: Job, *, pod: str = "") -> QueueState | None:
+        """What the queue says about the Job, whose newest pod has this uid; None: it names no queue, and no queue has
+        taken it."""
         look = self._looks.get(key)
-        is_same = look is not None and (look.uid, look.suspend) == (job.uid, job.suspend)
+        is_same = look is not None and _is_of(look, job, pod)
         if look is not None and is_same and self.seconds_left(key) > 0:
+            self._looks[key] = replace(look, pod=pod)
             return look.state
         state = await self._read(key, job)
         now = self._clock()
-        self._looks[key] = _Look(job.uid, job.suspend, look.since if look and is_same else now, now, state)
+        since = look.since if look and is_same else now
+        self._looks[key] = _Look(job.uid, job.suspend, pod, since, now, state)
         return state
 
     def seconds_left(self, key: Key) -> float:

@@ -300,6 +300,25 @@ async def test_a_volume_that_cannot_be_mounted_is_told_from_the_kubelets_event(b
     assert delay == 5
 
 
+async def test_a_pod_that_its_queue_takes_is_no_interruption_before_the_job_is_seen_suspended(
+    bench: Bench,
+) -> None:
+    bench.training(("scheduling.queueName", "main"))
+    bench.pod(phase="Running", state=RUNNING)
+    body = job_body(status={"startTime": EARLIER})
+    body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "main"
+    bench.cache.put("job", bench.cluster.put("jobs", body))
+    await bench.look()
+
+    bench.cluster.put("jobs", {**body, "spec": {**body["spec"], "suspend": True}})
+    bench.pod(phase="Running", state=RUNNING, is_deleting=True)
+    await bench.look()
+
+    assert bench.status.attempts is not None
+    assert bench.status.attempts.pods is not None
+    assert (bench.status.attempts.preemptions, bench.status.attempts.pods.paused) == (0, 1)
+
+
 WITHOUT_PODS = {"startTime": format_time(moment(-4))}
 """The status of a Job that has waited for its pod for four seconds."""
 

@@ -110,6 +110,17 @@ async def test_the_longer_nothing_changes_the_rarer_it_is_looked_at() -> None:
     assert times == [0, 0.25, 0.5, 1, 2, 4, 8, 16, 26, 36, 46, 56, 66, 76, 86, 96]
 
 
+async def test_a_job_that_was_stopped_and_started_again_unseen_is_looked_at_at_once() -> None:
+    reader, _ = make_reader(cluster := FakeCluster())
+    asked = []
+
+    for pod in ("", "first", "first", "second", ""):
+        await reader.read(KEY, make_job(suspend=False), pod=pod)
+        asked.append(len(cluster.asked))
+
+    assert asked == [2, 2, 2, 3, 4]
+
+
 async def test_a_job_that_was_started_or_stopped_is_looked_at_at_once() -> None:
     reader, _ = make_reader(cluster := FakeCluster())
     await reader.read(KEY, QUEUED)
