@@ -139,6 +139,7 @@ async def test_a_queue_lets_all_nodes_in_at_once_and_takes_them_all(scenario: Sc
     queue.set_quota("main", {"pods": "0"})
     queue.preempt("ml", "hina-a1")
     await scenario.until(lambda: scenario.pod_count() == 0)
+    await scenario.until(lambda: (scenario.training() or {})["status"]["attempts"]["pods"]["paused"] == 1)
     gate.touch()
     queue.set_quota("main", {"pods": "2"})
     body = await scenario.until_phase("Succeeded")
