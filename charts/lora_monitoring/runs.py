@@ -237,7 +237,8 @@ def _speed() -> tuple[Panel, ...]:
         ),
         TimeSeries(
             "GPU time",
-            "Running time of all attempts, times the GPUs that were asked for. Pauses and waiting do not count.",
+            "Running time of all attempts, times the GPUs that were asked for. Pauses and waiting in a queue do not "
+            "count, waiting for a node does.",
             (Query(of_training("lora_training_gpu_seconds_total"), LEGEND),),
             scale=Scale("dtdhms", minimum=0),
         ),

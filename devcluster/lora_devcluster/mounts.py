@@ -55,7 +55,7 @@ def _make(volume: Json, context: VolumeContext) -> Path:
     if volume.get("hostPath") is not None:
         return _host_path(volume["name"], volume["hostPath"])
     if name := claim_name(context.pod, volume):
-        claim = context.claims / context.pod["metadata"]["namespace"] / name
+        claim = context.claims / str(context.pod["metadata"]["namespace"]) / name
         claim.mkdir(parents=True, exist_ok=True)
         return claim
     kind = next((name for name in sources if volume.get(name) is not None), None)
